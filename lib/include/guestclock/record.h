@@ -63,6 +63,7 @@ struct gclk_field {
 	uint16_t size;			/* bytes of the member */
 	uint8_t type;			/* enum gclk_type */
 	uint8_t unit;			/* enum gclk_unit */
+	uint8_t index;			/* of the row, and of its bit in .has */
 };
 
 /* Records inside a record: a fixed array whose length may be a member. */
@@ -127,7 +128,10 @@ struct gclk_record {
  * @field:	a row of its table that is neither BYTES nor STRING
  */
 uint64_t gclk_record_get(const void *base, const struct gclk_field *field);
+
+/* Sets a numeric field, cut to its width, and its presence bit. */
 void gclk_record_set(void *base, const struct gclk_field *field, uint64_t value);
+
 int gclk_record_has(const void *base, const struct gclk_record *record, unsigned field);
 
 /**
