@@ -38,7 +38,7 @@ enum gclk_type {
 
 enum gclk_unit {
 	GCLK_UNIT_NONE,		/* a plain number: an index, a register as it is */
-	GCLK_UNIT_NS, GCLK_UNIT_S, GCLK_UNIT_FS,
+	GCLK_UNIT_NS, GCLK_UNIT_SECONDS, GCLK_UNIT_FS,
 	GCLK_UNIT_REALTIME_NS,	/* ns since 1970-01-01T00:00:00Z */
 	GCLK_UNIT_GUEST_NS,	/* ns on the guest's shared axis (virtual_clock.clock_ns) */
 	GCLK_UNIT_AXIS_NS,	/* ns on the axis that the record's own .axis names */

@@ -178,7 +178,7 @@ enum gclk_accelerator {
 	E(R, u8,  axis, gclk_axis_names,               "the clock that drives it") \
 	B(R, 128, cmos,                                "the registers and the RAM behind them") \
 	F(R, u8,  cmos_index, HEX, 0, 255,             "the index register; bit 7 masks the NMI") \
-	F(R, i64, base_s, S, GCLK_I64_MIN, GCLK_I64_MAX, "seconds since 1970 shown at base_at_ns") \
+	F(R, i64, base_s, SECONDS, GCLK_I64_MIN, GCLK_I64_MAX, "seconds since 1970 shown at base_at_ns") \
 	F(R, i64, base_at_ns, AXIS_NS, GCLK_I64_MIN, GCLK_I64_MAX, "when base_s was the time shown") \
 	F(R, i64, offset_ns, NS, GCLK_I64_MIN, GCLK_I64_MAX, "added to the time shown") \
 	F(R, i64, periodic_expiry_ns, AXIS_NS, GCLK_I64_MIN, GCLK_I64_MAX, "when the periodic timer fires; -1: not armed") \
