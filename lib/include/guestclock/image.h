@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Clock state at rest: in QEMU migration streams, libvirt save images and qcow2
+ * snapshots. Part of libguestclock-image.
+ *
+ * An image is read once, from its end, without reading the guest's memory. What
+ * it gives is the captured state, also where the image has been rewritten since:
+ * the original bytes are kept in the image itself (R9), and every new plan starts
+ * from them.
+ */
+#ifndef GUESTCLOCK_IMAGE_H
+#define GUESTCLOCK_IMAGE_H
+
+#include <guestclock/plan.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct gclk_image;
+
+enum gclk_image_format {
+	GCLK_FORMAT_QEMU_STREAM,
+	GCLK_FORMAT_LIBVIRT_SAVE,
+	GCLK_FORMAT_QCOW2_SNAPSHOT,
+};
+extern const char *const gclk_image_format_names[3];	/* "qemu-stream", ... as in JSON */
+
+struct gclk_image_options {
+	const char *snapshot;		/* qcow2: name or id; NULL: the only one */
+	uint8_t writable;		/* for gclk_image_patch() and gclk_image_undo(): locks the file */
+	uint8_t want_page_clock;	/* find the guest's pvclock page if it is needed (one pass over RAM) */
+	/* called now and then during a pass over the RAM; a non-zero result ends it with GCLK_STATE */
+	int (*progress)(void *ctx, uint64_t done, uint64_t total);	/* total 0: unknown */
+	void *progress_ctx;
+};
+
+/**
+ * gclk_image_open() - recognise an image by its content and read its clock state
+ * @path:	a file, or "-" for standard input (a pipe is walked through)
+ * @options:	or NULL for reading with defaults
+ *
+ * Ownership: @ret_image is the caller's, gclk_image_close().
+ * Errors: GCLK_SYS, GCLK_TRUNCATED, GCLK_MALFORMED, GCLK_VERSION and GCLK_UNSUPPORTED
+ * (postcopy, mapped-ram, ... by name) with the byte offset in the stream;
+ * GCLK_STATE when it is in use.
+ */
+int gclk_image_open(const char *path, const struct gclk_image_options *options,
+		    struct gclk_image **ret_image, struct gclk_error *reterr);
+struct gclk_image *gclk_image_close(struct gclk_image *image);
+
+enum gclk_image_format gclk_image_format(const struct gclk_image *image);
+const char *gclk_image_compression(const struct gclk_image *image);	/* "none", "gzip", ... */
+const struct gclk_state *gclk_image_state(const struct gclk_image *image);
+
+/* Who will load the image: stock QEMU, by accelerator and version. */
+const struct gclk_carrier *gclk_image_carrier(const struct gclk_image *image);
+
+/*
+ * One piece of evidence about the instant of the stop; the image offers them
+ * best first. basis is a kebab-case word: "birth-time", "rtc-second", "mtime".
+ */
+struct gclk_evidence {
+	const char *basis;
+	struct gclk_instant at;
+	const char *note;
+};
+unsigned gclk_image_evidence(const struct gclk_image *image, const struct gclk_evidence **ret);
+
+/* From the domain XML of a libvirt save image; NULL in anything else. */
+struct gclk_domain_timer {
+	char name[16];			/* "rtc", "pit", "hpet", "tsc", "kvmclock", "hypervclock" */
+	int8_t present;			/* -1: not said */
+	uint8_t tick_policy;		/* enum gclk_tick_policy; GCLK_TICKS_UNKNOWN: not said */
+	char track[16];
+	uint64_t frequency_hz;		/* 0: not said */
+	char mode[16];
+};
+struct gclk_domain {
+	char name[256];
+	char uuid[37];
+	char type[16];			/* "kvm", "qemu" */
+	char machine[64];
+	char clock_offset[16];		/* "utc", "localtime", "timezone", "variable", "absolute" */
+	char clock_basis[16];
+	char clock_timezone[64];
+	int64_t clock_adjustment_s;
+	uint32_t n_vcpus;
+	uint8_t invtsc;			/* the CPU has the invtsc feature */
+	unsigned n_timers;
+	struct gclk_domain_timer timers[16];
+	char metadata_gap[32];		/* our own <metadata>: "" when not there */
+	char metadata_ticks[128];
+	char metadata_hook[16];
+	char *xml;			/* the whole text, owned by the image */
+};
+const struct gclk_domain *gclk_image_domain(const struct gclk_image *image);
+
+/* One field of the source format as it stands in the image, for people who compare. */
+struct gclk_source_field {
+	const char *section;		/* "mc146818rtc", "cpu/tsc_khz" */
+	uint32_t instance;
+	const char *field;		/* the source's own name: "base_rtc", "timer[2].cmp" */
+	uint64_t offset;		/* in the stream */
+	uint32_t size;			/* bytes */
+	uint64_t value;			/* for sizes up to 8, sign-extended where signed */
+	uint8_t is_signed;
+	const uint8_t *bytes;		/* as they stand, big-endian */
+};
+/* Index 0.. until it returns 0. */
+int gclk_image_source_field(const struct gclk_image *image, unsigned index,
+			    struct gclk_source_field *ret);
+
+/*
+ * The record of earlier rewriting (R9). payload is what the last writer gave to
+ * gclk_image_patch() or gclk_image_write(); NULL when the image is original.
+ */
+const void *gclk_image_record(const struct gclk_image *image, size_t *ret_size);
+
+/* What a plan changes, as bytes; for reports. Sorted by offset. */
+struct gclk_image_change {
+	uint64_t offset;		/* in the stream */
+	uint32_t size;
+	const char *section, *field;
+	uint32_t instance;
+	uint64_t before, after;
+};
+
+/**
+ * gclk_image_encode() - the changes that carry a plan out in this image
+ * @plan:	made from gclk_image_state() and gclk_image_carrier()
+ *
+ * Only what the plan changed; nothing when all its deltas are zero. Valid until
+ * the next call or close. Errors: GCLK_UNSUPPORTED for a change that this format
+ * cannot express, GCLK_RANGE for a value that does not fit its field.
+ */
+int gclk_image_encode(struct gclk_image *image, const struct gclk_plan *plan,
+		      const struct gclk_image_change **ret_changes, unsigned *ret_n,
+		      struct gclk_error *reterr);
+
+/**
+ * gclk_image_patch() - carry a plan out in place
+ * @payload:	opaque bytes kept with the undo record, for instance a bundle
+ *
+ * The undo record is on disk before the first patched byte. Needs a raw stream
+ * (bare or in a libvirt image) or a qcow2 snapshot, opened writable. Reads back
+ * what it wrote (R7). Errors: GCLK_UNSUPPORTED for compressed images.
+ */
+int gclk_image_patch(struct gclk_image *image, const struct gclk_plan *plan, const void *payload,
+		     size_t payload_size, struct gclk_error *reterr);
+
+/**
+ * gclk_image_write() - a rewritten copy
+ * @out_path:	replaced in one step when complete; never the input itself
+ *
+ * Keeps compression, owner and mode. One pass.
+ */
+int gclk_image_write(struct gclk_image *image, const struct gclk_plan *plan, const void *payload,
+		     size_t payload_size, const char *out_path, struct gclk_error *reterr);
+
+/**
+ * gclk_image_undo() - the original bytes again, in place
+ * @ret_undone:	0 when there was nothing to undo
+ */
+int gclk_image_undo(const char *path, const struct gclk_image_options *options, int *ret_undone,
+		    struct gclk_error *reterr);
+
+/* The snapshots with a saved machine in a qcow2 file. */
+struct gclk_snapshot {
+	char id[32];
+	char name[256];
+	int64_t date_ns;		/* since 1970 */
+	uint64_t state_bytes;
+	uint64_t vm_clock_ns;
+};
+/* Up to @max into @ret; returns how many there are, or a negative status. */
+int gclk_image_list_snapshots(const char *path, struct gclk_snapshot *ret, unsigned max,
+			      struct gclk_error *reterr);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
