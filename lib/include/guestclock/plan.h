@@ -142,8 +142,9 @@ struct gclk_instant {
 
 /*
  * When. captured is on the source's wall clock, load and run on the
- * destination's. With elapsed given instead, captured is not used and run - elapsed
- * stands for it, exactly.
+ * destination's. Where elapsed_ns is given it is the gap, exactly, and captured
+ * serves only to tell how far the real-time clock has gone on by itself (with an
+ * uncertainty of GCLK_UNBOUNDED: run - elapsed stands for it).
  */
 struct gclk_when {
 	struct gclk_instant captured;	/* the instant that the state describes: the stop */
@@ -204,7 +205,7 @@ extern const struct gclk_policy gclk_policy_default;	/* count; 60 s; 60 s */
 enum gclk_severity {
 	GCLK_NOTE,
 	GCLK_WARNING,
-	GCLK_ERROR,			/* the plan is refused unless forced */
+	GCLK_ERROR,
 };
 extern const char *const gclk_severity_names[3];
 
@@ -212,6 +213,7 @@ extern const char *const gclk_severity_names[3];
 struct gclk_finding_info {
 	const char *id;			/* kebab-case, never reused */
 	uint8_t severity;
+	uint8_t refuses;		/* a plan with it is refused unless it is forced (R6) */
 	const char *title;		/* a few words */
 	const char *explanation;	/* what it means, one paragraph */
 	const char *advice;		/* what to do */
@@ -233,7 +235,7 @@ struct gclk_finding {
 struct gclk_findings {
 	unsigned n;
 	unsigned left_out;		/* more than GCLK_FINDINGS_MAX */
-	unsigned n_errors;		/* of severity error and not forced */
+	unsigned n_refusing;		/* that refuse and are not forced */
 	struct gclk_finding items[GCLK_FINDINGS_MAX];
 };
 
@@ -292,8 +294,8 @@ struct gclk_plan *gclk_plan_free(struct gclk_plan *plan);
  * @policy:		what the operator wants
  * @plan:		from gclk_plan_new() with at least the state's vCPUs
  *
- * Returns 0; -GCLK_REFUSED when a finding of severity error stands, in which
- * case the plan tells which, and must not be carried out (R6). Errors:
+ * Returns 0; -GCLK_REFUSED when a finding that refuses stands, in which case the
+ * plan tells which, and must not be carried out (R6). Errors:
  * GCLK_RANGE for a state, an instant or a policy that is not valid.
  * Allocates nothing, reads no clock. Units: ns, Hz. Rounding: down, towards the
  * stop, by less than one tick of each clock; part of the bound.
