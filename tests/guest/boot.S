@@ -76,6 +76,10 @@ ap_32:
 /*
  * Interrupt entry. Each vector pushes its number; exceptions that bring an error code
  * of their own are fatal here, so the frame's shape matters to nobody.
+ *
+ * Return is by POPF, STI, RET: KVM without hardware support for unpaged code emulates it
+ * instruction by instruction, and its emulator knows no IRET in protected mode. Only code
+ * with IF set is ever interrupted, so setting it again is always right.
  */
 	.macro	entry vector
 	.align	16
@@ -100,9 +104,16 @@ enter:
 	push	36(%esp)			/* the vector: above EFLAGS.. of pusha */
 	call	interrupt
 	add	$8, %esp
+	mov	44(%esp), %eax			/* EFLAGS as interrupted, less IF: to below EIP */
+	and	$~0x200, %eax
+	mov	36(%esp), %ecx			/* EIP */
+	mov	%eax, 40(%esp)
+	mov	%ecx, 44(%esp)
 	popa
-	add	$4, %esp
-	iret
+	add	$8, %esp
+	popf
+	sti
+	ret					/* in the shadow of STI */
 
 	.section .data
 	.align	8
