@@ -9,6 +9,7 @@
 #include <guestclock/state.h>
 
 #include "core/util.h"
+#include "devices/rows.h"
 
 /* clang-format off */
 
@@ -119,8 +120,6 @@ GCLK_API const struct gclk_name gclk_timer_kind_names[] = {
 	{ 0, NULL },
 };
 
-/* An E row is a BOOL where its names are the booleans', else an ENUM. */
-#define UNIT_gclk_bool_names		GCLK_UNIT_BOOL
 #define UNIT_gclk_axis_names		GCLK_UNIT_ENUM
 #define UNIT_gclk_dialect_names		GCLK_UNIT_ENUM
 #define UNIT_gclk_run_state_names	GCLK_UNIT_ENUM
@@ -128,42 +127,7 @@ GCLK_API const struct gclk_name gclk_timer_kind_names[] = {
 #define UNIT_gclk_pit_rw_names		GCLK_UNIT_ENUM
 #define UNIT_gclk_timer_kind_names	GCLK_UNIT_ENUM
 
-#define PLACE(R, member) \
-	.offset = offsetof(struct gclk_##R, member), \
-	.size = sizeof(((struct gclk_##R *)0)->member), \
-	.index = gclk_##R##_f_##member
-
-#define ROW_F(R, kind, member, unit_, min_, max_, doc_) \
-	{ .name = #member, .doc = doc_, .min = (uint64_t)(min_), .max = (uint64_t)(max_), \
-	  .type = GCLK_TYPE_##kind, .unit = GCLK_UNIT_##unit_, PLACE(R, member) },
-#define ROW_E(R, kind, member, names_, doc_) \
-	{ .name = #member, .doc = doc_, .names = names_, .max = UINT64_MAX, \
-	  .type = GCLK_TYPE_##kind, .unit = UNIT_##names_, PLACE(R, member) },
-#define ROW_M(R, kind, member, names_, doc_) \
-	{ .name = #member, .doc = doc_, .names = names_, .max = UINT64_MAX, \
-	  .type = GCLK_TYPE_##kind, .unit = GCLK_UNIT_HEX, PLACE(R, member) },
-#define ROW_B(R, bytes, member, doc_) \
-	{ .name = #member, .doc = doc_, .type = GCLK_TYPE_BYTES, .unit = GCLK_UNIT_HEX, \
-	  PLACE(R, member) },
-#define ROW_S(R, bytes, member, doc_) \
-	{ .name = #member, .doc = doc_, .type = GCLK_TYPE_STRING, .unit = GCLK_UNIT_NONE, \
-	  PLACE(R, member) },
-
-#define FIELDS(R, LIST) \
-	static const struct gclk_field R##_fields[] = { \
-		LIST(ROW_F, ROW_E, ROW_M, ROW_B, ROW_S, R) \
-	}; \
-	static_assert(GCLK_COUNT(R##_fields) == gclk_##R##_n_fields, "one row per member"); \
-	static_assert(gclk_##R##_n_fields <= 64, "one presence bit per member"); \
-	static_assert(offsetof(struct gclk_##R, has) == 0, "generic code finds .has first"); \
-	static_assert(sizeof(struct gclk_##R) <= UINT16_MAX, "offsets have 16 bits");
 GCLK_RECORDS(FIELDS)
-
-#define RECORD(R) \
-	.name = #R, .fields = R##_fields, .n_fields = gclk_##R##_n_fields, \
-	.size = sizeof(struct gclk_##R)
-#define PLAIN(R) \
-	GCLK_API const struct gclk_record gclk_##R##_record = { RECORD(R) };
 
 PLAIN(guest) PLAIN(tsc) PLAIN(kvmclock) PLAIN(vcpu) PLAIN(virtual_clock)
 PLAIN(pit_channel) PLAIN(rtc) PLAIN(hpet_timer) PLAIN(lapic) PLAIN(pm_timer)
