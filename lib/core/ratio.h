@@ -28,7 +28,7 @@ int gclk_muldiv_floor_i64(int64_t a, uint64_t b, uint64_t d, int64_t *ret);
 int gclk_muldiv_ceil_i64(int64_t a, uint64_t b, uint64_t d, int64_t *ret);
 int gclk_muldiv_round_i64(int64_t a, uint64_t b, uint64_t d, int64_t *ret);
 
-/* The same, held at the end of the type that was passed; d = 0 counts as +infinity, 0/0 as 0. */
+/* The same, held at UINT64_MAX; a division by 0 is held there too, unless a * b is 0. */
 uint64_t gclk_muldiv_floor_sat(uint64_t a, uint64_t b, uint64_t d);
 uint64_t gclk_muldiv_ceil_sat(uint64_t a, uint64_t b, uint64_t d);
 
@@ -50,7 +50,8 @@ static inline uint64_t gclk_mulshift_wrap(uint64_t a, uint64_t b, unsigned shift
  *
  * Errors: GCLK_RANGE where @b is out of range or the quotient exceeds 64 bits
  */
-int gclk_scale_floor(gclk_u128 a, uint64_t m, gclk_u128 b, uint64_t *ret, gclk_u128 *ret_rest);
+int gclk_scale_floor(gclk_u128 a, uint64_t m, gclk_u128 b, uint64_t *ret,
+		     gclk_u128 *ret_rest);
 
 /*
  * A frequency of num/den Hz, exactly. The denominator is bounded so that one tick's
@@ -111,7 +112,7 @@ int gclk_ns_from_ticks_floor(struct gclk_rate rate, uint64_t ticks, uint64_t *re
 int gclk_ns_from_ticks_ceil(struct gclk_rate rate, uint64_t ticks, uint64_t *ret_ns);
 int gclk_ns_from_ticks_round(struct gclk_rate rate, uint64_t ticks, uint64_t *ret_ns);
 
-/* Signed spans: floor is towards minus infinity, so that adjacent spans join without overlap. */
+/* Signed spans: towards minus infinity, so that adjacent spans join without overlap. */
 int gclk_ticks_from_ns_floor_i64(struct gclk_rate rate, int64_t ns, int64_t *ret_ticks);
 int gclk_ns_from_ticks_floor_i64(struct gclk_rate rate, int64_t ticks, int64_t *ret_ns);
 int gclk_ns_from_ticks_ceil_i64(struct gclk_rate rate, int64_t ticks, int64_t *ret_ns);
@@ -137,9 +138,9 @@ int gclk_ns_from_ticks_carry(struct gclk_rate rate, uint64_t ticks, uint64_t *ca
 			     uint64_t *ret_ns);
 
 /*
- * How far @actual runs from @nominal, positive where it is faster. Of the three forms of
- * one quantity, _ppb_round is for people, _ppb_bound (magnitude, never below the truth) for
- * bounds; ns_per_day is floored. Errors: GCLK_RANGE.
+ * How far @actual runs from @nominal, positive where it is faster: _ppb_round is for
+ * people, _ppb_bound (a magnitude, never below the truth) for bounds; ns_per_day is
+ * floored. Errors: GCLK_RANGE where a rate is not valid or the result does not fit.
  */
 int gclk_rate_error_ppb_round(struct gclk_rate actual, struct gclk_rate nominal,
 			      int64_t *ret_ppb);

@@ -27,7 +27,7 @@
 #define GCLK_TSC_TOLERANCE_PPM 250
 
 struct gclk_tsc_scaling {
-	uint64_t ratio;		/* fixed point; gclk_tsc_ratio_one() where nothing is scaled */
+	uint64_t ratio;		/* fixed point; gclk_tsc_ratio_one() is 1.0 */
 	unsigned frac_bits;	/* GCLK_TSC_FRAC_*: 1..63 */
 	uint64_t offset;	/* cycles of the guest, modulo 2^64 */
 };
@@ -37,7 +37,7 @@ static inline uint64_t gclk_tsc_ratio_one(unsigned frac_bits)
 	return UINT64_C(1) << frac_bits;
 }
 
-/* The largest ratio that the hardware holds: 2^64-1 on Intel, 0xFFFFFFFFFF (8.32) on AMD. */
+/* The largest ratio that hardware holds: 2^64-1 on Intel, 0xFFFFFFFFFF (8.32) on AMD. */
 static inline uint64_t gclk_tsc_ratio_max(unsigned frac_bits)
 {
 	return frac_bits == GCLK_TSC_FRAC_AMD ? UINT64_C(0xffffffffff) : UINT64_MAX;
@@ -56,40 +56,30 @@ static inline uint64_t gclk_tsc_ratio_max(unsigned frac_bits)
 int gclk_tsc_ratio_floor(unsigned frac_bits, uint64_t guest_khz, uint64_t host_khz,
 			 uint64_t *ret_ratio);
 
-/* The same for exact rates: KVM, working in kHz, may arrive at a slightly different one. */
+/* The same for exact rates. KVM, working in kHz, may arrive at a slightly different one. */
 int gclk_tsc_ratio_of_rates_floor(unsigned frac_bits, struct gclk_rate guest,
 				  struct gclk_rate host, uint64_t *ret_ratio);
 
 /**
- * gclk_tsc_rate_scaled() - the rate at which a scaled TSC really runs
+ * gclk_tsc_rate_scaled_floor() - the rate at which a scaled TSC really runs
  * @host:	the host's TSC
  * @ratio:	as programmed
  * @frac_bits:	of the ratio
- * @ret:	host * ratio / 2^frac_bits, exactly
+ * @ret:	host * ratio / 2^frac_bits
  *
- * Errors: GCLK_RANGE where the exact fraction is not a valid rate. Then
- *         gclk_tsc_ratio_error_ppb_bound() still tells how far it is from a wish.
+ * Rounding: exact where the fraction is a valid rate, which it is for AMD's ratios;
+ *           otherwise lower by less than 10^-12 of itself
+ * Errors: GCLK_RANGE where that cannot be held or an argument is not valid
  */
-int gclk_tsc_rate_scaled(struct gclk_rate host, uint64_t ratio, unsigned frac_bits,
-			 struct gclk_rate *ret);
-
-/**
- * gclk_tsc_ratio_error_ppb_bound() - what the quantised ratio costs
- * @wanted:	the rate that the guest should see
- * @host:	the host's TSC
- *
- * Sets @ret_ppb to an upper bound of |host * ratio / 2^frac_bits - wanted| / wanted in ppb.
- *
- * Errors: GCLK_RANGE where a rate or frac_bits is not valid, or the bound exceeds 64 bits
- */
-int gclk_tsc_ratio_error_ppb_bound(struct gclk_rate wanted, struct gclk_rate host,
-				   uint64_t ratio, unsigned frac_bits, uint64_t *ret_ppb);
+int gclk_tsc_rate_scaled_floor(struct gclk_rate host, uint64_t ratio, unsigned frac_bits,
+			       struct gclk_rate *ret);
 
 /* max_guest_tsc_khz of KVM: SET_TSC_KHZ takes less than this. */
 uint64_t gclk_tsc_khz_limit(unsigned frac_bits, uint64_t host_khz);
 
 /* (host * ratio) >> frac_bits, modulo 2^64. */
-static inline uint64_t gclk_tsc_scale(uint64_t host_tsc, uint64_t ratio, unsigned frac_bits)
+static inline uint64_t gclk_tsc_scale(uint64_t host_tsc, uint64_t ratio,
+				      unsigned frac_bits)
 {
 	return gclk_mulshift_wrap(host_tsc, ratio, frac_bits);
 }
@@ -125,8 +115,8 @@ static inline uint64_t gclk_tsc_offset_for(uint64_t guest_tsc, uint64_t host_tsc
  * @ret:	host to L2
  *
  * Rounding: as KVM: the product of the ratios is floored, L1's offset is scaled as a signed
- *           number, by magnitude (towards zero). Against two steps the composed reading
- *           differs by the quantisation of the ratio, host_tsc * 2^-frac_bits, plus 2 cycles.
+ *           number by magnitude, towards zero. While L1's TSC does not wrap, the reading is
+ *           within (host_tsc + l2 ratio) * 2^-frac_bits + 2 cycles of scaling in two steps
  * Errors: GCLK_RANGE where frac_bits differ or the ratio needs more than 64 bits
  */
 int gclk_tsc_compose(const struct gclk_tsc_scaling *l1, const struct gclk_tsc_scaling *l2,
@@ -179,7 +169,7 @@ int gclk_tsc_move(const struct gclk_tsc_scaling *src, uint64_t src_host_tsc,
  * that of both hosts; otherwise it mixes cycles of different clocks: use gclk_tsc_move().
  */
 int gclk_tsc_offset_by_kvmclock(uint64_t src_offset, uint64_t src_tsc, int64_t src_clock_ns,
-				uint64_t dst_tsc, int64_t dst_clock_ns, struct gclk_rate rate,
-				uint64_t *ret_offset);
+				uint64_t dst_tsc, int64_t dst_clock_ns,
+				struct gclk_rate rate, uint64_t *ret_offset);
 
 #endif
