@@ -161,6 +161,10 @@ enum gclk_accelerator {
 	E(R, u8,  status_latched, gclk_bool_names,     "a status byte is held") \
 	E(R, u8,  null_count, gclk_bool_names,         "the last count written has not been loaded") \
 	E(R, u8,  irq_level, gclk_bool_names,          "level of OUT") \
+	F(R, u32, pending_count, TICKS, 0, 65536,      "count written but not loaded yet; 0: none") \
+	F(R, i64, pending_at_ns, GUEST_NS, GCLK_I64_MIN, GCLK_I64_MAX, "when pending_count is loaded; -1: at the next trigger") \
+	F(R, i64, held_ticks, TICKS, -1, GCLK_I64_MAX, "clocks counted when the gate stopped the channel; -1: it counts") \
+	E(R, u8,  triggered, gclk_bool_names,          "a mode that waits for the gate has been started") \
 	F(R, u32, owed_ticks, COUNT, 0, UINT32_MAX,    "expiries not yet delivered")
 
 /* The i8254. */
@@ -188,6 +192,7 @@ enum gclk_accelerator {
 	F(R, i64, next_alarm_ns, AXIS_NS, GCLK_I64_MIN, GCLK_I64_MAX, "when the alarm next matches") \
 	F(R, u32, owed_ticks, COUNT, 0, UINT32_MAX,    "periodic ticks owed to the guest") \
 	F(R, u16, reinject_on_ack, COUNT, 0, 65535,    "ticks reinjected in a row on acknowledge") \
+	F(R, i64, coalesced_expiry_ns, AXIS_NS, GCLK_I64_MIN, GCLK_I64_MAX, "when the next owed tick is replayed; -1: not armed") \
 	E(R, u8,  catches_up, gclk_bool_names,         "the device replays owed ticks by itself") \
 	E(R, u8,  irq_level, gclk_bool_names,          "level of the interrupt line")
 
@@ -210,6 +215,9 @@ enum gclk_accelerator {
 	F(R, u64, isr, HEX, 0, UINT64_MAX,             "general interrupt status register") \
 	F(R, u64, counter_ticks, TICKS, 0, UINT64_MAX, "main counter at the capture") \
 	F(R, u32, counter_frac_fs, FS, 0, 99999999,    "part of a tick beyond counter_ticks") \
+	F(R, i64, counter_at_ns, GUEST_NS, GCLK_I64_MIN, GCLK_I64_MAX, "when counter_ticks was the reading; absent: at the capture") \
+	F(R, u32, capability, HEX, 0, UINT32_MAX,      "low half of the capability register: vendor, features, revision") \
+	E(R, u8,  exact, gclk_bool_names,              "expiries are handled in their very ns (counted instructions)") \
 	F(R, u32, period_fs, FS, 1, 100000000,         "period of the main counter") \
 	F(R, i64, offset_ns, NS, GCLK_I64_MIN, GCLK_I64_MAX, "counter in ns minus the shared axis, while enabled") \
 	F(R, u8,  n_timers, COUNT, 1, GCLK_HPET_TIMERS_MAX, "timers that the device has") \
@@ -228,6 +236,7 @@ enum gclk_accelerator {
 	F(R, u32, current_count, TICKS, 0, UINT32_MAX, "TMCCT as captured") \
 	F(R, u32, divide_config, HEX, 0, 15,           "TDCR") \
 	F(R, u8,  divide_shift, BITS, 0, 7,            "log2 of the divider") \
+	F(R, u32, bus_ns, NS, 1, 1000000,              "period of the bus clock that is divided; absent: 1") \
 	F(R, i64, load_time_ns, GUEST_NS, GCLK_I64_MIN, GCLK_I64_MAX, "when the count was last loaded") \
 	F(R, i64, next_time_ns, GUEST_NS, GCLK_I64_MIN, GCLK_I64_MAX, "the next expiry's own instant") \
 	F(R, i64, expiry_ns, GUEST_NS, GCLK_I64_MIN, GCLK_I64_MAX, "when the timer is armed for; -1: not armed") \
@@ -245,7 +254,8 @@ enum gclk_accelerator {
 	F(R, i64, expiry_ns, GUEST_NS, GCLK_I64_MIN, GCLK_I64_MAX, "when the overflow interrupt fires; -1: not armed") \
 	F(R, i64, overflow_ticks, TICKS, GCLK_I64_MIN, GCLK_I64_MAX, "the counter's next overflow") \
 	F(R, u16, status, HEX, 0, 65535,               "PM1 status register; bit 0: TMR_STS") \
-	F(R, u16, enable, HEX, 0, 65535,               "PM1 enable register; bit 0: TMR_EN")
+	F(R, u16, enable, HEX, 0, 65535,               "PM1 enable register; bit 0: TMR_EN") \
+	E(R, u8,  irq_level, gclk_bool_names,          "level of the system control interrupt")
 
 /* The i6300ESB watchdog. */
 #define GCLK_I6300ESB_FIELDS(F, E, M, B, S, R) \
@@ -257,7 +267,7 @@ enum gclk_accelerator {
 	E(R, u8,  reboot_enabled, gclk_bool_names,     "the second stage resets the guest") \
 	E(R, u8,  free_run, gclk_bool_names,           "the first stage reloads itself") \
 	E(R, u8,  locked, gclk_bool_names,             "the guest cannot stop it") \
-	F(R, u32, interrupt_type, NONE, 0, 3,          "what the first stage raises") \
+	F(R, u32, interrupt_type, NONE, 0, 31,         "what the first stage raises") \
 	F(R, i64, expiry_ns, GUEST_NS, GCLK_I64_MIN, GCLK_I64_MAX, "when the stage ends; -1: not armed")
 
 enum gclk_timer_kind {
