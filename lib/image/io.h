@@ -44,39 +44,4 @@ struct gclk_io_part {
  */
 struct gclk_io gclk_io_from(struct gclk_io_part *part);
 
-static inline uint16_t gclk_be16(const void *p)
-{
-	const uint8_t *b = p;
-
-	return (uint16_t)(b[0] << 8 | b[1]);
-}
-
-static inline uint32_t gclk_be32(const void *p)
-{
-	const uint8_t *b = p;
-
-	return (uint32_t)b[0] << 24 | (uint32_t)b[1] << 16 | (uint32_t)b[2] << 8 | b[3];
-}
-
-static inline uint64_t gclk_be64(const void *p)
-{
-	return (uint64_t)gclk_be32(p) << 32 | gclk_be32((const uint8_t *)p + 4);
-}
-
-static inline void gclk_put_be32(void *p, uint32_t v)
-{
-	uint8_t *b = p;
-
-	b[0] = (uint8_t)(v >> 24);
-	b[1] = (uint8_t)(v >> 16);
-	b[2] = (uint8_t)(v >> 8);
-	b[3] = (uint8_t)v;
-}
-
-static inline void gclk_put_be64(void *p, uint64_t v)
-{
-	gclk_put_be32(p, (uint32_t)(v >> 32));
-	gclk_put_be32((uint8_t *)p + 4, (uint32_t)v);
-}
-
 #endif

@@ -50,7 +50,9 @@
  *  (U1) before the first patched byte a whole record with its original is on disk;
  *  (U2) each byte of a range is its original or a new value of R1 or R2, hence a
  *       record with any other byte in its ranges is not of this image: refused;
- *  (U3) a torn record, which can only stand at the end, is followed by no patch.
+ *  (U3) a torn record, which can only stand at the end, is followed by no patch. A
+ *       record that is not whole, yet whose readable ranges do not all hold their
+ *       originals, is therefore not torn but damaged: refused.
  */
 #ifndef GCLK_IMAGE_RECORD_H
 #define GCLK_IMAGE_RECORD_H
@@ -65,7 +67,7 @@
 #include "image/window.h"
 
 /* Beyond these a record is malformed. */
-#define GCLK_UNDO_MAX_BYTES (UINT64_C(16) << 20)
+#define GCLK_UNDO_MAX_BYTES (UINT64_C(4) << 20)
 #define GCLK_UNDO_MAX_RANGES (UINT32_C(1) << 16)
 
 /*
