@@ -48,7 +48,7 @@ struct gclk_stream_head {
 	bool postcopy_advised;	/* POSTCOPY_ADVISE was seen: it may, but need not, come */
 	bool has_footers;	/* known with the end of the first section */
 	size_t n_blocks;
-	const struct gclk_stream_block *blocks;
+	struct gclk_stream_block *blocks;
 };
 
 enum gclk_stream_phase {
@@ -78,7 +78,7 @@ struct gclk_ram_record {
 
 /*
  * @want:	asked for every page record; says whether @record is to be called
- * @record:	shown a wanted record; a result other than 0 fails the push
+ * @record:	shown a wanted record; a negative status fails the push
  */
 struct gclk_ram_visitor {
 	bool (*want)(void *ctx, const char *block, uint64_t offset);
@@ -146,6 +146,9 @@ uint64_t gclk_stream_offset(const struct gclk_stream *s);
 
 /* Borrowed, valid while @s lives; fields fill in as the stream goes by. */
 const struct gclk_stream_head *gclk_stream_head(const struct gclk_stream *s);
+
+/* Moves the head out of @s, which can then only be freed; the caller frees @ret->blocks. */
+void gclk_stream_take_head(struct gclk_stream *s, struct gclk_stream_head *ret);
 
 /*
  * The bytes held so far, for a caller that gives up on the stream and passes it

@@ -91,7 +91,7 @@ uint64_t gclk_vmdesc_tail_size(const struct gclk_vmdesc *d, bool footers);
  *
  * Every header, name, instance, version, struct size, subsection header and
  * footer must be where the description puts it, and the last section must end
- * at @n. Fills in the offsets. On failure the model keeps its earlier offsets.
+ * at @n. Fills in the offsets, which mean nothing after a failure.
  *
  * Errors: MALFORMED, with the offset of the first disagreement in @bytes and the
  * section's name in @reterr->where.
@@ -101,7 +101,8 @@ int gclk_vmdesc_tile(struct gclk_vmdesc *d, const uint8_t *bytes, size_t n, bool
 
 /* Sections in stream order, early ones first. */
 size_t gclk_vmdesc_n_sections(const struct gclk_vmdesc *d);
-const struct gclk_vmdesc_section *gclk_vmdesc_section(const struct gclk_vmdesc *d, size_t i);
+const struct gclk_vmdesc_section *gclk_vmdesc_section(const struct gclk_vmdesc *d,
+						      size_t i);
 
 /**
  * gclk_vmdesc_find() - the first section called @base with that instance, or NULL
@@ -123,15 +124,16 @@ const struct gclk_vmdesc_section *gclk_vmdesc_find(const struct gclk_vmdesc *d,
  *		  "channels[1].count"		a member of an array of structs
  *		  "timer[2].qemu_timer"
  *		  "cpu/tsc_khz:env.tsc_khz"	a subsection, a colon, its field
- *		  "pm.ich9_pm/tco:tco.tco_timer"	a subsection of a struct
- *		  "=channels[0].next_transition_time"	after '=' the rest is one
- *						literal name, never an array
+ *		  "pm.ich9_pm/tco:tco_regs.tco_timer"	a subsection of a struct
+ *		  "=channels[0].next_transition_time"	after '=' the longest name
+ *						that fits is meant: the scalar of
+ *						that name, not a member of an array
  *		A path that ends in the colon names the subsection itself: offset
  *		and size are those of its contents, without its header.
  * @ret:	where it is
  *
- * Where several readings fit (a name with a dot against a struct member), a
- * member of a struct or array element wins over a longer literal name.
+ * Where several readings fit, a member of a struct or of an array's element wins
+ * over a field whose own name is the whole path.
  *
  * Returns true when found.
  */
