@@ -48,7 +48,7 @@ extern const struct gclk_name gclk_tsc_basis_names[], gclk_host_flag_names[];
 	F(R, i64, ntp_freq_ppb, PPB, GCLK_I64_MIN, GCLK_I64_MAX, "rate correction of the wall clock") \
 	F(R, u64, ntp_maxerror_ns, NS, 0, UINT64_MAX,  "largest error of the wall clock") \
 	F(R, u64, ntp_esterror_ns, NS, 0, UINT64_MAX,  "estimated error of the wall clock") \
-	F(R, i32, tai_offset_s, S, -1000, 1000,        "TAI minus UTC; 0: not known") \
+	F(R, i32, tai_offset_s, SECONDS, -1000, 1000,        "TAI minus UTC; 0: not known") \
 	F(R, u64, tsc_ticks, TICKS, 0, UINT64_MAX,     "sample: host TSC") \
 	F(R, i64, realtime_ns, REALTIME_NS, GCLK_I64_MIN, GCLK_I64_MAX, "sample: CLOCK_REALTIME") \
 	F(R, i64, monotonic_ns, NS, GCLK_I64_MIN, GCLK_I64_MAX, "sample: CLOCK_MONOTONIC") \
