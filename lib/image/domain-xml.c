@@ -1,0 +1,561 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Not read: counters of <cpu>, QEMU command lines in the qemu namespace.
+ *
+ * Unknown elements and attributes are skipped, since libvirt adds some with each
+ * release; a value that a known attribute cannot have is an error, since a plan
+ * made from a misread clock would be wrong in silence.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <libxml/parser.h>
+#include <libxml/tree.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/error.h"
+#include "core/util.h"
+#include "image/domain-xml.h"
+
+static bool is_element(const xmlNode *node, const char *name)
+{
+	return node->type == XML_ELEMENT_NODE && !node->ns &&
+	       !strcmp((const char *)node->name, name);
+}
+
+static xmlNode *first_child(const xmlNode *parent, const char *name)
+{
+	xmlNode *node = parent ? parent->children : NULL;
+
+	while (node && !is_element(node, name)) {
+		node = node->next;
+	}
+	return node;
+}
+
+/* Wide enough for every text that is read; a longer one is an error. */
+struct text {
+	bool present;
+	char value[256];
+};
+
+static int put_text(xmlChar *content, const char *where, struct text *ret,
+		    struct gclk_error *reterr)
+{
+	size_t n;
+	int r = 0;
+
+	*ret = (struct text){ 0 };
+	if (!content) {
+		return 0;
+	}
+	n = strlen((const char *)content);
+	if (n >= sizeof(ret->value)) {
+		r = gclk_fail(reterr, GCLK_RANGE, where, GCLK_NO_OFFSET,
+			      "%zu bytes are more than the %zu that are read", n,
+			      sizeof(ret->value) - 1);
+	} else {
+		memcpy(ret->value, content, n);
+		ret->present = true;
+	}
+	xmlFree(content);
+	return r;
+}
+
+static int attribute(const xmlNode *node, const char *name, struct text *ret,
+		     struct gclk_error *reterr)
+{
+	xmlChar *content = NULL;
+
+	if (node) {
+		content = xmlGetNoNsProp(node, (const xmlChar *)name);
+	}
+	return put_text(content, name, ret, reterr);
+}
+
+static int content_of(const xmlNode *node, const char *name, struct text *ret,
+		      struct gclk_error *reterr)
+{
+	return put_text(node ? xmlNodeGetContent(node) : NULL, name, ret, reterr);
+}
+
+/* Into a member of a given size. */
+static int copy_text(const struct text *text, char *to, size_t size, const char *where,
+		     struct gclk_error *reterr)
+{
+	if (strlen(text->value) >= size) {
+		return gclk_fail(reterr, GCLK_RANGE, where, GCLK_NO_OFFSET,
+				 "\"%.60s\" is longer than the %zu bytes that are read",
+				 text->value, size - 1);
+	}
+	memcpy(to, text->value, strlen(text->value) + 1);
+	return 0;
+}
+
+static int copy_attribute(const xmlNode *node, const char *name, char *to, size_t size,
+			  struct gclk_error *reterr)
+{
+	struct text text;
+	int r = attribute(node, name, &text, reterr);
+
+	return r < 0 ? r : copy_text(&text, to, size, name, reterr);
+}
+
+static int bad_value(const struct text *text, const char *where, struct gclk_error *reterr)
+{
+	return gclk_fail(reterr, GCLK_MALFORMED, where, GCLK_NO_OFFSET,
+			 "\"%.60s\" is not a value of it", text->value);
+}
+
+static int parse_signed(const struct text *text, const char *where, int64_t *ret,
+			struct gclk_error *reterr)
+{
+	char *end;
+
+	errno = 0;
+	*ret = strtoll(text->value, &end, 10);
+	if (end == text->value || *end || errno) {
+		return bad_value(text, where, reterr);
+	}
+	return 0;
+}
+
+static int parse_unsigned(const struct text *text, const char *where, uint64_t max,
+			  uint64_t *ret, struct gclk_error *reterr)
+{
+	char *end;
+
+	errno = 0;
+	*ret = strtoull(text->value, &end, 10);
+	/* strtoull takes a minus sign and wraps */
+	if (end == text->value || *end || errno || strchr(text->value, '-') || *ret > max) {
+		return bad_value(text, where, reterr);
+	}
+	return 0;
+}
+
+/* The place of a word in a list, whose end is NULL. */
+static int parse_word(const struct text *text, const char *where, const char *const *words,
+		      unsigned *ret, struct gclk_error *reterr)
+{
+	for (unsigned i = 0; words[i]; i++) {
+		if (!strcmp(text->value, words[i])) {
+			*ret = i;
+			return 0;
+		}
+	}
+	return bad_value(text, where, reterr);
+}
+
+static int parse_switch(const xmlNode *node, const char *name, const char *no, const char *yes,
+			enum gclk_domain_switch *ret, struct gclk_error *reterr)
+{
+	const char *const words[] = { no, yes, NULL };
+	struct text text;
+	unsigned which;
+	int r = attribute(node, name, &text, reterr);
+
+	if (r < 0 || !text.present) {
+		return r;
+	}
+	r = parse_word(&text, name, words, &which, reterr);
+	if (r == 0) {
+		*ret = which ? GCLK_DOMAIN_YES : GCLK_DOMAIN_NO;
+	}
+	return r;
+}
+
+static const char *const ticks_words[] = { "none", "delay", "catchup", "merge", "discard", NULL };
+
+const char *gclk_domain_ticks_name(enum gclk_domain_ticks ticks)
+{
+	return (unsigned)ticks < GCLK_COUNT(ticks_words) - 1 ? ticks_words[ticks] : ticks_words[0];
+}
+
+static int parse_ticks(const xmlNode *node, enum gclk_domain_ticks *ret,
+		       struct gclk_error *reterr)
+{
+	struct text text;
+	unsigned which;
+	int r = attribute(node, "tickpolicy", &text, reterr);
+
+	if (r < 0 || !text.present) {
+		return r;
+	}
+	/* "none" is our word for silence, not one of libvirt's. */
+	r = parse_word(&text, "tickpolicy", ticks_words + 1, &which, reterr);
+	if (r == 0) {
+		*ret = (enum gclk_domain_ticks)(which + 1);
+	}
+	return r;
+}
+
+static int parse_timer(const xmlNode *node, struct gclk_domain_timer *timer,
+		       struct gclk_error *reterr)
+{
+	struct text frequency;
+	int r;
+
+	r = copy_attribute(node, "name", timer->name, sizeof(timer->name), reterr);
+	r = r < 0 ? r : parse_switch(node, "present", "no", "yes", &timer->present, reterr);
+	r = r < 0 ? r : parse_ticks(node, &timer->ticks, reterr);
+	r = r < 0 ? r : copy_attribute(node, "track", timer->track, sizeof(timer->track), reterr);
+	r = r < 0 ? r : copy_attribute(node, "mode", timer->mode, sizeof(timer->mode), reterr);
+	r = r < 0 ? r : attribute(node, "frequency", &frequency, reterr);
+	if (r == 0 && frequency.present) {
+		r = parse_unsigned(&frequency, "frequency", UINT64_MAX, &timer->frequency_hz,
+				   reterr);
+	}
+	if (r == 0 && !timer->name[0]) {
+		r = gclk_fail(reterr, GCLK_MALFORMED, "timer", GCLK_NO_OFFSET,
+			      "a <timer> has no name");
+	}
+	return r;
+}
+
+static int parse_timers(const xmlNode *clock, struct gclk_domain *d, struct gclk_error *reterr)
+{
+	for (const xmlNode *node = clock ? clock->children : NULL; node; node = node->next) {
+		int r;
+
+		if (!is_element(node, "timer")) {
+			continue;
+		}
+		if (d->n_timers == GCLK_DOMAIN_MAX_TIMERS) {
+			return gclk_fail(reterr, GCLK_RANGE, "clock", GCLK_NO_OFFSET,
+					 "more than %d timers", GCLK_DOMAIN_MAX_TIMERS);
+		}
+		r = parse_timer(node, &d->timers[d->n_timers], reterr);
+		if (r < 0) {
+			return r;
+		}
+		d->n_timers++;
+	}
+	return 0;
+}
+
+static int parse_adjustment(const xmlNode *node, struct gclk_domain_clock *clock,
+			    struct gclk_error *reterr)
+{
+	struct text text;
+	int r = attribute(node, "adjustment", &text, reterr);
+
+	if (r < 0 || !text.present) {
+		return r;
+	}
+	if (!strcmp(text.value, "reset")) {
+		clock->adjustment_reset = true;
+		return 0;
+	}
+	r = parse_signed(&text, "adjustment", &clock->adjustment_s, reterr);
+	clock->has_adjustment = r == 0;
+	return r;
+}
+
+static int parse_start(const xmlNode *node, struct gclk_domain_clock *clock,
+		       struct gclk_error *reterr)
+{
+	struct text text;
+	int r = attribute(node, "start", &text, reterr);
+
+	if (r < 0 || !text.present) {
+		return r;
+	}
+	r = parse_signed(&text, "start", &clock->start_s, reterr);
+	clock->has_start = r == 0;
+	return r;
+}
+
+static int parse_clock(const xmlNode *node, struct gclk_domain *d, struct gclk_error *reterr)
+{
+	struct gclk_domain_clock *clock = &d->clock;
+	int r;
+
+	r = copy_attribute(node, "offset", clock->offset, sizeof(clock->offset), reterr);
+	r = r < 0 ? r : copy_attribute(node, "timezone", clock->timezone,
+				       sizeof(clock->timezone), reterr);
+	r = r < 0 ? r : copy_attribute(node, "basis", clock->basis, sizeof(clock->basis), reterr);
+	r = r < 0 ? r : parse_adjustment(node, clock, reterr);
+	r = r < 0 ? r : parse_start(node, clock, reterr);
+	return r < 0 ? r : parse_timers(node, d, reterr);
+}
+
+static int parse_vcpus(const xmlNode *domain, struct gclk_domain *d, struct gclk_error *reterr)
+{
+	const xmlNode *node = first_child(domain, "vcpu");
+	struct text all, current;
+	uint64_t n;
+	int r;
+
+	r = content_of(node, "vcpu", &all, reterr);
+	r = r < 0 ? r : attribute(node, "current", &current, reterr);
+	if (r < 0 || !all.present) {
+		return r;
+	}
+	r = parse_unsigned(&all, "vcpu", UINT32_MAX, &n, reterr);
+	if (r < 0) {
+		return r;
+	}
+	d->max_vcpus = d->n_vcpus = (uint32_t)n;
+	if (current.present) {
+		r = parse_unsigned(&current, "vcpu current", n, &n, reterr);
+		d->n_vcpus = (uint32_t)n;
+	}
+	return r;
+}
+
+static int parse_hyperv(const xmlNode *domain, struct gclk_domain *d, struct gclk_error *reterr)
+{
+	const xmlNode *hyperv = first_child(first_child(domain, "features"), "hyperv");
+	const struct {
+		const char *name;
+		enum gclk_domain_switch *to;
+	} rows[] = {
+		{ "stimer", &d->hv_stimer },
+		{ "synic", &d->hv_synic },
+		{ "frequencies", &d->hv_frequencies },
+		{ "reenlightenment", &d->hv_reenlightenment },
+	};
+
+	for (size_t i = 0; i < GCLK_COUNT(rows); i++) {
+		int r = parse_switch(first_child(hyperv, rows[i].name), "state", "off", "on",
+				     rows[i].to, reterr);
+
+		if (r < 0) {
+			return r;
+		}
+	}
+	return 0;
+}
+
+/* <cpu><feature policy='require' name='invtsc'/>; forbid and disable say no. */
+static int parse_cpu(const xmlNode *domain, struct gclk_domain *d, struct gclk_error *reterr)
+{
+	const xmlNode *cpu = first_child(domain, "cpu");
+
+	for (const xmlNode *node = cpu ? cpu->children : NULL; node; node = node->next) {
+		struct text name, policy;
+		int r;
+
+		if (!is_element(node, "feature")) {
+			continue;
+		}
+		r = attribute(node, "name", &name, reterr);
+		r = r < 0 ? r : attribute(node, "policy", &policy, reterr);
+		if (r < 0) {
+			return r;
+		}
+		if (!strcmp(name.value, "invtsc")) {
+			bool no = !strcmp(policy.value, "disable") ||
+				  !strcmp(policy.value, "forbid");
+
+			d->invtsc = no ? GCLK_DOMAIN_NO : GCLK_DOMAIN_YES;
+		}
+	}
+	return 0;
+}
+
+static int parse_metadata_attribute(const xmlAttr *attr, struct gclk_domain *d,
+				    struct gclk_error *reterr)
+{
+	struct gclk_domain_attribute *to = &d->metadata[d->n_metadata];
+	struct text text = { 0 };
+	int r;
+
+	if (d->n_metadata == GCLK_DOMAIN_MAX_METADATA) {
+		return gclk_fail(reterr, GCLK_RANGE, "metadata", GCLK_NO_OFFSET,
+				 "more than %d attributes", GCLK_DOMAIN_MAX_METADATA);
+	}
+	if (strlen((const char *)attr->name) >= sizeof(to->name)) {
+		return gclk_fail(reterr, GCLK_RANGE, "metadata", GCLK_NO_OFFSET,
+				 "attribute \"%.40s...\" has too long a name",
+				 (const char *)attr->name);
+	}
+	r = put_text(xmlNodeGetContent((const xmlNode *)attr), "metadata", &text, reterr);
+	if (r < 0) {
+		return r;
+	}
+	memcpy(to->name, attr->name, strlen((const char *)attr->name) + 1);
+	memcpy(to->value, text.value, sizeof(to->value));
+	d->n_metadata++;
+	return 0;
+}
+
+/* The one element of our namespace, whatever its name and prefix. */
+static int parse_metadata(const xmlNode *domain, struct gclk_domain *d,
+			  struct gclk_error *reterr)
+{
+	const xmlNode *metadata = first_child(domain, "metadata");
+	const xmlNode *node = metadata ? metadata->children : NULL;
+
+	while (node && (node->type != XML_ELEMENT_NODE || !node->ns ||
+			strcmp((const char *)node->ns->href, GCLK_DOMAIN_NAMESPACE))) {
+		node = node->next;
+	}
+	if (!node) {
+		return 0;
+	}
+	d->has_metadata = true;
+	for (const xmlAttr *attr = node->properties; attr; attr = attr->next) {
+		int r = parse_metadata_attribute(attr, d, reterr);
+
+		if (r < 0) {
+			return r;
+		}
+	}
+	return 0;
+}
+
+static int parse_identity(const xmlNode *domain, struct gclk_domain *d,
+			  struct gclk_error *reterr)
+{
+	const xmlNode *type = first_child(first_child(domain, "os"), "type");
+	struct text text;
+	int r;
+
+	r = attribute(domain, "type", &text, reterr);
+	if (r < 0) {
+		return r;
+	}
+	d->type = !strcmp(text.value, "kvm") ? GCLK_DOMAIN_KVM :
+		  !strcmp(text.value, "qemu") ? GCLK_DOMAIN_QEMU : GCLK_DOMAIN_OTHER;
+	r = content_of(first_child(domain, "name"), "name", &text, reterr);
+	r = r < 0 ? r : copy_text(&text, d->name, sizeof(d->name), "name", reterr);
+	r = r < 0 ? r : content_of(first_child(domain, "uuid"), "uuid", &text, reterr);
+	r = r < 0 ? r : copy_text(&text, d->uuid, sizeof(d->uuid), "uuid", reterr);
+	return r < 0 ? r : copy_attribute(type, "machine", d->machine, sizeof(d->machine), reterr);
+}
+
+static int parse_domain(const xmlNode *domain, struct gclk_domain *d, struct gclk_error *reterr)
+{
+	int r;
+
+	r = parse_identity(domain, d, reterr);
+	r = r < 0 ? r : parse_vcpus(domain, d, reterr);
+	r = r < 0 ? r : parse_clock(first_child(domain, "clock"), d, reterr);
+	r = r < 0 ? r : parse_hyperv(domain, d, reterr);
+	r = r < 0 ? r : parse_cpu(domain, d, reterr);
+	return r < 0 ? r : parse_metadata(domain, d, reterr);
+}
+
+/* In document order; the parser bounds the depth to 256. */
+static const xmlNode *find_domain(const xmlNode *node)
+{
+	for (; node; node = node->next) {
+		const xmlNode *found;
+
+		if (is_element(node, "domain")) {
+			return node;
+		}
+		found = node->type == XML_ELEMENT_NODE ? find_domain(node->children) : NULL;
+		if (found) {
+			return found;
+		}
+	}
+	return NULL;
+}
+
+static int parse_failed(xmlParserCtxt *parser, struct gclk_error *reterr)
+{
+	const xmlError *e = xmlCtxtGetLastError(parser);
+	const char *message = e && e->message ? e->message : "not well-formed";
+
+	if (parser->_private) {
+		return gclk_fail(reterr, GCLK_MALFORMED, "domain XML", GCLK_NO_OFFSET,
+				 "it declares a document type, as libvirt never does");
+	}
+	if (e && e->code == XML_ERR_NO_MEMORY) {
+		return gclk_fail(reterr, GCLK_NOMEM, "domain XML", GCLK_NO_OFFSET,
+				 "no memory to parse it");
+	}
+	return gclk_fail(reterr, GCLK_MALFORMED, "domain XML", GCLK_NO_OFFSET, "line %d: %.*s",
+			 e ? e->line : 0, (int)strcspn(message, "\n"), message);
+}
+
+/*
+ * Called where a document type begins, before any entity can be declared or used:
+ * stopping there is what makes an entity bomb harmless. The mark says why it stopped.
+ */
+static void stop_at_document_type(void *ctx, const xmlChar *name, const xmlChar *external,
+				  const xmlChar *system)
+{
+	(void)name;
+	(void)external;
+	(void)system;
+	((xmlParserCtxt *)ctx)->_private = ctx;
+	xmlStopParser(ctx);
+}
+
+static int parse_tree(xmlParserCtxt *parser, const char *xml, size_t n, struct gclk_domain *d,
+		      struct gclk_error *reterr)
+{
+	const xmlNode *domain;
+	xmlDoc *doc;
+	int r;
+
+	parser->sax->internalSubset = stop_at_document_type;
+	doc = xmlCtxtReadMemory(parser, xml, (int)n, NULL, NULL,
+				XML_PARSE_NONET | XML_PARSE_NOERROR | XML_PARSE_NOWARNING |
+				XML_PARSE_NOCDATA);
+	if (!doc) {
+		return parse_failed(parser, reterr);
+	}
+	domain = find_domain(doc->children);
+	if (domain) {
+		r = parse_domain(domain, d, reterr);
+	} else {
+		r = gclk_fail(reterr, GCLK_MALFORMED, "domain XML", GCLK_NO_OFFSET,
+			      "there is no <domain> in it");
+	}
+	xmlFreeDoc(doc);
+	return r;
+}
+
+int gclk_domain_parse(const char *xml, size_t n, struct gclk_domain *ret,
+		      struct gclk_error *reterr)
+{
+	struct gclk_domain *d;
+	xmlParserCtxt *parser;
+	int r;
+
+	if (n > GCLK_DOMAIN_MAX_XML) {
+		return gclk_fail(reterr, GCLK_RANGE, "domain XML", GCLK_NO_OFFSET,
+				 "%zu bytes are more than the %" PRIu32 " that are read", n,
+				 GCLK_DOMAIN_MAX_XML);
+	}
+	parser = xmlNewParserCtxt();
+	d = calloc(1, sizeof(*d));
+	if (!parser || !d) {
+		r = gclk_fail(reterr, GCLK_NOMEM, "domain XML", GCLK_NO_OFFSET,
+			      "no memory to parse it");
+	} else {
+		r = parse_tree(parser, xml, n, d, reterr);
+	}
+	if (r == 0) {
+		*ret = *d;
+	}
+	free(d);
+	xmlFreeParserCtxt(parser);
+	return r;
+}
+
+const struct gclk_domain_timer *gclk_domain_timer(const struct gclk_domain *domain,
+						  const char *name)
+{
+	for (size_t i = 0; i < domain->n_timers; i++) {
+		if (!strcmp(domain->timers[i].name, name)) {
+			return &domain->timers[i];
+		}
+	}
+	return NULL;
+}
+
+const char *gclk_domain_metadata(const struct gclk_domain *domain, const char *name)
+{
+	for (size_t i = 0; i < domain->n_metadata; i++) {
+		if (!strcmp(domain->metadata[i].name, name)) {
+			return domain->metadata[i].value;
+		}
+	}
+	return NULL;
+}
