@@ -460,10 +460,6 @@ static int parse_failed(xmlParserCtxt *parser, struct gclk_error *reterr)
 	const xmlError *e = xmlCtxtGetLastError(parser);
 	const char *message = e && e->message ? e->message : "not well-formed";
 
-	if (parser->_private) {
-		return gclk_fail(reterr, GCLK_MALFORMED, "domain XML", GCLK_NO_OFFSET,
-				 "it declares a document type, as libvirt never does");
-	}
 	if (e && e->code == XML_ERR_NO_MEMORY) {
 		return gclk_fail(reterr, GCLK_NOMEM, "domain XML", GCLK_NO_OFFSET,
 				 "no memory to parse it");
@@ -497,11 +493,14 @@ static int parse_tree(xmlParserCtxt *parser, const char *xml, size_t n, struct g
 	doc = xmlCtxtReadMemory(parser, xml, (int)n, NULL, NULL,
 				XML_PARSE_NONET | XML_PARSE_NOERROR | XML_PARSE_NOWARNING |
 				XML_PARSE_NOCDATA);
-	if (!doc) {
+	if (!doc && !parser->_private) {
 		return parse_failed(parser, reterr);
 	}
-	domain = find_domain(doc->children);
-	if (domain) {
+	domain = doc ? find_domain(doc->children) : NULL;
+	if (parser->_private) {
+		r = gclk_fail(reterr, GCLK_MALFORMED, "domain XML", GCLK_NO_OFFSET,
+			      "it declares a document type, as libvirt never does");
+	} else if (domain) {
 		r = parse_domain(domain, d, reterr);
 	} else {
 		r = gclk_fail(reterr, GCLK_MALFORMED, "domain XML", GCLK_NO_OFFSET,
