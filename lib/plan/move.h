@@ -34,6 +34,8 @@ struct gclk_move {
 	int64_t axis_before_ns;		/* the shared axis at the stop and at the resume */
 	int64_t axis_after_ns;
 
+	uint8_t ticks[GCLK_N_TICK_TIMERS];	/* policy as applied; 0: not yet asked for */
+
 	struct gclk_rate rate;		/* of the guest's TSC; num 0: not known */
 	uint64_t rate_ppb;		/* its uncertainty */
 };

@@ -1,0 +1,514 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The ledger: what becomes of the expiries that fell in the gap.
+ *
+ *	owed before + missed = replayed + merged + dropped
+ *
+ * replayed are the interrupts that the guest receives, late; merged vanish into
+ * one of these; dropped are never seen. Devices count their own edges; here it is
+ * decided, by policy and carrier, and written into the fields that decide when a
+ * loaded device fires next:
+ *
+ *	discard	the first point of the timer's grid after the resume
+ *	merge	the last one before it, which fires at once, for all of them
+ *
+ * A one-shot that fell in the gap is always delivered: dropping it would leave
+ * the guest waiting.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include <guestclock/devices.h>
+
+#include "core/util.h"
+#include "plan/move.h"
+
+/*
+ * A clock on the wall's axis fires while the guest is loaded but not yet running,
+ * and the load may end earlier than said: its next tick is set this far back, and
+ * the device counts from there by itself.
+ */
+#define WALL_MARGIN_NS (15 * GCLK_NS_PER_S)
+
+struct outcome {
+	enum gclk_tick_policy policy;	/* as applied */
+	uint64_t replayed;
+};
+
+static int tells_time_by_counter(const struct gclk_state *state)
+{
+	const struct gclk_vcpu *vcpu = &state->vcpu[0];
+
+	return (vcpu->system_time_msr & 1) || (vcpu->hv_reference_tsc_msr & 1);
+}
+
+/* The policy for a kind of timer, before the carrier has its say. */
+static enum gclk_tick_policy wanted(struct gclk_move *move, enum gclk_tick_timer timer)
+{
+	const struct gclk_tick_choice *choice = &move->policy->ticks[timer];
+	const char *name = gclk_tick_timer_names[timer];
+	struct gclk_findings *findings = &move->plan->findings;
+
+	if (choice->policy == GCLK_TICKS_UNKNOWN) {
+		gclk_findings_add(findings, "ticks-policy-unknown", name,
+				  "missed ticks of %s are merged into one", name);
+		return GCLK_TICKS_MERGE;
+	}
+	if (choice->policy <= GCLK_TICKS_CATCHUP && !choice->by_operator &&
+	    move->elapsed_ns > move->policy->horizon_ns) {
+		gclk_findings_add(findings, "ticks-beyond-horizon", name,
+				  "the domain says %s, but the gap is longer than %lld s",
+				  gclk_tick_policy_names[choice->policy],
+				  (long long)(move->policy->horizon_ns / GCLK_NS_PER_S));
+		return GCLK_TICKS_MERGE;
+	}
+	return (enum gclk_tick_policy)choice->policy;
+}
+
+/* What can be done of it: only a device that replays takes `catchup`, none here `delay`. */
+static enum gclk_tick_policy possible(struct gclk_move *move, enum gclk_tick_timer timer,
+				      enum gclk_clock clock)
+{
+	enum gclk_tick_policy policy = wanted(move, timer);
+	const char *name = gclk_tick_timer_names[timer];
+
+	if (policy != GCLK_TICKS_DELAY && policy != GCLK_TICKS_CATCHUP) {
+		return policy;
+	}
+	if (gclk_move_row(move, clock)->missed != GCLK_MISSED_REPLAY ||
+	    policy == GCLK_TICKS_DELAY) {
+		gclk_findings_add(&move->plan->findings, "ticks-merged", name,
+				  "%s is asked for; %s can only merge or discard",
+				  gclk_tick_policy_names[policy], name);
+		return GCLK_TICKS_MERGE;
+	}
+	if (tells_time_by_counter(move->from)) {
+		gclk_findings_add(&move->plan->findings, "replay-and-count", name,
+				  "the guest has a paravirtual clock that counts the gap");
+	}
+	return policy;
+}
+
+/* Decided, and its findings said, once for all timers of a kind, when one missed a tick. */
+static enum gclk_tick_policy applied(struct gclk_move *move, enum gclk_tick_timer timer,
+				     enum gclk_clock clock)
+{
+	if (!move->ticks[timer]) {
+		move->ticks[timer] = (uint8_t)possible(move, timer, clock);
+	}
+	return (enum gclk_tick_policy)move->ticks[timer];
+}
+
+static void enter(struct gclk_move *move, const char *timer, uint64_t period_ns,
+		  uint64_t owed_before, uint64_t missed, struct outcome outcome, const char *why)
+{
+	struct gclk_plan *plan = move->plan;
+	uint64_t total = gclk_bound_add(owed_before, missed);
+	struct gclk_ledger_entry *entry;
+
+	if (plan->n_ledger == plan->ledger_max) {
+		return;
+	}
+	entry = &plan->ledger[plan->n_ledger++];
+	memset(entry, 0, sizeof(*entry));
+	memcpy(entry->timer, timer, strnlen(timer, sizeof(entry->timer) - 1));
+	entry->period_ns = period_ns;
+	entry->owed_before = owed_before;
+	entry->missed = missed;
+	entry->replayed = GCLK_MIN(outcome.replayed, total);
+	if (outcome.policy == GCLK_TICKS_MERGE && entry->replayed) {
+		entry->merged = total - entry->replayed;
+	} else {
+		entry->dropped = total - entry->replayed;
+	}
+	entry->policy = (uint8_t)outcome.policy;
+	entry->why = why;
+}
+
+static uint64_t period_ns(const struct gclk_cadence *cadence)
+{
+	return cadence->periodic && cadence->period_den ?
+		       cadence->period_num / cadence->period_den : 0;
+}
+
+/* Expiries of a timer whose phase is not known: whole periods in what is counted. */
+static uint64_t whole_periods(const struct gclk_move *move, const struct gclk_cadence *cadence)
+{
+	return cadence->periodic ? gclk_muldiv_floor_sat((uint64_t)move->counted_ns,
+							 cadence->period_den,
+							 cadence->period_num) : 0;
+}
+
+static void bound(struct gclk_move *move, enum gclk_clock clock, uint64_t ns)
+{
+	struct gclk_bound *to = &move->plan->bounds[move->plan->n_bounds++];
+
+	memset(to, 0, sizeof(*to));
+	memcpy(to->clock, gclk_clock_names[clock],
+	       strnlen(gclk_clock_names[clock], sizeof(to->clock) - 1));
+	to->bound_ns = ns;
+}
+
+/* A timer on the shared axis is as right as the axis, and its own tick. */
+static void bound_on_axis(struct gclk_move *move, enum gclk_clock clock, uint64_t tick_ns)
+{
+	uint64_t ns = gclk_bound_add(gclk_move_row(move, clock)->start_uncertainty_ns, tick_ns);
+
+	if (move->policy->gap == GCLK_GAP_COUNT || move->policy->gap == GCLK_GAP_CAP) {
+		ns = gclk_bound_add(ns, move->uncertainty_ns);
+	}
+	bound(move, clock, ns);
+}
+
+static int restarts(const struct gclk_move *move, enum gclk_clock clock)
+{
+	return gclk_move_row(move, clock)->phase == GCLK_PHASE_RESTARTS;
+}
+
+/* One interrupt for all, at the resume; none where nothing fell in the gap. */
+static struct outcome one(enum gclk_tick_policy policy, uint64_t missed)
+{
+	return (struct outcome){ policy, policy == GCLK_TICKS_DISCARD ? 0 : missed != 0 };
+}
+
+/*
+ * The planned change from which the PIT must start so that exactly the wanted
+ * number of rising edges lies behind the resume. The controller remembers the
+ * line's level: where it is up, it must fall before it can rise.
+ */
+static int64_t pit_start(const struct gclk_pit *pit, int64_t before, int64_t after,
+			 enum gclk_tick_policy policy)
+{
+	int was_high = gclk_pit_out_at(pit, 0, before);
+	int64_t rise = gclk_pit_transition_raising(pit, after), last;
+
+	if (policy == GCLK_TICKS_DISCARD) {
+		if (!was_high || gclk_pit_out_at(pit, 0, after)) {
+			return gclk_pit_transition_after(pit, after);
+		}
+		last = gclk_pit_last_edge(pit, after);
+	} else {
+		if (!was_high) {
+			return rise;
+		}
+		last = gclk_pit_last_edge(pit, rise - 1);
+	}
+	return last == GCLK_TIMER_OFF ? gclk_pit_transition_after(pit, before) :
+					gclk_pit_transition_after(pit, last);
+}
+
+static void move_pit(struct gclk_move *move)
+{
+	const struct gclk_pit *pit = &move->from->pit;
+	struct gclk_pit_channel *to = &move->plan->state->pit.channels[0];
+	enum gclk_tick_policy policy;
+	struct gclk_cadence cadence;
+	uint64_t missed;
+
+	if (!pit->channels[0].has) {
+		return;
+	}
+	gclk_pit_cadence(pit, &cadence);
+	if (restarts(move, GCLK_CLOCK_PIT)) {
+		missed = whole_periods(move, &cadence);
+		if (cadence.periodic) {
+			gclk_findings_add(&move->plan->findings, "pit-phase-restarts", "pit",
+					  "by less than its period of %llu ns",
+					  (unsigned long long)period_ns(&cadence));
+			enter(move, "pit", period_ns(&cadence), to->owed_ticks, missed,
+			      (struct outcome){ GCLK_TICKS_DISCARD, 0 },
+			      gclk_move_row(move, GCLK_CLOCK_PIT)->why);
+		}
+		bound(move, GCLK_CLOCK_PIT, cadence.periodic ? period_ns(&cadence) : GCLK_UNBOUNDED);
+		return;
+	}
+	bound_on_axis(move, GCLK_CLOCK_PIT, 839);
+	if (!cadence.armed) {
+		return;
+	}
+	missed = gclk_pit_edges(pit, move->axis_before_ns, move->axis_after_ns);
+	if (!missed) {
+		enter(move, "pit", period_ns(&cadence), to->owed_ticks, 0,
+		      one(GCLK_TICKS_MERGE, to->owed_ticks), "no tick fell in the gap");
+		return;
+	}
+	policy = cadence.periodic ? applied(move, GCLK_TICK_PIT, GCLK_CLOCK_PIT) :
+				    GCLK_TICKS_MERGE;
+	if (cadence.periodic) {
+		to->next_transition_ns =
+			pit_start(pit, move->axis_before_ns, move->axis_after_ns, policy);
+	}
+	enter(move, "pit", period_ns(&cadence), to->owed_ticks, missed, one(policy, missed),
+	      gclk_move_row(move, GCLK_CLOCK_PIT)->why);
+}
+
+static void move_hpet_timer(struct gclk_move *move, unsigned n)
+{
+	const struct gclk_hpet *hpet = &move->from->hpet;
+	struct gclk_hpet_timer *to = &move->plan->state->hpet.timers[n];
+	enum gclk_tick_policy policy = GCLK_TICKS_MERGE;
+	struct gclk_cadence cadence;
+	char name[24];
+	uint64_t missed;
+
+	gclk_hpet_timer_cadence(hpet, n, &cadence);
+	if (!cadence.armed) {
+		return;
+	}
+	snprintf(name, sizeof(name), "hpet[%u]", n);
+	missed = gclk_hpet_timer_edges(hpet, n, move->axis_before_ns, move->axis_after_ns);
+	if (missed && cadence.periodic) {
+		struct gclk_hpet later = *hpet;
+		int64_t last = gclk_hpet_timer_last(hpet, n, move->axis_after_ns);
+
+		if (gclk_hpet_timer_interrupts(hpet, n)) {
+			policy = applied(move, GCLK_TICK_HPET, GCLK_CLOCK_HPET);
+		} else {
+			policy = GCLK_TICKS_DISCARD;	/* nobody would receive it */
+		}
+		gclk_hpet_advance(&later, policy == GCLK_TICKS_DISCARD ? move->axis_after_ns :
+									last - 1, NULL);
+		to->comparator_ticks = later.timers[n].comparator_ticks;
+		to->expiry_ns = later.timers[n].expiry_ns;
+	}
+	if (gclk_hpet_timer_interrupts(hpet, n)) {
+		enter(move, name, period_ns(&cadence), to->owed_ticks, missed, one(policy, missed),
+		      gclk_move_row(move, GCLK_CLOCK_HPET)->why);
+	}
+}
+
+static void move_hpet(struct gclk_move *move)
+{
+	const struct gclk_hpet *hpet = &move->from->hpet;
+
+	for (unsigned n = 0; hpet->has && n < hpet->n_timers; n++) {
+		move_hpet_timer(move, n);
+	}
+}
+
+/* Timers in the kernel whose running count the state does not have. */
+static void restart_lapics(struct gclk_move *move)
+{
+	const struct gclk_state *from = move->from;
+	uint64_t longest_ns = 0;
+	unsigned n_counting = 0;
+
+	for (uint32_t i = 0; i < from->n_vcpus; i++) {
+		const struct gclk_lapic *lapic = &from->lapic[i];
+		struct gclk_cadence cadence;
+		char name[24];
+
+		if (!lapic->has || !gclk_lapic_interrupts(lapic) || !lapic->initial_count ||
+		    (lapic->lvt_timer >> 17 & 3) > 1) {
+			continue;
+		}
+		gclk_lapic_cadence(lapic, &cadence);
+		longest_ns = GCLK_MAX(longest_ns, (uint64_t)lapic->initial_count *
+					gclk_lapic_divider(lapic->divide_config));
+		n_counting++;
+		if (cadence.periodic) {
+			snprintf(name, sizeof(name), "lapic[%u]", i);
+			enter(move, name, period_ns(&cadence), lapic->owed_ticks,
+			      whole_periods(move, &cadence),
+			      (struct outcome){ GCLK_TICKS_DISCARD, 0 },
+			      gclk_move_row(move, GCLK_CLOCK_LAPIC)->why);
+		}
+	}
+	if (n_counting) {
+		gclk_findings_add(&move->plan->findings, "lapic-phase-restarts", "lapic",
+				  "%u timer%s, by up to %llu ns", n_counting,
+				  n_counting == 1 ? "" : "s", (unsigned long long)longest_ns);
+		bound(move, GCLK_CLOCK_LAPIC, longest_ns);
+	}
+}
+
+static int move_lapic(struct gclk_move *move, uint32_t i)
+{
+	const struct gclk_lapic *lapic = &move->from->lapic[i];
+	struct gclk_lapic *to = &move->plan->state->lapic[i];
+	enum gclk_tick_policy policy = GCLK_TICKS_MERGE;
+	struct gclk_cadence cadence;
+	char name[24];
+	uint64_t missed;
+
+	if (!lapic->has) {
+		return 0;
+	}
+	gclk_lapic_cadence(lapic, &cadence);
+	if (!cadence.armed || !gclk_lapic_interrupts(lapic)) {
+		return 0;
+	}
+	snprintf(name, sizeof(name), "lapic[%u]", i);
+	missed = gclk_lapic_edges(lapic, move->axis_before_ns, move->axis_after_ns);
+	if (missed && cadence.periodic) {
+		policy = applied(move, GCLK_TICK_LAPIC, GCLK_CLOCK_LAPIC);
+		to->expiry_ns = policy == GCLK_TICKS_DISCARD ?
+					gclk_lapic_next(lapic, move->axis_after_ns) :
+					gclk_lapic_last(lapic, move->axis_after_ns);
+		to->next_time_ns = to->expiry_ns;
+	}
+	enter(move, name, period_ns(&cadence), to->owed_ticks, missed, one(policy, missed),
+	      gclk_move_row(move, GCLK_CLOCK_LAPIC)->why);
+	return 1;
+}
+
+static void move_lapics(struct gclk_move *move)
+{
+	int any = 0;
+
+	if (restarts(move, GCLK_CLOCK_LAPIC)) {
+		restart_lapics(move);
+		return;
+	}
+	for (uint32_t i = 0; i < move->from->n_vcpus; i++) {
+		any |= move_lapic(move, i);
+	}
+	if (any) {
+		bound_on_axis(move, GCLK_CLOCK_LAPIC, 128);
+	}
+}
+
+/* The instants of the stop and of the load on the axis that the RTC stands on. */
+static void rtc_span(const struct gclk_move *move, int64_t *ret_stop, int64_t *ret_load)
+{
+	if (move->from->rtc.axis == GCLK_AXIS_GUEST) {
+		*ret_stop = move->axis_before_ns;
+		*ret_load = move->axis_after_ns;
+		return;
+	}
+	*ret_load = gclk_sub_sat(move->plan->when.load.ns, move->rtc_shift_ns);
+	*ret_stop = gclk_sub_sat(gclk_add_sat(*ret_load, move->resume_ns),
+				 move->policy->gap == GCLK_GAP_WALL ? move->elapsed_ns :
+								      move->counted_ns);
+}
+
+/* Under `freeze`: the device does with the gap what it does by itself. */
+static struct outcome rtc_by_itself(const struct gclk_move *move, uint64_t missed)
+{
+	int64_t horizon_ns = move->carrier->rows[GCLK_CLOCK_RTC].replay_horizon_s * GCLK_NS_PER_S;
+
+	if (move->elapsed_ns > horizon_ns) {
+		return (struct outcome){ GCLK_TICKS_DISCARD, 0 };
+	}
+	if (move->from->rtc.catches_up) {
+		return (struct outcome){ GCLK_TICKS_CATCHUP, gclk_bound_add(missed,
+							move->from->rtc.owed_ticks) };
+	}
+	return one(GCLK_TICKS_MERGE, missed);
+}
+
+/*
+ * The tick from which the device goes on by itself: on the wall's axis a while
+ * before the load, on the shared axis the last one before the resume.
+ */
+static int64_t rtc_resume_tick(const struct gclk_rtc *rtc, int64_t stop, int64_t load)
+{
+	int64_t margin = rtc->axis == GCLK_AXIS_GUEST ? 0 : WALL_MARGIN_NS;
+	int64_t first = gclk_rtc_periodic_next(rtc, stop);
+	int64_t tick = gclk_rtc_periodic_last(rtc, gclk_sub_sat(load, margin));
+
+	return tick == GCLK_TIMER_OFF || tick < first ? first : tick;
+}
+
+static struct outcome rtc_replay(struct gclk_move *move, uint64_t missed, uint64_t by_plan)
+{
+	struct gclk_rtc *to = &move->plan->state->rtc;
+	uint64_t total = gclk_bound_add(to->owed_ticks, missed);
+	uint64_t limit = GCLK_MIN(total, (uint64_t)move->policy->replay_max);
+	uint64_t by_device = missed - by_plan;
+
+	if (!to->catches_up) {
+		gclk_findings_add(&move->plan->findings, "replay-needs-device", "rtc",
+				  "%llu ticks are owed", (unsigned long long)limit);
+	}
+	if (total > limit) {
+		gclk_findings_add(&move->plan->findings, "ticks-capped", "rtc",
+				  "%llu of %llu ticks are replayed", (unsigned long long)limit,
+				  (unsigned long long)total);
+	}
+	to->owed_ticks = (uint32_t)(limit > by_device ? limit - by_device : 0);
+	to->has |= GCLK_BIT(rtc, owed_ticks);
+	return (struct outcome){ GCLK_TICKS_CATCHUP, limit };
+}
+
+static struct outcome rtc_outcome(struct gclk_move *move, int64_t stop, int64_t load,
+				  uint64_t missed, int64_t *ret_next)
+{
+	const struct gclk_rtc *rtc = &move->from->rtc;
+	enum gclk_tick_policy policy = applied(move, GCLK_TICK_RTC, GCLK_CLOCK_RTC);
+
+	if (policy == GCLK_TICKS_DISCARD) {
+		*ret_next = gclk_rtc_periodic_next(rtc, load);
+		move->plan->state->rtc.owed_ticks = 0;
+		return (struct outcome){ policy, 0 };
+	}
+	*ret_next = rtc_resume_tick(rtc, stop, load);
+	if (policy == GCLK_TICKS_CATCHUP) {
+		return rtc_replay(move, missed, gclk_rtc_periodic_edges(rtc, stop, *ret_next - 1));
+	}
+	move->plan->state->rtc.owed_ticks = 0;
+	return one(policy, gclk_bound_add(missed, rtc->owed_ticks));
+}
+
+static void move_rtc_ticks(struct gclk_move *move)
+{
+	const struct gclk_rtc *rtc = &move->from->rtc;
+	struct gclk_rtc *to = &move->plan->state->rtc;
+	int64_t stop, load, next = GCLK_TIMER_OFF;
+	struct gclk_cadence cadence;
+	struct outcome outcome;
+	uint64_t missed;
+
+	if (!rtc->has || rtc->axis == GCLK_AXIS_MONOTONIC) {
+		return;
+	}
+	gclk_rtc_cadence(rtc, &cadence);
+	if (!cadence.armed || !cadence.periodic) {
+		return;
+	}
+	rtc_span(move, &stop, &load);
+	missed = gclk_rtc_periodic_edges(rtc, stop, load);
+	if (gclk_move_is_untouched(move)) {
+		outcome = rtc_by_itself(move, missed);
+	} else if (missed || rtc->owed_ticks) {
+		outcome = rtc_outcome(move, stop, load, missed, &next);
+	} else {
+		outcome = one(GCLK_TICKS_MERGE, 0);
+	}
+	if (next != GCLK_TIMER_OFF) {
+		int64_t shift = rtc->axis == GCLK_AXIS_GUEST ? 0 : move->rtc_shift_ns;
+
+		to->next_periodic_ns = gclk_add_sat(next, shift);
+		to->periodic_expiry_ns = to->next_periodic_ns;
+	}
+	if (restarts(move, GCLK_CLOCK_RTC) && (!missed || outcome.policy == GCLK_TICKS_DISCARD)) {
+		gclk_findings_add(&move->plan->findings, "rtc-phase-restarts", "rtc",
+				  "by less than its period of %llu ns",
+				  (unsigned long long)period_ns(&cadence));
+	}
+	enter(move, "rtc", period_ns(&cadence), rtc->owed_ticks, missed, outcome,
+	      gclk_move_row(move, GCLK_CLOCK_RTC)->why);
+}
+
+/* The overflow interrupt: status that stays up until it is cleared, hence one at most. */
+static void move_pm_timer(struct gclk_move *move)
+{
+	const struct gclk_pm_timer *pm = &move->from->pm_timer;
+	uint64_t missed;
+
+	if (!pm->has || pm->expiry_ns < 0 || !(pm->enable & 1)) {
+		return;
+	}
+	missed = gclk_pm_timer_edges(pm, move->axis_before_ns, move->axis_after_ns);
+	enter(move, "pm_timer", 0, 0, missed, one(GCLK_TICKS_MERGE, missed),
+	      gclk_move_row(move, GCLK_CLOCK_PM_TIMER)->why);
+}
+
+void gclk_move_ticks(struct gclk_move *move)
+{
+	move_pit(move);
+	move_rtc_ticks(move);
+	move_hpet(move);
+	move_lapics(move);
+	move_pm_timer(move);
+}
