@@ -45,8 +45,9 @@ struct gclk_pvclock_scale {
  * @from_hz:	frequency of the counter
  * @ret:	so that result = (counter << shift) * mul / 2^32
  *
- * Rounding: mul is floored and frequencies of 2^32 Hz and above lose low bits: the result
- *           runs slow by less than 1 ppb between 0.5 and 6 GHz
+ * Rounding: mul is floored, which makes the result slow; a counter of more than twice
+ *           @to_hz loses low bits, which makes it fast: less than 2^-29 + 2 / to_hz of
+ *           itself, and less than 1 ppb for ns of a counter of 0.5..6 GHz
  * Errors: GCLK_RANGE where a frequency is 0 or the shift is outside -31..31
  */
 int gclk_pvclock_scale_from_hz(uint64_t to_hz, uint64_t from_hz,
