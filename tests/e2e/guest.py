@@ -27,11 +27,15 @@ def fnv1a(text):
 class Line:
     """One whole line: kind 'B', 'G' or 'P', the fields by name, the stamp of its mark.
 
-    fields[name] is the number; after[name] is when it was read, TSC ticks after t0.
+    fields[name] is the number; after[name] is when its read began, TSC ticks after t0,
+    took[name] how long until the next one began: the guest may have lost its processor.
     """
 
     def __init__(self, kind, fields, after, stamp):
         self.kind, self.fields, self.after, self.stamp = kind, fields, after, stamp
+        begins = sorted(after.values()) + [fields.get("t9", 0) - fields.get("t0", 0)]
+        self.took = {name: begins[begins.index(begin) + 1] - begin
+                     for name, begin in after.items()}
 
     def __getitem__(self, name):
         return self.fields[name]
@@ -143,20 +147,30 @@ class Offset:
 
 
 def _unwrapped(clock, lines):
-    """Readings at the marks in ns; a wrapping counter is continued by the host's clock."""
+    """Readings at the marks in ns; a wrapping counter is continued by the guest's TSC.
+
+    (By the arrival stamps it cannot be: one late line would put it a period off.)
+    """
     values = [clock.value(line) for line in lines]
     if clock.wraps is None:
         return values
-    period = clock.wraps * 1e9 / clock.hz
+    period, tick = clock.wraps * 1e9 / clock.hz, 1e9 / qemu.tsc_hz()
     for i in range(1, len(values)):
-        true = values[i - 1] + lines[i].stamp.raw - lines[i - 1].stamp.raw
+        true = values[i - 1] + (lines[i]["t0"] - lines[i - 1]["t0"]) * tick
         values[i] += round((true - values[i]) / period) * period
     return values
 
 
+def _undisturbed(clock, lines):
+    """The lines whose reading of the clock took no longer than usual (half as much more)."""
+    took = sorted(line.took.get(clock.field, 0) for line in lines)
+    return [line.took.get(clock.field, 0) <= 1.5 * took[len(took) // 4] for line in lines]
+
+
 def offset(clock, lines):
     """How far host raw time is ahead of the clock, by the least delayed of the lines."""
-    late = [line.stamp.raw - value for line, value in zip(lines, _unwrapped(clock, lines))]
+    late = [line.stamp.raw - value for line, value, good in
+            zip(lines, _unwrapped(clock, lines), _undisturbed(clock, lines)) if good]
     halves = [min(late[0::2]), min(late[1::2])] if len(late) > 1 else [late[0]] * 2
     return Offset(min(late), abs(halves[0] - halves[1]))
 
@@ -212,25 +226,31 @@ def rtc_minus_real(lines):
     return max(found) if found else None
 
 
-def phase(lines, source, hz):
+def phase(lines, source, hz, edge=slice(None)):
     """Guest TSC, in ns, at which the source's interrupt number 0 would have come.
 
-    An interrupt is stamped late, never early, so the least of (stamp - number x period).
+    An interrupt is stamped late, never early, so the least of (stamp - number x period)
+    over all lines has the true fraction of a period. How many whole periods it stands off
+    changes where a tick is lost or replayed: that is judged by the lines `edge` alone.
     """
     period = 1e9 / hz
     ticks = 1e9 / qemu.tsc_hz()
-    return min(line["z" + source] * ticks - line["n" + source] * period
-               for line in lines if line["n" + source])
+    found = [line["z" + source] * ticks - line["n" + source] * period
+             for line in lines if line["n" + source]]
+    least = min(found)
+    return least + math.floor((min(found[edge]) - least) / period + 0.2) * period
 
 
-def missing(before, after, source, hz, window=16):
+def missing(before, after, source, hz, window=3, settled=False):
     """Interrupts that the guest's TSC says should have come between, and did not.
 
     Whole where the timer kept its grid against the TSC; the fraction is a phase shift.
     Only the lines next to the gap count, so that a tick lost to a busy host elsewhere is
-    not blamed on it.
+    not blamed on it; settled=True takes the last lines after instead, when replay is over.
     """
-    return (phase(after[:window], source, hz) - phase(before[-window:], source, hz)) * hz / 1e9
+    first = phase(before, source, hz, slice(-window, None))
+    last = phase(after, source, hz, slice(-window, None) if settled else slice(0, window))
+    return (last - first) * hz / 1e9
 
 
 def rate_of_pit(hz):
