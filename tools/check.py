@@ -1,0 +1,248 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Builds everything every way and runs every test.
+
+One line per step; what failed and what was skipped, and why, in full. The last line is
+"N passed, N failed, N skipped", counted in cases: each CUnit program and each Python test
+says "cases: N passed, N failed, N skipped" at its end, and a test that does not is one case.
+The exit status is not 0 when anything failed.
+"""
+import argparse
+import glob
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+BUILD = os.path.join(ROOT, "build")
+PURE = ["core", "devices", "plan"]
+CASES = re.compile(r"^cases: (\d+) passed, (\d+) failed, (\d+) skipped", re.MULTILINE)
+SKIPPED = re.compile(r"^\s*(skipped: .*)$", re.MULTILINE)
+SANITIZERS = {
+    "ASAN_OPTIONS": "abort_on_error=1:detect_stack_use_after_return=1:strict_string_checks=1",
+    "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
+}
+
+
+class Total:
+    """Cases so far, and why some were not run."""
+
+    def __init__(self):
+        self.passed = self.failed = self.skipped = 0
+        self.reasons = {}
+
+    def add(self, passed, failed, skipped):
+        self.passed += passed
+        self.failed += failed
+        self.skipped += skipped
+
+    def add_output(self, output, ok):
+        """The cases in a test's output; a test that failed has failed at least once."""
+        counts = [tuple(map(int, found)) for found in CASES.findall(output)]
+        passed, failed, skipped = (sum(column) for column in zip(*counts)) if counts else \
+                                  (int(ok), int(not ok), 0)
+        if not ok and failed == 0:
+            failed = 1
+        self.add(passed, failed, skipped)
+        for reason in SKIPPED.findall(output):
+            self.reasons[reason] = self.reasons.get(reason, 0) + 1
+        return passed, failed, skipped
+
+
+class Check:
+    def __init__(self, options):
+        self.options = options
+        self.total = Total()
+        self.began = time.monotonic()
+
+    def say(self, name, what, since):
+        print("%-28s %-40s %5.0f s" % (name, what, time.monotonic() - since), flush=True)
+
+    def fail(self, name, output, since, cases=1):
+        self.total.add(0, cases, 0)
+        self.say(name, "FAILED", since)
+        print(tail(output, 60), flush=True)
+
+    def setup(self, name, arguments, env):
+        """Configure a build directory once; meson notices changes by itself."""
+        directory = os.path.join(BUILD, name)
+        if not os.path.exists(os.path.join(directory, "build.ninja")):
+            shutil.rmtree(directory, ignore_errors=True)
+            run(["meson", "setup", directory, ROOT] + arguments, env)
+        return directory
+
+    def build(self, name, arguments=(), env=None, targets=()):
+        """The build directory, or None where it did not build."""
+        since = time.monotonic()
+        try:
+            directory = self.setup(name, list(arguments), env)
+            run(["ninja", "-C", directory] + list(targets), env)
+        except subprocess.CalledProcessError as error:
+            self.fail("build " + name, error.stdout, since)
+            return None
+        self.say("build " + name, "ok", since)
+        return directory
+
+    def meson_test(self, name, directory, arguments=(), env=None):
+        since = time.monotonic()
+        log = os.path.join(directory, "meson-logs", "testlog.json")
+        if os.path.exists(log):
+            os.remove(log)
+        done = subprocess.run(["meson", "test", "-C", directory, "--timeout-multiplier", "4"] +
+                              list(arguments), env=environment(env), text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        counts, bad = (0, 0, 0), []
+        if os.path.exists(log):
+            with open(log, encoding="utf-8") as lines:
+                for line in lines:
+                    counts = self._one_result(json.loads(line), counts, bad)
+        if done.returncode != 0 and not bad:
+            bad.append(done.stdout)
+            self.total.add(0, 1, 0)
+        self.say("test " + name, "%d passed, %d failed, %d skipped" % counts, since)
+        for output in bad:
+            print(tail(output, 60), flush=True)
+
+    def _one_result(self, result, counts, bad):
+        output = result.get("stdout", "") + result.get("stderr", "")
+        if result["result"] == "SKIP":
+            self.total.add(0, 0, 1)
+            reason = "skipped: %s: %s" % (result["name"], output.strip().split("\n")[-1])
+            self.total.reasons[reason] = self.total.reasons.get(reason, 0) + 1
+            return (counts[0], counts[1], counts[2] + 1)
+        ok = result["result"] in ("OK", "EXPECTEDFAIL")
+        added = self.total.add_output(output, ok)
+        if not ok:
+            bad.append("--- %s: %s\n%s" % (result["name"], result["result"], output))
+        return tuple(a + b for a, b in zip(counts, added))
+
+    def script(self, path, arguments, env, timeout):
+        """A test program of its own, run as it is."""
+        name, since = os.path.relpath(path, ROOT), time.monotonic()
+        try:
+            done = subprocess.run([path] + arguments, env=environment(env), text=True,
+                                  errors="replace", stdin=subprocess.DEVNULL,
+                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                  timeout=timeout)
+            output, status = done.stdout, done.returncode
+        except subprocess.TimeoutExpired as error:
+            output = (error.stdout or b"").decode(errors="replace") + "\ntimed out"
+            status = 1
+        if status == 77:
+            self.total.add(0, 0, 1)
+            reason = "skipped: %s: %s" % (name, (output.strip().split("\n") or [""])[-1])
+            self.total.reasons[reason] = 1
+            self.say(name, "skipped", since)
+            return
+        counts = self.total.add_output(output, status == 0)
+        self.say(name, "%d passed, %d failed, %d skipped" % counts, since)
+        if status != 0:
+            print(tail(output, 60), flush=True)
+
+    # ---- the ways ----
+
+    def compilers(self):
+        for name, compiler in (("gcc", "gcc"), ("clang", "clang")):
+            env = {"CC": compiler}
+            directory = self.build(name, env=env)
+            if directory:
+                self.meson_test(name, directory, env=env)
+
+    def sanitizers(self):
+        env = dict(SANITIZERS, CC="clang")
+        directory = self.build("sanitize", ["-Db_sanitize=address,undefined",
+                                            "-Db_lundef=false", "-Dbuildtype=debugoptimized"],
+                               env)
+        if directory:
+            self.meson_test("ASan + UBSan", directory, ["--no-suite", "layers"], env)
+
+    def pure_layers(self):
+        """No answer may hang on what the optimiser or NDEBUG made of the code."""
+        ways = (("O0", ["-Dbuildtype=debug"]),
+                ("O3-NDEBUG", ["-Dbuildtype=release", "-Db_ndebug=true"]))
+        for name, arguments in ways:
+            env = {"CC": "gcc"}
+            since = time.monotonic()
+            try:
+                directory = self.setup(name, arguments, env)
+                names = tests_of(directory, PURE)
+            except subprocess.CalledProcessError as error:
+                self.fail("build " + name, error.stdout, since)
+                continue
+            self.meson_test("%s %s" % (name, ", ".join(PURE)), directory, names, env)
+
+    def end_to_end(self):
+        directory = os.path.join(BUILD, "gcc")
+        env = {"GUESTCLOCK": os.path.join(directory, "migrator", "guestclock"),
+               "GCLK_GUEST": os.path.join(directory, "tests", "guest", "guest.elf"),
+               "GCLK_BUILD": directory, "CC": "gcc", "PYTHONDONTWRITEBYTECODE": "1"}
+        if not os.path.exists(env["GUESTCLOCK"]):
+            self.fail("e2e", "no command was built: %s" % env["GUESTCLOCK"], time.monotonic())
+            return
+        arguments = ["--long"] if self.options.long else []
+        for path in sorted(glob.glob(os.path.join(ROOT, "tests", "e2e", "test*.py"))):
+            if os.access(path, os.X_OK):
+                self.script(path, arguments, env, 7200 if self.options.long else 600)
+
+    def longer(self):
+        """The random tests once more, with twenty times as many cases."""
+        pattern = os.path.join(BUILD, "gcc", "tests", "*", "test-*")
+        for path in sorted(glob.glob(pattern)):
+            if os.path.isfile(path) and os.access(path, os.X_OK):
+                self.script(path, ["--scale", "20"], {}, 7200)
+
+    def run(self):
+        self.compilers()
+        self.sanitizers()
+        self.pure_layers()
+        if self.options.long:
+            self.longer()
+        if not self.options.quick:
+            self.end_to_end()
+        for reason, times in sorted(self.total.reasons.items()):
+            print(reason + (" (%d times)" % times if times > 1 else ""))
+        print("%d s in all" % (time.monotonic() - self.began))
+        print("%d passed, %d failed, %d skipped" %
+              (self.total.passed, self.total.failed, self.total.skipped))
+        return 1 if self.total.failed or not self.total.passed else 0
+
+
+def environment(env):
+    return dict(os.environ, **(env or {}))
+
+
+def run(command, env=None):
+    subprocess.run(command, env=environment(env), check=True, text=True,
+                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def tests_of(directory, names):
+    """Those of these tests that exist: naming one that does not is an error to meson."""
+    done = subprocess.run(["meson", "test", "-C", directory, "--list"], text=True, check=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    known = {line.split(" / ")[-1].strip() for line in done.stdout.split("\n")}
+    return [name for name in names if name in known]
+
+
+def tail(text, lines):
+    cut = (text or "").rstrip("\n").split("\n")
+    return "\n".join((["    ..."] if len(cut) > lines else []) +
+                     ["    " + line for line in cut[-lines:]])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--quick", action="store_true", help="without the end-to-end tests")
+    group.add_argument("--long", action="store_true",
+                       help="twenty times the random cases, the long end-to-end tests")
+    return Check(parser.parse_args()).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
