@@ -538,7 +538,7 @@ int gclk_domain_parse(const char *xml, size_t n, struct gclk_domain *ret,
 	return r;
 }
 
-const struct gclk_domain_timer *gclk_domain_timer(const struct gclk_domain *domain,
+GCLK_API const struct gclk_domain_timer *gclk_domain_timer(const struct gclk_domain *domain,
 						  const char *name)
 {
 	for (size_t i = 0; i < domain->n_timers; i++) {
@@ -549,7 +549,7 @@ const struct gclk_domain_timer *gclk_domain_timer(const struct gclk_domain *doma
 	return NULL;
 }
 
-const char *gclk_domain_metadata(const struct gclk_domain *domain, const char *name)
+GCLK_API const char *gclk_domain_metadata(const struct gclk_domain *domain, const char *name)
 {
 	for (size_t i = 0; i < domain->n_metadata; i++) {
 		if (!strcmp(domain->metadata[i].name, name)) {

@@ -67,33 +67,72 @@ struct gclk_evidence {
 };
 unsigned gclk_image_evidence(const struct gclk_image *image, const struct gclk_evidence **ret);
 
-/* From the domain XML of a libvirt save image; NULL in anything else. */
-struct gclk_domain_timer {
-	char name[16];			/* "rtc", "pit", "hpet", "tsc", "kvmclock", "hypervclock" */
-	int8_t present;			/* -1: not said */
-	uint8_t tick_policy;		/* enum gclk_tick_policy; GCLK_TICKS_UNKNOWN: not said */
-	char track[16];
-	uint64_t frequency_hz;		/* 0: not said */
-	char mode[16];
+/* What a domain's XML says about clocks. Plain values, no pointers. */
+#define GCLK_DOMAIN_MAX_TIMERS 16
+#define GCLK_DOMAIN_MAX_METADATA 32
+
+enum gclk_domain_type { GCLK_DOMAIN_OTHER, GCLK_DOMAIN_KVM, GCLK_DOMAIN_QEMU };
+
+/* In libvirt's words and with the values of enum gclk_tick_policy; NONE: the XML does not say. */
+enum gclk_domain_ticks {
+	GCLK_DOMAIN_TICKS_NONE,
+	GCLK_DOMAIN_TICKS_DELAY,
+	GCLK_DOMAIN_TICKS_CATCHUP,
+	GCLK_DOMAIN_TICKS_MERGE,
+	GCLK_DOMAIN_TICKS_DISCARD,
 };
+
+enum gclk_domain_switch { GCLK_DOMAIN_UNSET, GCLK_DOMAIN_NO, GCLK_DOMAIN_YES };
+
+struct gclk_domain_timer {
+	char name[16];			/* "rtc", "pit", "hpet", "kvmclock", "tsc", ... */
+	enum gclk_domain_switch present;
+	enum gclk_domain_ticks ticks;
+	char track[16];			/* "guest", "wall", "realtime", ""; of the rtc */
+	char mode[16];			/* of the tsc: "auto", "native", "" ... */
+	uint64_t frequency_hz;		/* of the tsc; 0: not given */
+};
+
+struct gclk_domain_clock {
+	char offset[16];		/* "utc", "localtime", "timezone", "variable", "absolute", "" */
+	char timezone[64];		/* of "timezone" */
+	char basis[16];			/* of "variable": "utc", "localtime", "" */
+	uint8_t adjustment_reset;		/* adjustment='reset' */
+	uint8_t has_adjustment;
+	int64_t adjustment_s;
+	uint8_t has_start;
+	int64_t start_s;		/* of "absolute", since 1970-01-01T00:00:00Z */
+};
+
+/* One attribute of our element in <metadata>: gap, ticks, hook, captured_at_ns ... */
+struct gclk_domain_attribute {
+	char name[40];
+	char value[256];
+};
+
 struct gclk_domain {
 	char name[256];
-	char uuid[37];
-	char type[16];			/* "kvm", "qemu" */
-	char machine[64];
-	char clock_offset[16];		/* "utc", "localtime", "timezone", "variable", "absolute" */
-	char clock_basis[16];
-	char clock_timezone[64];
-	int64_t clock_adjustment_s;
-	uint32_t n_vcpus;
-	uint8_t invtsc;			/* the CPU has the invtsc feature */
-	unsigned n_timers;
-	struct gclk_domain_timer timers[16];
-	char metadata_gap[32];		/* our own <metadata>: "" when not there */
-	char metadata_ticks[128];
-	char metadata_hook[16];
-	char *xml;			/* the whole text, owned by the image */
+	char uuid[40];
+	enum gclk_domain_type type;
+	char machine[64];		/* "pc-i440fx-7.2" */
+	uint32_t n_vcpus;		/* that the guest has now (attribute current) */
+	uint32_t max_vcpus;
+	struct gclk_domain_clock clock;
+	struct gclk_domain_timer timers[GCLK_DOMAIN_MAX_TIMERS];
+	size_t n_timers;
+	enum gclk_domain_switch hv_stimer, hv_synic, hv_frequencies, hv_reenlightenment;
+	enum gclk_domain_switch invtsc;	/* <cpu><feature name='invtsc'> */
+	uint8_t has_metadata;		/* our element is there */
+	struct gclk_domain_attribute metadata[GCLK_DOMAIN_MAX_METADATA];
+	size_t n_metadata;
 };
+
+/* NULL: not in the XML. */
+const struct gclk_domain_timer *gclk_domain_timer(const struct gclk_domain *domain,
+						  const char *name);
+const char *gclk_domain_metadata(const struct gclk_domain *domain, const char *attribute);
+
+/* From the XML in a libvirt save image; NULL in anything else. Borrowed until the close. */
 const struct gclk_domain *gclk_image_domain(const struct gclk_image *image);
 
 /* One field of the source format as it stands in the image, for people who compare. */
