@@ -71,7 +71,7 @@ GCLK_API const struct gclk_finding_info gclk_finding_table[] = {
 	    "Nothing needs to be done.")
 	ROW("host-frequency-unknown", GCLK_WARNING, 0, "the destination's TSC frequency is not known",
 	    "Whether the guest's TSC keeps its rate there cannot be said.",
-	    "Make the profile where /dev/kvm can be opened.")
+	    "Make the profile as a user who may run virtual machines there.")
 
 	/* paravirtual clock */
 	ROW("kvmclock-pause-unknown", GCLK_WARNING, 0, "how long the guest's clock ran after the stop is not known",
