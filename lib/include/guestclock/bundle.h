@@ -31,7 +31,7 @@ extern "C" {
 #endif
 
 #define GCLK_BUNDLE_HEADER_BYTES 16
-#define GCLK_BUNDLE_MAX_BYTES (UINT32_C(64) << 20)
+#define GCLK_BUNDLE_MAX_BYTES (UINT32_C(16) << 20)
 #define GCLK_BUNDLE_FORMAT_VERSION 1
 
 struct gclk_bundle;
