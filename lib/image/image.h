@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MIT */
+/* An open image, as its parts share it. */
+#ifndef GCLK_IMAGE_IMAGE_H
+#define GCLK_IMAGE_IMAGE_H
+
+#include <stdbool.h>
+
+#include <guestclock/image.h>
+
+#include "image/container.h"
+#include "image/qemu/bindings.h"
+#include "image/qemu/tail.h"
+
+#define GCLK_EVIDENCE_MAX 4
+
+struct gclk_image {
+	char *path;
+	struct gclk_container *container;
+	const struct gclk_container_info *info;
+	struct gclk_tail *tail;			/* of the original stream */
+	struct gclk_state *state;
+	struct gclk_bindings bindings;
+	struct gclk_domain domain;
+	bool has_domain;
+	struct gclk_evidence evidence[GCLK_EVIDENCE_MAX];
+	unsigned n_evidence;
+	struct gclk_progress progress;
+
+	/* the last answer of gclk_image_encode(), and the text of its names */
+	struct gclk_image_change *changes;
+	struct gclk_patch *patches;
+	uint8_t *bytes;
+	unsigned n_changes;
+	char (*names)[2][96];
+	char source_names[2][96];
+};
+
+/* evidence.c: what the image tells about the instant of the stop, best first. */
+void gclk_image_find_evidence(struct gclk_image *image);
+
+/*
+ * page-clock.c: how long after the stop the paravirtual clock was read, from the
+ * guest's own page. One pass over the RAM. Fills vcpu[0].pvclock_* and
+ * kvmclock.read_after_stop_ns where it succeeds; what is not there is no error.
+ */
+int gclk_image_find_page_clock(struct gclk_image *image, struct gclk_error *reterr);
+
+#endif
