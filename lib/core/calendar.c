@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Days are counted in years that begin on 1 March: the leap day is then the last day of its
- * year, and the first day of month m (0 is March) is day (153 m + 2) / 5 of it, because the
- * lengths 31 30 31 30 31 repeat every five months, 153 days. 400 years, an era, have
- * 146097 days always.
+ * Days are counted in years that begin on 1 March: the leap day is then the last day of
+ * its year, and the first day of month m (0 is March) is day (153 m + 2) / 5 of it,
+ * because the lengths 31 30 31 30 31 repeat every five months, 153 days. 400 years, an
+ * era, have 146097 days always.
  */
 #include "core/calendar.h"
 
@@ -21,7 +21,9 @@ static int64_t floor_div(int64_t a, int64_t b)
 
 static int64_t floor_mod(int64_t a, int64_t b)
 {
-	return a - floor_div(a, b) * b;
+	int64_t rest = a % b;
+
+	return rest < 0 ? rest + b : rest;
 }
 
 bool gclk_is_leap_year(int32_t year)
@@ -31,7 +33,9 @@ bool gclk_is_leap_year(int32_t year)
 
 unsigned gclk_days_in_month(int32_t year, unsigned month)
 {
-	static const uint8_t days[13] = { 0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31 };
+	static const uint8_t days[13] = {
+		0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31,
+	};
 
 	if (month > 12) {
 		return 0;
@@ -41,7 +45,8 @@ unsigned gclk_days_in_month(int32_t year, unsigned month)
 
 bool gclk_civil_is_valid(const struct gclk_civil *civil)
 {
-	return civil->day >= 1 && civil->day <= gclk_days_in_month(civil->year, civil->month) &&
+	return civil->day >= 1 &&
+	       civil->day <= gclk_days_in_month(civil->year, civil->month) &&
 	       civil->hour < 24 && civil->minute < 60 && civil->second < 60;
 }
 
@@ -57,8 +62,8 @@ int64_t gclk_days_from_civil(int32_t year, unsigned month, unsigned day)
 }
 
 /*
- * The year of an era: taking out the leap days before a day (one in 1460 days, but not one
- * in 36524, and again one on the last day of all) leaves a plain count of 365.
+ * The year of an era: taking out the leap days before a day (one in 1460 days, but not
+ * one in 36524, and again one on the last day of all) leaves a plain count of 365.
  */
 struct gclk_civil gclk_civil_from_days(int64_t days)
 {
@@ -87,13 +92,14 @@ int64_t gclk_seconds_from_civil(const struct gclk_civil *civil)
 {
 	int64_t days = gclk_days_from_civil(civil->year, civil->month, civil->day);
 
-	return days * SECONDS_PER_DAY + civil->hour * 3600 + civil->minute * 60 + civil->second;
+	return days * SECONDS_PER_DAY + civil->hour * 3600 + civil->minute * 60 +
+	       civil->second;
 }
 
 int gclk_civil_from_seconds(int64_t seconds, struct gclk_civil *ret)
 {
 	int64_t days = floor_div(seconds, SECONDS_PER_DAY);
-	unsigned second = (unsigned)(seconds - days * SECONDS_PER_DAY);
+	unsigned second = (unsigned)floor_mod(seconds, SECONDS_PER_DAY);
 
 	if (days < gclk_days_from_civil(INT32_MIN, 1, 1) ||
 	    days > gclk_days_from_civil(INT32_MAX, 12, 31)) {
@@ -126,7 +132,8 @@ uint8_t gclk_rtc_byte_encode(uint8_t value, const struct gclk_rtc_format *format
 	return format->binary ? value : gclk_bcd_from_binary(value);
 }
 
-int gclk_rtc_hour_decode(uint8_t raw, const struct gclk_rtc_format *format, uint8_t *ret_hour)
+int gclk_rtc_hour_decode(uint8_t raw, const struct gclk_rtc_format *format,
+			 uint8_t *ret_hour)
 {
 	uint8_t hour;
 	int r;
@@ -157,6 +164,20 @@ uint8_t gclk_rtc_hour_encode(uint8_t hour, const struct gclk_rtc_format *format)
 static int32_t year_in_window(int32_t window, uint8_t two_digits)
 {
 	return (int32_t)(window + floor_mod((int64_t)two_digits - window, 100));
+}
+
+static uint8_t last_two_digits(int32_t year)
+{
+	return (uint8_t)floor_mod(year, 100);
+}
+
+/* Whether decoding what encoding writes gives the year again. */
+static bool year_fits(int32_t year, const struct gclk_rtc_format *format)
+{
+	if (format->has_century) {
+		return year >= 0 && year <= 9999;
+	}
+	return year_in_window(format->window_year, last_two_digits(year)) == year;
 }
 
 static int decode_date(const struct gclk_rtc_registers *regs,
@@ -211,8 +232,9 @@ static int decode_time(const struct gclk_rtc_registers *regs,
 	return gclk_rtc_hour_decode(regs->hour, format, &civil->hour);
 }
 
-int gclk_rtc_decode(const struct gclk_rtc_registers *regs, const struct gclk_rtc_format *format,
-		    struct gclk_civil *ret, struct gclk_error *reterr)
+int gclk_rtc_decode(const struct gclk_rtc_registers *regs,
+		    const struct gclk_rtc_format *format, struct gclk_civil *ret,
+		    struct gclk_error *reterr)
 {
 	struct gclk_civil civil = { 0 };
 	const char *where;
@@ -238,15 +260,13 @@ int gclk_rtc_decode(const struct gclk_rtc_registers *regs, const struct gclk_rtc
 int gclk_rtc_encode(const struct gclk_civil *civil, const struct gclk_rtc_format *format,
 		    struct gclk_rtc_registers *ret, struct gclk_error *reterr)
 {
-	uint8_t two_digits = (uint8_t)floor_mod(civil->year, 100);
 	int64_t days;
 
 	if (!gclk_civil_is_valid(civil)) {
 		return gclk_fail(reterr, GCLK_RANGE, "rtc", GCLK_NO_OFFSET,
 				 "the date or the time does not exist");
 	}
-	if (format->has_century ? civil->year < 0 || civil->year > 9999 :
-				  year_in_window(format->window_year, two_digits) != civil->year) {
+	if (!year_fits(civil->year, format)) {
 		return gclk_fail(reterr, GCLK_RANGE, "rtc/year", GCLK_NO_OFFSET,
 				 "the registers cannot hold the year %d", civil->year);
 	}
@@ -258,7 +278,7 @@ int gclk_rtc_encode(const struct gclk_civil *civil, const struct gclk_rtc_format
 		.weekday = (uint8_t)(gclk_weekday_from_days(days) + 1),
 		.day = gclk_rtc_byte_encode(civil->day, format),
 		.month = gclk_rtc_byte_encode(civil->month, format),
-		.year = gclk_rtc_byte_encode(two_digits, format),
+		.year = gclk_rtc_byte_encode(last_two_digits(civil->year), format),
 	};
 	if (format->has_century) {
 		ret->century = gclk_rtc_byte_encode((uint8_t)(civil->year / 100), format);

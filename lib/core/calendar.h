@@ -99,7 +99,8 @@ int gclk_rtc_byte_decode(uint8_t raw, const struct gclk_rtc_format *format, uint
 uint8_t gclk_rtc_byte_encode(uint8_t value, const struct gclk_rtc_format *format);
 
 /* Hours: 12 AM is hour 0, 12 PM hour 12. Errors: as above. */
-int gclk_rtc_hour_decode(uint8_t raw, const struct gclk_rtc_format *format, uint8_t *ret_hour);
+int gclk_rtc_hour_decode(uint8_t raw, const struct gclk_rtc_format *format,
+			 uint8_t *ret_hour);
 uint8_t gclk_rtc_hour_encode(uint8_t hour, const struct gclk_rtc_format *format);
 
 /* Whether an alarm byte matches anything: bits 7 and 6 both set. */
@@ -120,8 +121,9 @@ static inline bool gclk_rtc_alarm_is_any(uint8_t raw)
  * Errors: GCLK_MALFORMED for invalid BCD, GCLK_RANGE for a value or a date that does not
  *         exist; where names the register
  */
-int gclk_rtc_decode(const struct gclk_rtc_registers *regs, const struct gclk_rtc_format *format,
-		    struct gclk_civil *ret, struct gclk_error *reterr);
+int gclk_rtc_decode(const struct gclk_rtc_registers *regs,
+		    const struct gclk_rtc_format *format, struct gclk_civil *ret,
+		    struct gclk_error *reterr);
 
 /**
  * gclk_rtc_encode() - the registers for a time

@@ -80,7 +80,8 @@ struct gclk_cursor gclk_cursor_sub(struct gclk_cursor *c, uint64_t n)
 	return sub;
 }
 
-int gclk_cursor_finish(const struct gclk_cursor *c, const char *where, struct gclk_error *reterr)
+int gclk_cursor_finish(const struct gclk_cursor *c, const char *where,
+		       struct gclk_error *reterr)
 {
 	if (c->status == 0) {
 		return 0;
@@ -88,7 +89,8 @@ int gclk_cursor_finish(const struct gclk_cursor *c, const char *where, struct gc
 	if (c->status == -GCLK_TRUNCATED) {
 		return gclk_fail(reterr, GCLK_TRUNCATED, where, c->failed_at,
 				 "%" PRIu64 " bytes are needed at offset %" PRIu64
-				 ", %" PRIu64 " are left", c->wanted, c->failed_at, c->had);
+				 ", %" PRIu64 " are left",
+				 c->wanted, c->failed_at, c->had);
 	}
 	return gclk_fail(reterr, (enum gclk_status)-c->status, where, c->failed_at,
 			 "an unexpected value before offset %" PRIu64, c->failed_at);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Bytes with a bound. Every foreign byte is read through a cursor: a read past the end
- * returns 0 (or NULL), moves nothing, and is remembered; all reads after it do the same. So a
- * parser reads a whole structure and asks once:
+ * returns 0 (or NULL), moves nothing, and is remembered; all reads after it do the same.
+ * So a parser reads a whole structure and asks once:
  *
  *	struct gclk_cursor c = gclk_cursor_of(data, size, 0);
  *	uint32_t magic = gclk_cursor_be32(&c);
@@ -92,7 +92,7 @@ static inline void gclk_put_le64(uint8_t *p, uint64_t v)
 	gclk_put_le32(p + 4, (uint32_t)(v >> 32));
 }
 
-/* A big-endian number of 1, 2, 4 or 8 bytes, as fields of a table have; 0 for another width. */
+/* A big-endian number of 1, 2, 4 or 8 bytes; 0 for another width. */
 uint64_t gclk_get_be(const uint8_t *p, size_t width);
 
 /* The same to memory, low bytes of @v; nothing is written for another width. */
@@ -109,8 +109,9 @@ struct gclk_cursor {
 	uint64_t had;		/* bytes that were left for it */
 };
 
-/* A cursor over @size bytes that lie at offset @base of the whole input; borrows @data. */
-static inline struct gclk_cursor gclk_cursor_of(const void *data, size_t size, uint64_t base)
+/* A cursor over @size bytes at offset @base of the whole input; borrows @data. */
+static inline struct gclk_cursor gclk_cursor_of(const void *data, size_t size,
+						uint64_t base)
 {
 	return (struct gclk_cursor){ .data = data, .size = size, .base = base };
 }
@@ -198,7 +199,8 @@ struct gclk_cursor gclk_cursor_sub(struct gclk_cursor *c, uint64_t n);
  *
  * Returns 0, or the first failure, described in @reterr with its offset.
  */
-int gclk_cursor_finish(const struct gclk_cursor *c, const char *where, struct gclk_error *reterr);
+int gclk_cursor_finish(const struct gclk_cursor *c, const char *where,
+		       struct gclk_error *reterr);
 
 /* The same, and -GCLK_MALFORMED where bytes are left over. */
 int gclk_cursor_finish_all(const struct gclk_cursor *c, const char *where,

@@ -9,10 +9,10 @@
 #define VERSION_IS_ODD(version) ((version) & 1)
 
 /*
- * The counter's frequency is halved or doubled until it lies between the target's and twice
- * the target's, and both within 32 bits; mul is then the fraction target / counter in 0.32,
- * with its top bit set. Halving the target has the effect of doubling the counter, hence
- * either raises the shift.
+ * The counter's frequency is halved or doubled until it lies between the target's and
+ * twice the target's, and both within 32 bits; mul is then the fraction target / counter
+ * in 0.32, with its top bit set. Halving the target has the effect of doubling the
+ * counter, hence either raises the shift.
  */
 int gclk_pvclock_scale_from_hz(uint64_t to_hz, uint64_t from_hz,
 			       struct gclk_pvclock_scale *ret)
@@ -36,7 +36,8 @@ int gclk_pvclock_scale_from_hz(uint64_t to_hz, uint64_t from_hz,
 	if (shift < -SHIFT_MAX || shift > SHIFT_MAX) {
 		return -GCLK_RANGE;
 	}
-	*ret = (struct gclk_pvclock_scale){ (uint32_t)((to << 32) / from), (int8_t)shift };
+	ret->mul = (uint32_t)((to << 32) / from);
+	ret->shift = (int8_t)shift;
 	return 0;
 }
 
@@ -66,7 +67,8 @@ static int pvclock_check(const struct gclk_pvclock *pv, uint8_t padding,
 {
 	if (VERSION_IS_ODD(pv->version)) {
 		return gclk_fail(reterr, GCLK_STATE, "pvclock/version", 0,
-				 "version %u is odd: the page was being written", pv->version);
+				 "version %u is odd: the page was being written",
+				 pv->version);
 	}
 	if (pv->scale.mul == 0) {
 		return gclk_fail(reterr, GCLK_MALFORMED, "pvclock/tsc_to_system_mul", 24,
@@ -94,7 +96,8 @@ int gclk_pvclock_parse(const uint8_t bytes[GCLK_PVCLOCK_BYTES], struct gclk_pvcl
 		.scale = { gclk_get_le32(bytes + 24), (int8_t)bytes[28] },
 		.flags = bytes[29],
 	};
-	uint8_t padding = bytes[4] | bytes[5] | bytes[6] | bytes[7] | bytes[30] | bytes[31];
+	uint8_t padding =
+		bytes[4] | bytes[5] | bytes[6] | bytes[7] | bytes[30] | bytes[31];
 	int r = pvclock_check(&pv, padding, reterr);
 
 	if (r < 0) {
@@ -117,7 +120,8 @@ void gclk_pvclock_write(const struct gclk_pvclock *pv, uint8_t bytes[GCLK_PVCLOC
 
 uint64_t gclk_pvclock_ns_wrap(const struct gclk_pvclock *pv, uint64_t tsc)
 {
-	return pv->system_time_ns + gclk_pvclock_scale_delta(pv->scale, tsc - pv->tsc_timestamp);
+	return pv->system_time_ns +
+	       gclk_pvclock_scale_delta(pv->scale, tsc - pv->tsc_timestamp);
 }
 
 int gclk_pvclock_ns_at(const struct gclk_pvclock *pv, uint64_t tsc, uint64_t *ret_ns)
@@ -162,7 +166,8 @@ gclk_real gclk_pvclock_wall_at_zero(const struct gclk_pvclock_wall *wall)
 	return gclk_real_of_ns(wall->seconds * GCLK_NS_PER_S + wall->ns);
 }
 
-int gclk_hv_tsc_page_from_pvclock(const struct gclk_pvclock *pv, struct gclk_hv_tsc_page *ret)
+int gclk_hv_tsc_page_from_pvclock(const struct gclk_pvclock *pv,
+				  struct gclk_hv_tsc_page *ret)
 {
 	gclk_u128 scale;
 
@@ -179,7 +184,8 @@ int gclk_hv_tsc_page_from_pvclock(const struct gclk_pvclock *pv, struct gclk_hv_
 	*ret = (struct gclk_hv_tsc_page){
 		.scale = (uint64_t)scale,
 		.offset = (int64_t)(pv->system_time_ns / NS_PER_UNIT -
-				    gclk_mulshift_wrap(pv->tsc_timestamp, (uint64_t)scale, 64)),
+				    gclk_mulshift_wrap(pv->tsc_timestamp, (uint64_t)scale,
+						       64)),
 	};
 	return 0;
 }

@@ -14,7 +14,7 @@
  *
  *	ns = system_time + ((((tsc - tsc_timestamp) << shift) * mul) >> 32)
  *
- * with >> -shift for a negative shift, and a product of 96 bits. Everything is little-endian.
+ * with >> -shift for a negative shift, and a product of 96 bits. All is little-endian.
  */
 #ifndef GCLK_CORE_PVCLOCK_H
 #define GCLK_CORE_PVCLOCK_H
@@ -53,10 +53,10 @@ struct gclk_pvclock_scale {
 int gclk_pvclock_scale_from_hz(uint64_t to_hz, uint64_t from_hz,
 			       struct gclk_pvclock_scale *ret);
 
-/* The counter's frequency that a scale stands for, exactly: 10^9 * 2^32 / (mul * 2^shift). */
+/* The frequency that a scale stands for, exactly: 10^9 * 2^32 / (mul * 2^shift) Hz. */
 int gclk_pvclock_scale_to_rate(struct gclk_pvclock_scale scale, struct gclk_rate *ret);
 
-/* ((delta << shift) * mul) >> 32, with the 64-bit shift of the guest's own code; |shift| <= 63. */
+/* ((delta << shift) * mul) >> 32, shifted in 64 bits as the guest does; |shift| <= 63. */
 uint64_t gclk_pvclock_scale_delta(struct gclk_pvclock_scale scale, uint64_t delta);
 
 struct gclk_pvclock {
@@ -73,18 +73,18 @@ struct gclk_pvclock {
  * @ret:	the page
  *
  * Errors: GCLK_STATE for an odd version (copied while it was being written: copy again),
- *         GCLK_MALFORMED for a multiplier of 0 (never filled in), |shift| > 31, or bits in the
- *         padding
+ *         GCLK_MALFORMED for a multiplier of 0 (never filled in), |shift| > 31, or bits
+ *         in the padding
  */
 int gclk_pvclock_parse(const uint8_t bytes[GCLK_PVCLOCK_BYTES], struct gclk_pvclock *ret,
 		       struct gclk_error *reterr);
 
 void gclk_pvclock_write(const struct gclk_pvclock *pv, uint8_t bytes[GCLK_PVCLOCK_BYTES]);
 
-/* What the guest computes at @tsc, which it never compares with tsc_timestamp: modulo 2^64. */
+/* What the guest computes at @tsc, be it before tsc_timestamp or after: modulo 2^64. */
 uint64_t gclk_pvclock_ns_wrap(const struct gclk_pvclock *pv, uint64_t tsc);
 
-/* The same as a value to rely on: -GCLK_RANGE where @tsc < tsc_timestamp or on overflow. */
+/* The same, to be relied on: -GCLK_RANGE where @tsc < tsc_timestamp, or on overflow. */
 int gclk_pvclock_ns_at(const struct gclk_pvclock *pv, uint64_t tsc, uint64_t *ret_ns);
 
 /* Wall-clock time at kvmclock 0: version u32, seconds u32, ns u32. */
@@ -117,7 +117,8 @@ struct gclk_hv_tsc_page {
  * Rounding: scale, system_time / 100 and the scaled timestamp are each floored
  * Errors: GCLK_UNSUPPORTED without TSC_STABLE, GCLK_RANGE where the scale exceeds 64 bits
  */
-int gclk_hv_tsc_page_from_pvclock(const struct gclk_pvclock *pv, struct gclk_hv_tsc_page *ret);
+int gclk_hv_tsc_page_from_pvclock(const struct gclk_pvclock *pv,
+				  struct gclk_hv_tsc_page *ret);
 
 void gclk_hv_tsc_page_parse(const uint8_t bytes[GCLK_HV_TSC_PAGE_BYTES],
 			    struct gclk_hv_tsc_page *ret);

@@ -88,9 +88,10 @@ static int muldiv(uint64_t a, uint64_t b, uint64_t d, enum rounding how, gclk_u1
 	return 0;
 }
 
-static int muldiv_u64(uint64_t a, uint64_t b, uint64_t d, enum rounding how, uint64_t *ret)
+static int muldiv_u64(uint64_t a, uint64_t b, uint64_t d, enum rounding how,
+		      uint64_t *ret)
 {
-	gclk_u128 quotient;
+	gclk_u128 quotient = 0;
 	int r = muldiv(a, b, d, how, &quotient);
 
 	return r < 0 ? r : to_u64(quotient, ret);
@@ -98,7 +99,7 @@ static int muldiv_u64(uint64_t a, uint64_t b, uint64_t d, enum rounding how, uin
 
 static int muldiv_i64(int64_t a, uint64_t b, uint64_t d, enum rounding how, int64_t *ret)
 {
-	gclk_u128 quotient;
+	gclk_u128 quotient = 0;
 	int r = muldiv(magnitude_of(a), b, d, a < 0 ? mirrored(how) : how, &quotient);
 
 	return r < 0 ? r : to_i64(a < 0, quotient, ret);
@@ -155,9 +156,9 @@ uint64_t gclk_muldiv_ceil_sat(uint64_t a, uint64_t b, uint64_t d)
 }
 
 /*
- * floor(r * m / b) and its remainder for r < b <= 2^127, by Horner's rule over the bits of
- * m: the accumulator stays below b, so that neither doubling nor adding leaves 128 bits,
- * and the quotient stays below m.
+ * floor(r * m / b) and its remainder for r < b <= 2^127, by Horner's rule over the bits
+ * of m: the accumulator stays below b, so that neither doubling nor adding leaves 128
+ * bits, and the quotient stays below m.
  */
 static uint64_t scale_rest(gclk_u128 r, uint64_t m, gclk_u128 b, gclk_u128 *ret_rest)
 {
@@ -255,11 +256,13 @@ uint64_t gclk_rate_hz_floor(struct gclk_rate rate)
 
 uint64_t gclk_rate_hz_round(struct gclk_rate rate)
 {
-	return rate.num / rate.den + round_up(rate.num % rate.den, rate.den, NEAREST_TIES_UP);
+	return rate.num / rate.den +
+	       round_up(rate.num % rate.den, rate.den, NEAREST_TIES_UP);
 }
 
 /* ticks = ns * num / (den * 10^9) */
-static int ticks_from_ns(struct gclk_rate rate, uint64_t ns, enum rounding how, gclk_u128 *ret)
+static int ticks_from_ns(struct gclk_rate rate, uint64_t ns, enum rounding how,
+			 gclk_u128 *ret)
 {
 	if (!gclk_rate_is_valid(rate)) {
 		return -GCLK_RANGE;
@@ -286,10 +289,11 @@ static int ns_from_ticks(struct gclk_rate rate, uint64_t ticks, enum rounding ho
 	return 0;
 }
 
-typedef int convert_fn(struct gclk_rate rate, uint64_t from, enum rounding how, gclk_u128 *ret);
+typedef int convert_fn(struct gclk_rate rate, uint64_t from, enum rounding how,
+		       gclk_u128 *ret);
 
-static int convert(convert_fn *fn, struct gclk_rate rate, uint64_t from, enum rounding how,
-		   uint64_t *ret)
+static int convert(convert_fn *fn, struct gclk_rate rate, uint64_t from,
+		   enum rounding how, uint64_t *ret)
 {
 	gclk_u128 value;
 	int r = fn(rate, from, how, &value);
@@ -297,8 +301,8 @@ static int convert(convert_fn *fn, struct gclk_rate rate, uint64_t from, enum ro
 	return r < 0 ? r : to_u64(value, ret);
 }
 
-static int convert_i64(convert_fn *fn, struct gclk_rate rate, int64_t from, enum rounding how,
-		       int64_t *ret)
+static int convert_i64(convert_fn *fn, struct gclk_rate rate, int64_t from,
+		       enum rounding how, int64_t *ret)
 {
 	gclk_u128 value;
 	int r = fn(rate, magnitude_of(from), from < 0 ? mirrored(how) : how, &value);
@@ -394,7 +398,8 @@ int gclk_ns_from_ticks_carry(struct gclk_rate rate, uint64_t ticks, uint64_t *ca
 	if (!gclk_rate_is_valid(rate) || *carry >= rate.num) {
 		return -GCLK_RANGE;
 	}
-	r = gclk_scale_floor((gclk_u128)ticks * rate.den, NS_PER_S, rate.num, &whole, &rest);
+	r = gclk_scale_floor((gclk_u128)ticks * rate.den, NS_PER_S, rate.num, &whole,
+			     &rest);
 	return r < 0 ? r : join_carry(whole, rest, rate.num, carry, ret_ns);
 }
 

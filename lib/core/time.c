@@ -172,7 +172,8 @@ static gclk_i128 to_ns(struct reader *in, struct decimal number, uint64_t unit_n
 	if (part % power_of_10[number.n]) {
 		refuse(in, GCLK_LOSSY, "decimals finer than a nanosecond");
 	}
-	return (gclk_i128)((gclk_u128)number.whole * unit_ns + part / power_of_10[number.n]);
+	return (gclk_i128)((gclk_u128)number.whole * unit_ns +
+			   part / power_of_10[number.n]);
 }
 
 /* The end of the text and of the range. */
@@ -199,7 +200,8 @@ static void parse_date(struct reader *in, struct gclk_civil *civil)
 	civil->month = (uint8_t)fixed(in, 2, 1, 12, "a month 01..12 is expected");
 	expect(in, '-', "\"-\" is expected");
 	last = gclk_days_in_month(civil->year, civil->month);
-	civil->day = (uint8_t)fixed(in, 2, 1, last, "a day that the month has is expected");
+	civil->day =
+		(uint8_t)fixed(in, 2, 1, last, "a day that the month has is expected");
 }
 
 /* Sets the time of day and returns the ns within the second. */
@@ -349,18 +351,21 @@ static char *put_char(char *p, char c)
 /* "2026-11-21T02:26:48.123456789", of a clock @offset_s ahead of UTC. */
 static char *put_date_time(char *p, gclk_real t, int offset_s)
 {
-	int64_t seconds = t.ns / GCLK_NS_PER_S - (t.ns % GCLK_NS_PER_S < 0);
-	uint64_t ns = (uint64_t)(t.ns - seconds * GCLK_NS_PER_S);
+	int64_t seconds = t.ns / GCLK_NS_PER_S, below = t.ns % GCLK_NS_PER_S;
 	struct gclk_civil civil = { 0 };
 
-	(void)gclk_civil_from_seconds(seconds + offset_s, &civil);	/* 1677..2262: it fits */
+	if (below < 0) {
+		below += GCLK_NS_PER_S;
+		seconds--;
+	}
+	(void)gclk_civil_from_seconds(seconds + offset_s, &civil); /* 1677..2262 fits */
 	p = put_char(put_digits(p, 4, (uint64_t)civil.year), '-');
 	p = put_char(put_digits(p, 2, civil.month), '-');
 	p = put_char(put_digits(p, 2, civil.day), 'T');
 	p = put_char(put_digits(p, 2, civil.hour), ':');
 	p = put_char(put_digits(p, 2, civil.minute), ':');
 	p = put_char(put_digits(p, 2, civil.second), '.');
-	return put_digits(p, 9, ns);
+	return put_digits(p, 9, (uint64_t)below);
 }
 
 char *gclk_real_format(gclk_real t, char text[GCLK_REAL_TEXT_BYTES])
@@ -369,9 +374,11 @@ char *gclk_real_format(gclk_real t, char text[GCLK_REAL_TEXT_BYTES])
 	return text;
 }
 
-char *gclk_real_format_offset(gclk_real t, int offset_minutes, char text[GCLK_REAL_TEXT_BYTES])
+char *gclk_real_format_offset(gclk_real t, int offset_minutes,
+			      char text[GCLK_REAL_TEXT_BYTES])
 {
-	int offset = GCLK_MIN(GCLK_MAX(offset_minutes, -MAX_OFFSET_MINUTES), MAX_OFFSET_MINUTES);
+	int offset = GCLK_MIN(GCLK_MAX(offset_minutes, -MAX_OFFSET_MINUTES),
+			      MAX_OFFSET_MINUTES);
 	unsigned magnitude = (unsigned)(offset < 0 ? -offset : offset);
 	char *p = put_date_time(text, t, offset * 60);
 
@@ -406,7 +413,7 @@ static char *put_decimal(char *p, uint64_t value, unsigned n, const char *unit)
 	return stpcpy(p, unit);
 }
 
-/* Below a second: one number in the greatest unit that leaves something before the point. */
+/* Below a second: one number, in the greatest unit that it has a whole one of. */
 static char *put_short_duration(char *p, uint64_t ns)
 {
 	if (ns >= power_of_10[6]) {

@@ -24,9 +24,9 @@
 #include "core/util.h"
 
 typedef struct { int64_t ns; } gclk_span;	/* a duration, of either sign */
-typedef struct { int64_t ns; } gclk_real;	/* host CLOCK_REALTIME, ns since 1970 UTC */
+typedef struct { int64_t ns; } gclk_real;	/* host CLOCK_REALTIME, since 1970 */
 typedef struct { int64_t ns; } gclk_mono;	/* host CLOCK_MONOTONIC */
-typedef struct { int64_t ns; } gclk_guest;	/* the guest's shared axis (virtual clock) */
+typedef struct { int64_t ns; } gclk_guest;	/* the guest's shared axis */
 
 /* int64_t sums that stop at the ends of the type. */
 static inline int64_t gclk_add_sat(int64_t a, int64_t b)
@@ -91,54 +91,54 @@ static inline gclk_span gclk_span_clamp(gclk_span a, gclk_span low, gclk_span hi
 	return a.ns < low.ns ? low : a.ns > high.ns ? high : a;
 }
 
-#define GCLK_INSTANT(name)								\
-	static inline gclk_##name gclk_##name##_of_ns(int64_t ns)			\
-	{										\
-		return (gclk_##name){ ns };						\
-	}										\
-	static inline gclk_##name gclk_##name##_add(gclk_##name t, gclk_span by)	\
-	{										\
-		return (gclk_##name){ gclk_add_sat(t.ns, by.ns) };			\
-	}										\
-	static inline int gclk_##name##_add_checked(gclk_##name t, gclk_span by,	\
-						    gclk_##name *ret)			\
-	{										\
-		gclk_##name sum;							\
-		if (__builtin_add_overflow(t.ns, by.ns, &sum.ns)) {			\
-			return -GCLK_RANGE;						\
-		}									\
-		*ret = sum;								\
-		return 0;								\
-	}										\
-	static inline gclk_span gclk_##name##_since(gclk_##name t, gclk_##name earlier)	\
-	{										\
-		return (gclk_span){ gclk_sub_sat(t.ns, earlier.ns) };			\
-	}										\
-	static inline int gclk_##name##_since_checked(gclk_##name t, gclk_##name earlier,	\
-						      gclk_span *ret)			\
-	{										\
-		gclk_span span;								\
-		if (__builtin_sub_overflow(t.ns, earlier.ns, &span.ns)) {		\
-			return -GCLK_RANGE;						\
-		}									\
-		*ret = span;								\
-		return 0;								\
-	}										\
-	static inline int gclk_##name##_compare(gclk_##name a, gclk_##name b)		\
-	{										\
-		return gclk_compare(a.ns, b.ns);					\
-	}										\
-	static inline bool gclk_##name##_is_before(gclk_##name a, gclk_##name b)	\
-	{										\
-		return a.ns < b.ns;							\
-	}										\
-	static inline gclk_##name gclk_##name##_later(gclk_##name a, gclk_##name b)	\
-	{										\
-		return a.ns > b.ns ? a : b;						\
-	}										\
-	static inline gclk_##name gclk_##name##_earlier(gclk_##name a, gclk_##name b)	\
-	{										\
-		return a.ns < b.ns ? a : b;						\
+#define GCLK_INSTANT(name)                                                               \
+	static inline gclk_##name gclk_##name##_of_ns(int64_t ns)                        \
+	{                                                                                \
+		return (gclk_##name){ ns };                                              \
+	}                                                                                \
+	static inline gclk_##name gclk_##name##_add(gclk_##name t, gclk_span by)         \
+	{                                                                                \
+		return (gclk_##name){ gclk_add_sat(t.ns, by.ns) };                       \
+	}                                                                                \
+	static inline int gclk_##name##_add_checked(gclk_##name t, gclk_span by,         \
+						    gclk_##name *ret)                    \
+	{                                                                                \
+		gclk_##name sum;                                                         \
+		if (__builtin_add_overflow(t.ns, by.ns, &sum.ns)) {                      \
+			return -GCLK_RANGE;                                              \
+		}                                                                        \
+		*ret = sum;                                                              \
+		return 0;                                                                \
+	}                                                                                \
+	static inline gclk_span gclk_##name##_since(gclk_##name t, gclk_##name earlier)  \
+	{                                                                                \
+		return (gclk_span){ gclk_sub_sat(t.ns, earlier.ns) };                    \
+	}                                                                                \
+	static inline int gclk_##name##_since_checked(                                   \
+		gclk_##name t, gclk_##name earlier, gclk_span *ret)                      \
+	{                                                                                \
+		gclk_span span;                                                          \
+		if (__builtin_sub_overflow(t.ns, earlier.ns, &span.ns)) {                \
+			return -GCLK_RANGE;                                              \
+		}                                                                        \
+		*ret = span;                                                             \
+		return 0;                                                                \
+	}                                                                                \
+	static inline int gclk_##name##_compare(gclk_##name a, gclk_##name b)            \
+	{                                                                                \
+		return gclk_compare(a.ns, b.ns);                                         \
+	}                                                                                \
+	static inline bool gclk_##name##_is_before(gclk_##name a, gclk_##name b)         \
+	{                                                                                \
+		return a.ns < b.ns;                                                      \
+	}                                                                                \
+	static inline gclk_##name gclk_##name##_later(gclk_##name a, gclk_##name b)      \
+	{                                                                                \
+		return a.ns > b.ns ? a : b;                                              \
+	}                                                                                \
+	static inline gclk_##name gclk_##name##_earlier(gclk_##name a, gclk_##name b)    \
+	{                                                                                \
+		return a.ns < b.ns ? a : b;                                              \
 	}
 
 GCLK_INSTANT(real)
@@ -162,22 +162,25 @@ char *gclk_real_format(gclk_real t, char text[GCLK_REAL_TEXT_BYTES]);
  * The same instant as a clock shows it that is @offset_minutes ahead of UTC (-1439..1439;
  * anything beyond is held there): "2026-11-21T08:11:48.123456789+05:45".
  */
-char *gclk_real_format_offset(gclk_real t, int offset_minutes, char text[GCLK_REAL_TEXT_BYTES]);
+char *gclk_real_format_offset(gclk_real t, int offset_minutes,
+			      char text[GCLK_REAL_TEXT_BYTES]);
 
 /**
  * gclk_real_parse() - an instant from text
- * @text:	"2026-11-21T02:26:48.123456789Z", "2026-11-21 02:26:48+01:00" or "@1795228008.5"
+ * @text:	"2026-11-21T02:26:48.123456789Z", "2026-11-21 02:26:48+01:00", or seconds
+ *		since 1970: "@1795228008.5"
  * @ret:	the instant, exactly
  *
- * Errors: GCLK_MALFORMED with what was expected and the offset where; GCLK_RANGE for a date
- *         that does not exist or does not fit; GCLK_UNSUPPORTED for a leap second (:60), which
- *         CLOCK_REALTIME cannot express; GCLK_LOSSY for decimals finer than a ns
+ * Errors: GCLK_MALFORMED with what was expected and the offset where; GCLK_RANGE for a
+ *         date that does not exist or does not fit; GCLK_UNSUPPORTED for a leap second
+ *         (:60), which CLOCK_REALTIME cannot express; GCLK_LOSSY for decimals finer than
+ *         a ns
  */
 int gclk_real_parse(const char *text, gclk_real *ret, struct gclk_error *reterr);
 
 /**
  * gclk_duration_parse() - a duration from text
- * @text:	"1h", "3d2h", "1h30min", "1.5s", "250ms", "-20us", or a bare "120": seconds
+ * @text:	"1h", "3d2h", "1h30min", "1.5s", "250ms", "-20us", or "120": seconds
  * @ret_ns:	the duration, exactly
  *
  * Units: d h min (or m) s ms us ns, in this order, each at most once; any number may have

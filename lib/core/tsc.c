@@ -45,15 +45,16 @@ int gclk_tsc_ratio_of_rates_floor(unsigned frac_bits, struct gclk_rate guest,
 	if (!gclk_rate_is_valid(guest) || !gclk_rate_is_valid(host)) {
 		return -GCLK_RANGE;
 	}
-	r = gclk_scale_floor((gclk_u128)guest.num * host.den, gclk_tsc_ratio_one(frac_bits),
+	r = gclk_scale_floor((gclk_u128)guest.num * host.den,
+			     gclk_tsc_ratio_one(frac_bits),
 			     (gclk_u128)host.num * guest.den, &ratio, NULL);
 	return r < 0 ? r : ratio_in_limits(ratio, frac_bits, ret_ratio);
 }
 
 /*
  * A 16.48 ratio times Hz has some 80 bits, a rate's numerator 64. The excess is taken off
- * both ends of the fraction: exact below, where host.den * 2^frac_bits gives up zeros, and
- * less than one unit of the numerator above.
+ * both ends of the fraction: exact below, where host.den * 2^frac_bits gives up zeros,
+ * and less than one unit of the numerator above.
  */
 int gclk_tsc_rate_scaled_floor(struct gclk_rate host, uint64_t ratio, unsigned frac_bits,
 			       struct gclk_rate *ret)
@@ -79,7 +80,8 @@ int gclk_tsc_rate_scaled_floor(struct gclk_rate host, uint64_t ratio, unsigned f
 
 uint64_t gclk_tsc_khz_limit(unsigned frac_bits, uint64_t host_khz)
 {
-	gclk_u128 limit = (gclk_u128)gclk_tsc_ratio_max(frac_bits) * host_khz >> frac_bits;
+	gclk_u128 limit =
+		(gclk_u128)gclk_tsc_ratio_max(frac_bits) * host_khz >> frac_bits;
 
 	return limit < KHZ_LIMIT ? (uint64_t)limit : KHZ_LIMIT;
 }
@@ -88,7 +90,8 @@ uint64_t gclk_tsc_khz_limit(unsigned frac_bits, uint64_t host_khz)
 static uint64_t scale_offset(uint64_t offset, uint64_t ratio, unsigned frac_bits)
 {
 	bool negative = offset >> 63;
-	uint64_t scaled = gclk_tsc_scale(negative ? 0 - offset : offset, ratio, frac_bits);
+	uint64_t scaled =
+		gclk_tsc_scale(negative ? 0 - offset : offset, ratio, frac_bits);
 
 	return negative ? 0 - scaled : scaled;
 }
@@ -127,7 +130,8 @@ bool gclk_tsc_is_tolerated_khz(uint64_t guest_khz, uint64_t host_khz, uint32_t p
 	return low <= guest_khz && guest_khz <= high;
 }
 
-int gclk_tsc_advance(uint64_t tsc, struct gclk_rate rate, int64_t elapsed_ns, uint64_t *ret)
+int gclk_tsc_advance(uint64_t tsc, struct gclk_rate rate, int64_t elapsed_ns,
+		     uint64_t *ret)
 {
 	int64_t ticks;
 	int r = gclk_ticks_from_ns_floor_i64(rate, elapsed_ns, &ticks);
@@ -144,7 +148,8 @@ int gclk_tsc_move(const struct gclk_tsc_scaling *src, uint64_t src_host_tsc,
 		  struct gclk_tsc_scaling *dst)
 {
 	uint64_t tsc;
-	int r = gclk_tsc_advance(gclk_tsc_guest_at(src, src_host_tsc), rate, elapsed_ns, &tsc);
+	int r = gclk_tsc_advance(gclk_tsc_guest_at(src, src_host_tsc), rate, elapsed_ns,
+				 &tsc);
 
 	if (r < 0) {
 		return r;
@@ -153,14 +158,16 @@ int gclk_tsc_move(const struct gclk_tsc_scaling *src, uint64_t src_host_tsc,
 	return 0;
 }
 
-int gclk_tsc_offset_by_kvmclock(uint64_t src_offset, uint64_t src_tsc, int64_t src_clock_ns,
-				uint64_t dst_tsc, int64_t dst_clock_ns,
-				struct gclk_rate rate, uint64_t *ret_offset)
+int gclk_tsc_offset_by_kvmclock(uint64_t src_offset, uint64_t src_tsc,
+				int64_t src_clock_ns, uint64_t dst_tsc,
+				int64_t dst_clock_ns, struct gclk_rate rate,
+				uint64_t *ret_offset)
 {
 	int64_t elapsed_ns;
 
 	if (__builtin_sub_overflow(dst_clock_ns, src_clock_ns, &elapsed_ns)) {
 		return -GCLK_RANGE;
 	}
-	return gclk_tsc_advance(src_offset + (src_tsc - dst_tsc), rate, elapsed_ns, ret_offset);
+	return gclk_tsc_advance(src_offset + (src_tsc - dst_tsc), rate, elapsed_ns,
+				ret_offset);
 }

@@ -56,7 +56,7 @@ static inline uint64_t gclk_tsc_ratio_max(unsigned frac_bits)
 int gclk_tsc_ratio_floor(unsigned frac_bits, uint64_t guest_khz, uint64_t host_khz,
 			 uint64_t *ret_ratio);
 
-/* The same for exact rates. KVM, working in kHz, may arrive at a slightly different one. */
+/* The same for exact rates. KVM, working in kHz, may arrive at another. */
 int gclk_tsc_ratio_of_rates_floor(unsigned frac_bits, struct gclk_rate guest,
 				  struct gclk_rate host, uint64_t *ret_ratio);
 
@@ -98,7 +98,8 @@ static inline uint64_t gclk_tsc_khz_scaled_floor(uint64_t host_khz, uint64_t rat
 static inline uint64_t gclk_tsc_guest_at(const struct gclk_tsc_scaling *scaling,
 					 uint64_t host_tsc)
 {
-	return gclk_tsc_scale(host_tsc, scaling->ratio, scaling->frac_bits) + scaling->offset;
+	return gclk_tsc_scale(host_tsc, scaling->ratio, scaling->frac_bits) +
+	       scaling->offset;
 }
 
 /* The offset with which the guest reads @guest_tsc when the host's TSC is @host_tsc. */
@@ -114,9 +115,10 @@ static inline uint64_t gclk_tsc_offset_for(uint64_t guest_tsc, uint64_t host_tsc
  * @l2:	L1 to L2, as L1 programmed it, with the same frac_bits
  * @ret:	host to L2
  *
- * Rounding: as KVM: the product of the ratios is floored, L1's offset is scaled as a signed
- *           number by magnitude, towards zero. While L1's TSC does not wrap, the reading is
- *           within (host_tsc + l2 ratio) * 2^-frac_bits + 2 cycles of scaling in two steps
+ * Rounding: as KVM: the product of the ratios is floored, L1's offset is scaled as a
+ *           signed number by magnitude, towards zero. While L1's TSC does not wrap, the
+ *           reading is within (host_tsc + l2 ratio) * 2^-frac_bits + 2 cycles of scaling
+ *           in two steps
  * Errors: GCLK_RANGE where frac_bits differ or the ratio needs more than 64 bits
  */
 int gclk_tsc_compose(const struct gclk_tsc_scaling *l1, const struct gclk_tsc_scaling *l2,
@@ -138,7 +140,8 @@ bool gclk_tsc_is_tolerated_khz(uint64_t guest_khz, uint64_t host_khz, uint32_t p
  *
  * Errors: GCLK_RANGE where the elapsed ticks exceed 63 bits
  */
-int gclk_tsc_advance(uint64_t tsc, struct gclk_rate rate, int64_t elapsed_ns, uint64_t *ret);
+int gclk_tsc_advance(uint64_t tsc, struct gclk_rate rate, int64_t elapsed_ns,
+		     uint64_t *ret);
 
 /**
  * gclk_tsc_move() - the offset that continues a guest's TSC on another host
@@ -168,8 +171,9 @@ int gclk_tsc_move(const struct gclk_tsc_scaling *src, uint64_t src_host_tsc,
  * Keeps the guest's TSC at kvmclock 0. Valid only where both ratios are 1 and @rate is
  * that of both hosts; otherwise it mixes cycles of different clocks: use gclk_tsc_move().
  */
-int gclk_tsc_offset_by_kvmclock(uint64_t src_offset, uint64_t src_tsc, int64_t src_clock_ns,
-				uint64_t dst_tsc, int64_t dst_clock_ns,
-				struct gclk_rate rate, uint64_t *ret_offset);
+int gclk_tsc_offset_by_kvmclock(uint64_t src_offset, uint64_t src_tsc,
+				int64_t src_clock_ns, uint64_t dst_tsc,
+				int64_t dst_clock_ns, struct gclk_rate rate,
+				uint64_t *ret_offset);
 
 #endif

@@ -17,15 +17,16 @@
 #define N_RANDOM (UINT64_C(100000) * gclk_test_scale())
 
 /* Ends the case at the first failure, with the numbers of that failure. */
-#define REQUIRE(condition, ...)                                                   \
-	do {                                                                      \
-		if (!(condition)) {                                               \
-			printf("\n    %s:%d: %s, with ", __FILE__, __LINE__, #condition); \
-			printf(__VA_ARGS__);                                      \
-			printf("\n");                                             \
-			CU_FAIL(#condition);                                      \
-			return;                                                   \
-		}                                                                 \
+#define REQUIRE(condition, ...)                                                          \
+	do {                                                                             \
+		if (!(condition)) {                                                      \
+			printf("\n    %s:%d: %s, with ", __FILE__, __LINE__,             \
+			       #condition);                                              \
+			printf(__VA_ARGS__);                                             \
+			printf("\n");                                                    \
+			CU_FAIL(#condition);                                             \
+			return;                                                          \
+		}                                                                        \
 	} while (0)
 
 #define WIDE_DIGITS 8

@@ -14,7 +14,8 @@ static const struct gclk_rtc_format binary_12 = { true, false, true, 0 };
 /* Every day from 1900 to 2200 is what the C library says it is, in both directions. */
 GCLK_TEST(calendar, every_day_of_three_centuries)
 {
-	int64_t first = gclk_days_from_civil(1900, 1, 1), last = gclk_days_from_civil(2200, 12, 31);
+	int64_t first = gclk_days_from_civil(1900, 1, 1),
+		last = gclk_days_from_civil(2200, 12, 31);
 
 	GCLK_EQ(first, -25567);
 	GCLK_EQ(last, 84370);
@@ -26,14 +27,16 @@ GCLK_TEST(calendar, every_day_of_three_centuries)
 		gmtime_r(&t, &tm);
 		REQUIRE(civil.year == tm.tm_year + 1900 && civil.month == tm.tm_mon + 1 &&
 			civil.day == tm.tm_mday, "day %" PRId64, day);
-		REQUIRE(gclk_weekday_from_days(day) == (unsigned)tm.tm_wday, "day %" PRId64, day);
+		REQUIRE(gclk_weekday_from_days(day) == (unsigned)tm.tm_wday,
+			"day %" PRId64, day);
 		REQUIRE(gclk_civil_is_valid(&civil), "day %" PRId64, day);
 		REQUIRE(gclk_days_from_civil(civil.year, civil.month, civil.day) == day,
 			"day %" PRId64, day);
-		REQUIRE(gclk_civil_from_seconds(t, &full) == 0 && full.year == civil.year &&
-			full.month == civil.month && full.day == civil.day &&
-			full.hour == tm.tm_hour && full.minute == tm.tm_min &&
-			full.second == tm.tm_sec, "second %lld", (long long)t);
+		REQUIRE(gclk_civil_from_seconds(t, &full) == 0 &&
+				full.year == civil.year && full.month == civil.month &&
+				full.day == civil.day && full.hour == tm.tm_hour &&
+				full.minute == tm.tm_min && full.second == tm.tm_sec,
+			"second %lld", (long long)t);
 		REQUIRE(gclk_seconds_from_civil(&full) == timegm(&tm) && timegm(&tm) == t,
 			"second %lld", (long long)t);
 		/* the day after the last of a month is the first of the next */
@@ -51,10 +54,12 @@ GCLK_TEST(calendar, far_dates_round_trip)
 
 		if (gclk_civil_from_seconds(seconds, &civil) < 0) {
 			/* 2^31 years have about 6.8 * 10^16 seconds */
-			REQUIRE(llabs(seconds) > INT64_C(67768000000000000), "%" PRId64, seconds);
+			REQUIRE(llabs(seconds) > INT64_C(67768000000000000), "%" PRId64,
+				seconds);
 			continue;
 		}
-		REQUIRE(gclk_civil_is_valid(&civil) && gclk_seconds_from_civil(&civil) == seconds,
+		REQUIRE(gclk_civil_is_valid(&civil) &&
+				gclk_seconds_from_civil(&civil) == seconds,
 			"%" PRId64, seconds);
 	}
 }
@@ -82,8 +87,10 @@ GCLK_TEST(calendar, leap_years_and_validity)
 {
 	struct gclk_civil civil = { 2024, 2, 29, 23, 59, 59 };
 
-	CU_ASSERT(gclk_is_leap_year(2000) && gclk_is_leap_year(2024) && gclk_is_leap_year(0));
-	CU_ASSERT(!gclk_is_leap_year(1900) && !gclk_is_leap_year(2100) && !gclk_is_leap_year(2023));
+	CU_ASSERT(gclk_is_leap_year(2000) && gclk_is_leap_year(2024) &&
+		  gclk_is_leap_year(0));
+	CU_ASSERT(!gclk_is_leap_year(1900) && !gclk_is_leap_year(2100) &&
+		  !gclk_is_leap_year(2023));
 	CU_ASSERT(gclk_is_leap_year(-4) && !gclk_is_leap_year(-100));
 	GCLK_EQ(gclk_days_in_month(2023, 2), 28);
 	GCLK_EQ(gclk_days_in_month(2024, 13), 0);
@@ -130,7 +137,8 @@ GCLK_TEST(calendar, bcd_of_every_byte)
 /* All 256 hour bytes in all four formats: what decodes is 24 hours, once each. */
 GCLK_TEST(calendar, hours_of_every_byte)
 {
-	const struct gclk_rtc_format *formats[] = { &bcd_24, &bcd_12, &binary_24, &binary_12 };
+	const struct gclk_rtc_format *formats[] = { &bcd_24, &bcd_12, &binary_24,
+						    &binary_12 };
 
 	for (size_t i = 0; i < GCLK_COUNT(formats); i++) {
 		unsigned n_valid = 0;
@@ -169,7 +177,8 @@ GCLK_TEST(calendar, registers_known_values)
 	CU_ASSERT(regs.weekday == 7 && regs.day == 0x21 && regs.month == 0x11);
 	CU_ASSERT(regs.year == 0x26 && regs.century == 0x20);
 	GCLK_EQ(gclk_rtc_encode(&civil, &binary_24, &regs, NULL), 0);
-	CU_ASSERT(regs.second == 48 && regs.hour == 14 && regs.year == 26 && regs.century == 20);
+	CU_ASSERT(regs.second == 48 && regs.hour == 14 && regs.year == 26 &&
+		  regs.century == 20);
 	GCLK_EQ(gclk_rtc_encode(&civil, &window, &regs, NULL), 0);
 	GCLK_EQ(regs.century, 0);
 	GCLK_EQ(gclk_rtc_decode(&regs, &window, &back, NULL), 0);
@@ -196,16 +205,19 @@ GCLK_TEST(calendar, registers_round_trip)
 {
 	for (uint64_t i = 0; i < N_RANDOM; i++) {
 		struct gclk_rtc_format format = { gclk_random() & 1, gclk_random() & 1,
-						  gclk_random() & 1, 1900 + (int)(i % 300) };
+						  gclk_random() & 1,
+						  1900 + (int)(i % 300) };
 		int32_t year = format.has_century ? (int32_t)gclk_random_below(10000) :
 						    format.window_year +
 						    (int32_t)gclk_random_below(100);
-		int64_t day = gclk_days_from_civil(year, 1, 1) + (int64_t)gclk_random_below(365);
+		int64_t day = gclk_days_from_civil(year, 1, 1) +
+			      (int64_t)gclk_random_below(365);
 		int64_t seconds = day * DAY + (int64_t)gclk_random_below(86400);
 		struct gclk_rtc_registers regs;
 		struct gclk_civil civil, back;
 
-		REQUIRE(gclk_civil_from_seconds(seconds, &civil) == 0 && civil.year == year,
+		REQUIRE(gclk_civil_from_seconds(seconds, &civil) == 0 &&
+				civil.year == year,
 			"%" PRId64, seconds);
 		REQUIRE(gclk_rtc_encode(&civil, &format, &regs, NULL) == 0, "%d", year);
 		REQUIRE(gclk_rtc_decode(&regs, &format, &back, NULL) == 0 &&
@@ -237,7 +249,8 @@ GCLK_TEST(calendar, register_refusals)
 		struct gclk_civil civil = { .year = 77 };
 		struct gclk_error err = { 0 };
 
-		GCLK_EQ(gclk_rtc_decode(&rows[i].regs, &bcd_24, &civil, &err), -rows[i].status);
+		GCLK_EQ(gclk_rtc_decode(&rows[i].regs, &bcd_24, &civil, &err),
+			-rows[i].status);
 		CU_ASSERT_STRING_EQUAL(err.where, rows[i].where);
 		CU_ASSERT(err.message[0] != '\0');
 		GCLK_EQ(civil.year, 77);

@@ -88,7 +88,8 @@ GCLK_TEST(cursor, remembers_the_first_failure)
 	GCLK_EQ(err.status, GCLK_TRUNCATED);
 	GCLK_EQ(err.offset, 1010);
 	CU_ASSERT_STRING_EQUAL(err.where, "header");
-	CU_ASSERT_PTR_NOT_NULL(strstr(err.message, "8 bytes are needed at offset 1010, 6 are"));
+	CU_ASSERT_PTR_NOT_NULL(
+		strstr(err.message, "8 bytes are needed at offset 1010, 6 are"));
 	GCLK_EQ(gclk_cursor_finish_all(&c, "header", &err), -GCLK_TRUNCATED);
 }
 
@@ -114,7 +115,7 @@ GCLK_TEST(cursor, sub_cursor)
 	GCLK_EQ(gclk_cursor_position(&c), 1008);
 	GCLK_EQ(gclk_cursor_position(&sub), 1002);
 	GCLK_EQ(gclk_cursor_be32(&sub), 0x03040506);
-	GCLK_EQ(gclk_cursor_be32(&sub), 0);	/* 2 left in it, though more in the whole */
+	GCLK_EQ(gclk_cursor_be32(&sub), 0); /* 2 left in it, though more in the whole */
 	GCLK_EQ(gclk_cursor_finish(&sub, "part", &err), -GCLK_TRUNCATED);
 	GCLK_EQ(err.offset, 1006);
 	CU_ASSERT(gclk_cursor_ok(&c));
@@ -153,7 +154,8 @@ GCLK_TEST(cursor, never_leaves_its_bytes)
 			block[k] = (uint8_t)gclk_random();
 		}
 		for (int k = 0; k < 20; k++) {
-			uint64_t n = gclk_random_below(8) ? gclk_random_below(12) : gclk_random();
+			uint64_t n = gclk_random_below(8) ? gclk_random_below(12)
+							  : gclk_random();
 			const uint8_t *p = gclk_cursor_take(&c, n);
 			uint64_t sum = 0;
 

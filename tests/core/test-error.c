@@ -10,7 +10,8 @@ GCLK_TEST(error, fail_fills_and_returns)
 	char longest[600];
 
 	errno = ENOENT;
-	GCLK_EQ(gclk_fail(&err, GCLK_SYS, "a/b", 17, "no %s of %d", "file", 3), -GCLK_SYS);
+	GCLK_EQ(gclk_fail(&err, GCLK_SYS, "a/b", 17, "no %s of %d", "file", 3),
+		-GCLK_SYS);
 	GCLK_EQ(err.status, GCLK_SYS);
 	GCLK_EQ(err.sys_errno, ENOENT);
 	GCLK_EQ(err.offset, 17);

@@ -21,17 +21,19 @@ static const struct {
 
 GCLK_TEST(pvclock, scale_vectors)
 {
-	struct gclk_pvclock_scale scale;
-	uint64_t bound;
+	struct gclk_pvclock_scale scale = { 0, 0 };
+	uint64_t bound = 7;
 	struct gclk_rate rate;
 
 	for (size_t i = 0; i < GCLK_COUNT(scale_rows); i++) {
-		GCLK_EQ(gclk_pvclock_scale_from_hz(1000000000, scale_rows[i].hz, &scale), 0);
+		GCLK_EQ(gclk_pvclock_scale_from_hz(1000000000, scale_rows[i].hz, &scale),
+			0);
 		GCLK_EQ(scale.shift, scale_rows[i].shift);
 		GCLK_EQ(scale.mul, scale_rows[i].mul);
 		GCLK_EQ(gclk_pvclock_scale_delta(scale, 1000000000000), scale_rows[i].ns);
 		GCLK_EQ(gclk_pvclock_scale_to_rate(scale, &rate), 0);
-		GCLK_EQ(gclk_rate_error_ppb_bound(rate, gclk_rate_of_hz(scale_rows[i].hz), &bound),
+		GCLK_EQ(gclk_rate_error_ppb_bound(rate, gclk_rate_of_hz(scale_rows[i].hz),
+						  &bound),
 			0);
 		CU_ASSERT(bound <= 1);
 	}
@@ -56,7 +58,8 @@ GCLK_TEST(pvclock, scale_refusals)
 	GCLK_EQ(gclk_pvclock_scale_to_rate(scale, &rate), -GCLK_RANGE);
 	scale = (struct gclk_pvclock_scale){ 1, 32 };
 	GCLK_EQ(gclk_pvclock_scale_to_rate(scale, &rate), -GCLK_RANGE);
-	scale = (struct gclk_pvclock_scale){ 0x80000001, -31 };	/* 2^62 GHz and not a whole number */
+	scale = (struct gclk_pvclock_scale){ 0x80000001,
+					     -31 }; /* 2^62 GHz and not a whole number */
 	GCLK_EQ(gclk_pvclock_scale_to_rate(scale, &rate), -GCLK_RANGE);
 	CU_ASSERT(rate.num == 7 && rate.den == 7);
 	scale = (struct gclk_pvclock_scale){ 0x80000000, 0 };
@@ -76,9 +79,12 @@ GCLK_TEST(pvclock, scale_is_within_1_ppb)
 			scale.mul >> 31 == 1 && scale.shift >= -3 && scale.shift <= 1,
 			"%" PRIu64 " Hz", hz);
 		REQUIRE(gclk_pvclock_scale_to_rate(scale, &rate) == 0 &&
-			gclk_rate_error_ppb_bound(rate, gclk_rate_of_hz(hz), &bound) == 0 &&
-			bound <= 1, "%" PRIu64 " Hz: %" PRIu64 " ppb", hz, bound);
-		REQUIRE(hz > 2000000000 || gclk_rate_compare(rate, gclk_rate_of_hz(hz)) >= 0,
+				gclk_rate_error_ppb_bound(rate, gclk_rate_of_hz(hz),
+							  &bound) == 0 &&
+				bound <= 1,
+			"%" PRIu64 " Hz: %" PRIu64 " ppb", hz, bound);
+		REQUIRE(hz > 2000000000 ||
+				gclk_rate_compare(rate, gclk_rate_of_hz(hz)) >= 0,
 			"%" PRIu64 " Hz", hz);
 	}
 }
@@ -92,18 +98,21 @@ GCLK_TEST(pvclock, scale_of_any_two_frequencies)
 		struct wide truth, got, error;
 
 		if (gclk_pvclock_scale_from_hz(to, from, &scale) < 0) {
-			REQUIRE(to == 0 || from == 0 || to / from >> 29 || from / to >> 29,
+			REQUIRE(to == 0 || from == 0 || to / from >> 29 ||
+					from / to >> 29,
 				"%" PRIu64 " from %" PRIu64, to, from);
 			continue;
 		}
 		truth = wide_shift(wide_of(to), 64);
-		got = wide_shift(wide_of_product(from, scale.mul), (unsigned)(32 + scale.shift));
+		got = wide_shift(wide_of_product(from, scale.mul),
+				 (unsigned)(32 + scale.shift));
 		error = wide_compare(truth, got) < 0 ? wide_subtract(got, truth) :
 						       wide_subtract(truth, got);
 		error = wide_multiply(wide_shift(error, 29), to);
 		truth = wide_add(wide_multiply(truth, to), wide_shift(truth, 30));
-		REQUIRE(wide_compare(error, truth) < 0, "%" PRIu64 " from %" PRIu64 ": %x, %d",
-			to, from, scale.mul, scale.shift);
+		REQUIRE(wide_compare(error, truth) < 0,
+			"%" PRIu64 " from %" PRIu64 ": %x, %d", to, from, scale.mul,
+			scale.shift);
 	}
 }
 
@@ -126,7 +135,8 @@ GCLK_TEST(pvclock, reading_is_exact)
 {
 	for (uint64_t i = 0; i < N_RANDOM; i++) {
 		struct gclk_pvclock pv = random_page();
-		uint64_t delta = gclk_random_bits(), tsc = pv.tsc_timestamp + delta, ns = 0;
+		uint64_t delta = gclk_random_bits(), tsc = pv.tsc_timestamp + delta,
+			 ns = 0;
 		uint64_t shifted = pv.scale.shift < 0 ? delta >> -pv.scale.shift :
 							delta << pv.scale.shift;
 		struct wide product = wide_of_product(shifted, pv.scale.mul);
@@ -135,11 +145,13 @@ GCLK_TEST(pvclock, reading_is_exact)
 		REQUIRE(gclk_pvclock_ns_wrap(&pv, tsc) == pv.system_time_ns + expected,
 			"%" PRIu64 " cycles", delta);
 		if (gclk_pvclock_ns_at(&pv, tsc, &ns) == 0) {
-			REQUIRE(ns == gclk_pvclock_ns_wrap(&pv, tsc) && ns >= pv.system_time_ns,
+			REQUIRE(ns == gclk_pvclock_ns_wrap(&pv, tsc) &&
+					ns >= pv.system_time_ns,
 				"%" PRIu64, ns);
 		} else {
 			REQUIRE(tsc < delta || (pv.scale.shift > 0 && shifted < delta) ||
-				pv.system_time_ns + expected < expected, "%" PRIu64, delta);
+					pv.system_time_ns + expected < expected,
+				"%" PRIu64, delta);
 		}
 	}
 }
@@ -150,7 +162,8 @@ GCLK_TEST(pvclock, reading_is_monotone)
 		struct gclk_pvclock pv = random_page();
 		uint64_t a = gclk_random_bits(), b = a + gclk_random_below(1000), na, nb;
 
-		if (gclk_pvclock_ns_at(&pv, a, &na) == 0 && gclk_pvclock_ns_at(&pv, b, &nb) == 0) {
+		if (gclk_pvclock_ns_at(&pv, a, &na) == 0 &&
+		    gclk_pvclock_ns_at(&pv, b, &nb) == 0) {
 			REQUIRE(na <= nb, "%" PRIu64 " and %" PRIu64, a, b);
 		}
 	}
@@ -174,8 +187,9 @@ GCLK_TEST(pvclock, reading_refuses_the_past)
 }
 
 static const uint8_t page_bytes[GCLK_PVCLOCK_BYTES] = {
-	0x06, 0, 0, 0, 0, 0, 0, 0, 0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11,
-	0x08, 0x07, 0x06, 0x05, 0x04, 0x03, 0x02, 0x01, 0xf3, 0x3c, 0xcf, 0xf3, 0xff, 0x01, 0, 0,
+	0x06, 0,    0,	  0,	0,    0,    0,	  0,	0x88, 0x77, 0x66,
+	0x55, 0x44, 0x33, 0x22, 0x11, 0x08, 0x07, 0x06, 0x05, 0x04, 0x03,
+	0x02, 0x01, 0xf3, 0x3c, 0xcf, 0xf3, 0xff, 0x01, 0,    0,
 };
 
 GCLK_TEST(pvclock, page_layout)
@@ -287,10 +301,11 @@ GCLK_TEST(pvclock, hyperv_agrees_with_kvmclock)
 		if (gclk_pvclock_ns_at(&pv, tsc, &ns) < 0) {
 			continue;
 		}
-		REQUIRE(gclk_hv_tsc_page_from_pvclock(&pv, &page) == 0, "%d", pv.scale.shift);
+		REQUIRE(gclk_hv_tsc_page_from_pvclock(&pv, &page) == 0, "%d",
+			pv.scale.shift);
 		difference = (int64_t)(gclk_hv_tsc_page_time_at(&page, tsc) - ns / 100);
-		REQUIRE(difference >= -3 && difference <= 3, "%" PRId64 " at %" PRIu64, difference,
-			tsc);
+		REQUIRE(difference >= -3 && difference <= 3, "%" PRId64 " at %" PRIu64,
+			difference, tsc);
 		page.sequence = (uint32_t)i;
 		gclk_hv_tsc_page_write(&page, bytes);
 		gclk_hv_tsc_page_parse(bytes, &back);

@@ -7,7 +7,8 @@ static const unsigned fracs[] = { GCLK_TSC_FRAC_INTEL, GCLK_TSC_FRAC_AMD };
 GCLK_TEST(tsc, ratio_vectors)
 {
 	static const struct {
-		uint64_t guest_khz, host_khz, intel, amd, scaled_intel, scaled_amd, floor_khz;
+		uint64_t guest_khz, host_khz, intel, amd, scaled_intel, scaled_amd,
+			floor_khz;
 	} rows[] = {
 		{ 2100000, 2593906, 0xcf4147fb804d, 0xcf4147fb,
 		  0xebcf653e029e25, 0xebcf653d70a3d6, 2099999 },
@@ -20,7 +21,7 @@ GCLK_TEST(tsc, ratio_vectors)
 		{ 3000000, 2400000, 0x1400000000000, 0x140000000,
 		  0x16c16c16c16c16a, 0x16c16c16c16c16a, 3000000 },
 	};
-	uint64_t ratio;
+	uint64_t ratio = 7;
 
 	for (size_t i = 0; i < GCLK_COUNT(rows); i++) {
 		GCLK_EQ(gclk_tsc_ratio_floor(GCLK_TSC_FRAC_INTEL, rows[i].guest_khz,
@@ -28,14 +29,16 @@ GCLK_TEST(tsc, ratio_vectors)
 		GCLK_EQ(ratio, rows[i].intel);
 		GCLK_EQ(gclk_tsc_scale(0x0123456789ABCDEF, ratio, GCLK_TSC_FRAC_INTEL),
 			rows[i].scaled_intel);
-		GCLK_EQ(gclk_tsc_khz_scaled_floor(rows[i].host_khz, ratio, GCLK_TSC_FRAC_INTEL),
+		GCLK_EQ(gclk_tsc_khz_scaled_floor(rows[i].host_khz, ratio,
+						  GCLK_TSC_FRAC_INTEL),
 			rows[i].floor_khz);
 		GCLK_EQ(gclk_tsc_ratio_floor(GCLK_TSC_FRAC_AMD, rows[i].guest_khz,
 					     rows[i].host_khz, &ratio), 0);
 		GCLK_EQ(ratio, rows[i].amd);
 		GCLK_EQ(gclk_tsc_scale(0x0123456789ABCDEF, ratio, GCLK_TSC_FRAC_AMD),
 			rows[i].scaled_amd);
-		GCLK_EQ(gclk_tsc_khz_scaled_floor(rows[i].host_khz, ratio, GCLK_TSC_FRAC_AMD),
+		GCLK_EQ(gclk_tsc_khz_scaled_floor(rows[i].host_khz, ratio,
+						  GCLK_TSC_FRAC_AMD),
 			rows[i].floor_khz);
 	}
 }
@@ -47,17 +50,21 @@ GCLK_TEST(tsc, ratio_limits)
 	GCLK_EQ(gclk_tsc_ratio_floor(GCLK_TSC_FRAC_AMD, 255999, 1000, &ratio), 0);
 	GCLK_EQ(ratio, 0xffffbe76c8);
 	/* 256 needs a ninth integer bit; 0xFFFFFFFFFF itself is refused as KVM does */
-	GCLK_EQ(gclk_tsc_ratio_floor(GCLK_TSC_FRAC_AMD, 256000, 1000, &ratio), -GCLK_RANGE);
-	GCLK_EQ(gclk_tsc_ratio_floor(GCLK_TSC_FRAC_AMD, 0xffffffffff, UINT64_C(1) << 32, &ratio),
+	GCLK_EQ(gclk_tsc_ratio_floor(GCLK_TSC_FRAC_AMD, 256000, 1000, &ratio),
+		-GCLK_RANGE);
+	GCLK_EQ(gclk_tsc_ratio_floor(GCLK_TSC_FRAC_AMD, 0xffffffffff, UINT64_C(1) << 32,
+				     &ratio),
 		-GCLK_RANGE);
 	GCLK_EQ(gclk_tsc_ratio_floor(GCLK_TSC_FRAC_INTEL, 65536, 1, &ratio), -GCLK_RANGE);
 	GCLK_EQ(gclk_tsc_ratio_floor(GCLK_TSC_FRAC_INTEL, 0, 1000, &ratio), -GCLK_RANGE);
 	GCLK_EQ(gclk_tsc_ratio_floor(GCLK_TSC_FRAC_INTEL, 1000, 0, &ratio), -GCLK_RANGE);
 	GCLK_EQ(gclk_tsc_ratio_floor(40, 1000, 1000, &ratio), -GCLK_UNSUPPORTED);
-	GCLK_EQ(gclk_tsc_ratio_of_rates_floor(40, gclk_rate_of_hz(1), gclk_rate_of_hz(1), &ratio),
+	GCLK_EQ(gclk_tsc_ratio_of_rates_floor(40, gclk_rate_of_hz(1), gclk_rate_of_hz(1),
+					      &ratio),
 		-GCLK_UNSUPPORTED);
-	GCLK_EQ(gclk_tsc_ratio_of_rates_floor(48, (struct gclk_rate){ 1, 0 }, gclk_rate_of_hz(1),
-					      &ratio), -GCLK_RANGE);
+	GCLK_EQ(gclk_tsc_ratio_of_rates_floor(48, (struct gclk_rate){ 1, 0 },
+					      gclk_rate_of_hz(1), &ratio),
+		-GCLK_RANGE);
 	GCLK_EQ(ratio, 0xffffbe76c8);
 	GCLK_EQ(gclk_tsc_khz_limit(GCLK_TSC_FRAC_AMD, 2000000), 511999999);
 	GCLK_EQ(gclk_tsc_khz_limit(GCLK_TSC_FRAC_INTEL, 2000000), 0x7fffffff);
@@ -73,11 +80,15 @@ GCLK_TEST(tsc, ratio_is_exact)
 
 		if (gclk_tsc_ratio_floor(frac, guest, host, &ratio) < 0) {
 			REQUIRE(host == 0 || wide_compare(n, wide_of(host)) < 0 ||
-				wide_compare(n, wide_of_product(host, gclk_tsc_ratio_max(frac)))
-				>= 0, "%" PRIu64 " / %" PRIu64, guest, host);
+					wide_compare(n,
+						     wide_of_product(host,
+								     gclk_tsc_ratio_max(
+									     frac))) >= 0,
+				"%" PRIu64 " / %" PRIu64, guest, host);
 			continue;
 		}
-		REQUIRE(wide_is_floor(ratio, n, wide_of(host)) && ratio < gclk_tsc_ratio_max(frac),
+		REQUIRE(wide_is_floor(ratio, n, wide_of(host)) &&
+				ratio < gclk_tsc_ratio_max(frac),
 			"%" PRIu64 " / %" PRIu64 " = %" PRIx64, guest, host, ratio);
 	}
 }
@@ -90,13 +101,15 @@ static struct gclk_rate random_tsc_rate(void)
 				   gclk_random_below(den), den };
 }
 
-/* ratio_of_rates is exact, and the rate that results is the wish less the quantisation. */
+/* ratio_of_rates is exact; the rate that results is the wish less the quantisation. */
 GCLK_TEST(tsc, scaled_rate_is_the_wish_less_quantisation)
 {
 	for (uint64_t i = 0; i < N_RANDOM; i++) {
 		unsigned frac = fracs[i & 1];
-		struct gclk_rate host = random_tsc_rate(), guest = random_tsc_rate(), real;
-		struct wide n = wide_shift(wide_of_product(guest.num, host.den), frac), truth, got;
+		struct gclk_rate host = random_tsc_rate(), guest = random_tsc_rate(),
+				 real;
+		struct wide n = wide_shift(wide_of_product(guest.num, host.den), frac),
+			    truth, got;
 		uint64_t ratio = 0, bound = 0;
 
 		REQUIRE(gclk_tsc_ratio_of_rates_floor(frac, guest, host, &ratio) == 0 &&
@@ -108,12 +121,15 @@ GCLK_TEST(tsc, scaled_rate_is_the_wish_less_quantisation)
 		truth = wide_multiply(wide_of_product(host.num, ratio), real.den);
 		got = wide_multiply(wide_shift(wide_of(host.den), frac), real.num);
 		REQUIRE(wide_compare(got, truth) <= 0, "%" PRIx64, ratio);
-		REQUIRE(wide_compare(wide_multiply(wide_subtract(truth, got), 1000000000000),
-				     truth) < 0, "%" PRIx64, ratio);
-		/* 2^-32 / ratio on AMD: 0.23 ppb at 1.0, 2.8 ppb at the 1/12 of this test */
+		REQUIRE(wide_compare(
+				wide_multiply(wide_subtract(truth, got), 1000000000000),
+				truth) < 0,
+			"%" PRIx64, ratio);
+		/* 2^-32 / ratio on AMD: 0.23 ppb at 1.0, 2.8 ppb at 1/12 */
 		REQUIRE(gclk_rate_compare(real, guest) <= 0 &&
-			gclk_rate_error_ppb_bound(real, guest, &bound) == 0 &&
-			bound <= (frac == GCLK_TSC_FRAC_AMD ? 3 : 1), "%" PRIu64 " ppb", bound);
+				gclk_rate_error_ppb_bound(real, guest, &bound) == 0 &&
+				bound <= (frac == GCLK_TSC_FRAC_AMD ? 3 : 1),
+			"%" PRIu64 " ppb", bound);
 	}
 }
 
@@ -128,19 +144,24 @@ GCLK_TEST(tsc, scaled_rate_on_amd_is_exact)
 	GCLK_EQ(gclk_tsc_rate_scaled_floor(gclk_rate_of_khz(2000000), 0xc00000000000,
 					   GCLK_TSC_FRAC_INTEL, &rate), 0);
 	CU_ASSERT(rate.num == 1500000000 && rate.den == 1);
-	GCLK_EQ(gclk_tsc_rate_scaled_floor(gclk_rate_of_hz(1), 0, 48, &rate), -GCLK_RANGE);
-	GCLK_EQ(gclk_tsc_rate_scaled_floor(gclk_rate_of_hz(1), 1, 64, &rate), -GCLK_RANGE);
-	GCLK_EQ(gclk_tsc_rate_scaled_floor((struct gclk_rate){ 0, 1 }, 1, 48, &rate), -GCLK_RANGE);
+	GCLK_EQ(gclk_tsc_rate_scaled_floor(gclk_rate_of_hz(1), 0, 48, &rate),
+		-GCLK_RANGE);
+	GCLK_EQ(gclk_tsc_rate_scaled_floor(gclk_rate_of_hz(1), 1, 64, &rate),
+		-GCLK_RANGE);
+	GCLK_EQ(gclk_tsc_rate_scaled_floor((struct gclk_rate){ 0, 1 }, 1, 48, &rate),
+		-GCLK_RANGE);
 	/* 1/2^48 Hz has no rate, and no near one */
-	GCLK_EQ(gclk_tsc_rate_scaled_floor(gclk_rate_of_hz(1), 1, 48, &rate), -GCLK_RANGE);
+	GCLK_EQ(gclk_tsc_rate_scaled_floor(gclk_rate_of_hz(1), 1, 48, &rate),
+		-GCLK_RANGE);
 }
 
-/* (host * ratio) >> frac modulo 2^64 against schoolbook; the offset brings any value about. */
+/* (host * ratio) >> frac modulo 2^64 against schoolbook; an offset gives any value. */
 GCLK_TEST(tsc, scale_and_offset_are_exact)
 {
 	for (uint64_t i = 0; i < N_RANDOM; i++) {
 		unsigned frac = fracs[i & 1];
-		uint64_t host = gclk_random_bits(), wish = gclk_random(), ratio = gclk_random_bits();
+		uint64_t host = gclk_random_bits(), wish = gclk_random(),
+			 ratio = gclk_random_bits();
 		struct wide product = wide_of_product(host, ratio);
 		struct gclk_tsc_scaling s = { .ratio = ratio, .frac_bits = frac };
 		uint64_t expected = 0;
@@ -148,10 +169,11 @@ GCLK_TEST(tsc, scale_and_offset_are_exact)
 		for (unsigned bit = 0; bit < 64; bit++) {
 			unsigned from = bit + frac;
 
-			expected |= (uint64_t)(product.digit[from / 32] >> from % 32 & 1) << bit;
+			expected |= (uint64_t)(product.digit[from / 32] >> from % 32 & 1)
+				    << bit;
 		}
-		REQUIRE(gclk_tsc_scale(host, ratio, frac) == expected, "%" PRIx64 " * %" PRIx64,
-			host, ratio);
+		REQUIRE(gclk_tsc_scale(host, ratio, frac) == expected,
+			"%" PRIx64 " * %" PRIx64, host, ratio);
 		s.offset = gclk_tsc_offset_for(wish, host, ratio, frac);
 		REQUIRE(gclk_tsc_guest_at(&s, host) == wish, "%" PRIx64, wish);
 	}
@@ -160,7 +182,7 @@ GCLK_TEST(tsc, scale_and_offset_are_exact)
 GCLK_TEST(tsc, unit_ratio_changes_nothing)
 {
 	for (size_t i = 0; i < GCLK_COUNT(fracs); i++) {
-		uint64_t one = gclk_tsc_ratio_one(fracs[i]), ratio;
+		uint64_t one = gclk_tsc_ratio_one(fracs[i]), ratio = 7;
 
 		GCLK_EQ(gclk_tsc_scale(UINT64_MAX, one, fracs[i]), UINT64_MAX);
 		GCLK_EQ(gclk_tsc_ratio_floor(fracs[i], 2593906, 2593906, &ratio), 0);
@@ -180,23 +202,27 @@ GCLK_TEST(tsc, nested_composition)
 {
 	for (uint64_t i = 0; i < N_RANDOM; i++) {
 		unsigned frac = fracs[i & 1];
-		uint64_t host = gclk_random() >> (4 + gclk_random_below(40)), r1 = random_ratio(frac);
-		struct gclk_tsc_scaling l1 = { r1, frac, 0 }, l2 = { random_ratio(frac), frac,
-								     gclk_random() }, both;
-		uint64_t bound = (host >> frac) + (l2.ratio >> frac) + 4;
+		uint64_t host = gclk_random() >> (4 + gclk_random_below(40)),
+			 r1 = random_ratio(frac);
+		struct gclk_tsc_scaling l1 = { r1, frac, 0 },
+					l2 = { random_ratio(frac), frac, gclk_random() },
+					both;
+		uint64_t bound = ((host + l2.ratio) >> frac) + 2;
 		int64_t difference;
 
 		/* L1 younger or older than the host, its TSC within 0..2^63 */
 		l1.offset = gclk_random_below(gclk_tsc_guest_at(&l1, host) / 2 + 1);
 		l1.offset = gclk_random() & 1 ? 0 - l1.offset : l1.offset;
-		REQUIRE(gclk_tsc_compose(&l1, &l2, &both) == 0, "%" PRIx64 " %" PRIx64, l1.ratio,
-			l2.ratio);
+		REQUIRE(gclk_tsc_compose(&l1, &l2, &both) == 0, "%" PRIx64 " %" PRIx64,
+			l1.ratio, l2.ratio);
 		REQUIRE(wide_is_floor(both.ratio, wide_of_product(l1.ratio, l2.ratio),
-				      wide_shift(wide_of(1), frac)), "%" PRIx64, both.ratio);
-		difference = (int64_t)(gclk_tsc_guest_at(&both, host) -
-				       gclk_tsc_guest_at(&l2, gclk_tsc_guest_at(&l1, host)));
+				      wide_shift(wide_of(1), frac)),
+			"%" PRIx64, both.ratio);
+		difference =
+			(int64_t)(gclk_tsc_guest_at(&both, host) -
+				  gclk_tsc_guest_at(&l2, gclk_tsc_guest_at(&l1, host)));
 		REQUIRE((uint64_t)llabs(difference) <= bound, "%" PRId64 " > %" PRIu64,
-			(int64_t)difference, bound);
+			difference, bound);
 	}
 }
 
@@ -245,21 +271,25 @@ GCLK_TEST(tsc, migration_as_documented)
 	uint64_t offset = 0;
 	struct gclk_rate rate = gclk_rate_of_khz(2000000);
 
-	GCLK_EQ(gclk_tsc_offset_by_kvmclock((uint64_t)-INT64_C(2900000000000), 3000000000000,
-					    50000000000, 900000000000, 51500000123, rate,
-					    &offset), 0);
+	GCLK_EQ(gclk_tsc_offset_by_kvmclock((uint64_t)-INT64_C(2900000000000),
+					    3000000000000, 50000000000, 900000000000,
+					    51500000123, rate, &offset),
+		0);
 	GCLK_EQ(offset, -INT64_C(796999999754));
 	/* the guest's TSC, before and after */
 	GCLK_EQ(3000000000000 + (uint64_t)-INT64_C(2900000000000), 100000000000);
 	GCLK_EQ(900000000000 + offset, 103000000246);
-	GCLK_EQ(gclk_tsc_offset_by_kvmclock(0, 0, INT64_MIN, 0, 1, rate, &offset), -GCLK_RANGE);
-	GCLK_EQ(gclk_tsc_offset_by_kvmclock(0, 0, 0, 0, INT64_MAX, rate, &offset), -GCLK_RANGE);
+	GCLK_EQ(gclk_tsc_offset_by_kvmclock(0, 0, INT64_MIN, 0, 1, rate, &offset),
+		-GCLK_RANGE);
+	GCLK_EQ(gclk_tsc_offset_by_kvmclock(0, 0, 0, 0, INT64_MAX, rate, &offset),
+		-GCLK_RANGE);
 	GCLK_EQ(offset, -INT64_C(796999999754));
 }
 
 GCLK_TEST(tsc, migration_with_scaling)
 {
-	struct gclk_tsc_scaling src = { 0xcf4147fb804d, 48, (uint64_t)-INT64_C(4000000000000) };
+	struct gclk_tsc_scaling src = { 0xcf4147fb804d, 48,
+					(uint64_t)-INT64_C(4000000000000) };
 	struct gclk_tsc_scaling dst = { .frac_bits = 48 };
 	struct gclk_rate rate = gclk_rate_of_khz(2100000);
 	uint64_t tsc;
@@ -270,7 +300,8 @@ GCLK_TEST(tsc, migration_with_scaling)
 	GCLK_EQ(gclk_tsc_advance(47949308880, rate, 1234567890, &tsc), 0);
 	GCLK_EQ(tsc, 50541901449);
 	GCLK_EQ(gclk_tsc_scale(123456789012, dst.ratio, 48), 89399743767);
-	GCLK_EQ(gclk_tsc_move(&src, 5000000000000, rate, 1234567890, 123456789012, &dst), 0);
+	GCLK_EQ(gclk_tsc_move(&src, 5000000000000, rate, 1234567890, 123456789012, &dst),
+		0);
 	GCLK_EQ(dst.offset, -INT64_C(38857842318));
 	GCLK_EQ(gclk_tsc_guest_at(&dst, 123456789012), 50541901449);
 	GCLK_EQ(gclk_tsc_move(&src, 0, rate, INT64_MAX, 0, &dst), -GCLK_RANGE);
