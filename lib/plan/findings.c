@@ -4,6 +4,7 @@
  * An id is never reused. A row that refuses stops a plan (R6) unless it is forced;
  * an error that does not refuse has been chosen by the operator, who must know.
  */
+#include <assert.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -11,6 +12,7 @@
 #include <guestclock/plan.h>
 
 #include "core/util.h"
+#include "plan/move.h"
 
 #define ROW(id_, severity_, refuses_, title_, explanation_, advice_)              \
 	{ .id = id_, .severity = severity_, .refuses = refuses_, .title = title_, \
@@ -191,6 +193,7 @@ GCLK_API void gclk_findings_add(struct gclk_findings *findings, const char *id, 
 	struct gclk_finding *finding;
 	va_list args;
 
+	assert(info);		/* an id that the table lacks is a bug of ours */
 	if (!info || findings->n == GCLK_FINDINGS_MAX) {
 		findings->left_out++;
 		findings->n_refusing += info && info->refuses;

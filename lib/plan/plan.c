@@ -213,7 +213,7 @@ GCLK_API int gclk_plan(const struct gclk_state *state, const struct gclk_carrier
 {
 	struct gclk_move move = { .from = state, .carrier = carrier, .host = host,
 				  .policy = policy, .plan = plan };
-	int64_t raw_elapsed_ns, wall_ns;
+	int64_t raw_elapsed_ns = 0, wall_ns = 0;
 	int r;
 
 	clear(plan);

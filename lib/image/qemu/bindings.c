@@ -429,7 +429,7 @@ static int bind(const struct gclk_tail *tail, const struct gclk_vmdesc_section *
 		struct gclk_bindings *bindings, struct gclk_error *reterr)
 {
 	struct gclk_located *row;
-	uint32_t offset;
+	uint32_t offset = 0;
 	int r = locate(tail, section, binding, index, &offset, reterr);
 
 	if (r <= 0) {
