@@ -163,6 +163,22 @@ GCLK_TEST(ratio, signed_muldiv_is_exact)
 	}
 }
 
+/* Remainders beyond 64 bits that come out even, by doubling and by adding. */
+GCLK_TEST(ratio, scale_of_even_parts)
+{
+	gclk_u128 b = (gclk_u128)3 << 100, rest = 7;
+	uint64_t q = 7;
+
+	GCLK_EQ(gclk_scale_floor(b / 2, 2, b, &q, &rest), 0);
+	CU_ASSERT(q == 1 && rest == 0);
+	GCLK_EQ(gclk_scale_floor(b / 3, 3, b, &q, &rest), 0);
+	CU_ASSERT(q == 1 && rest == 0);
+	GCLK_EQ(gclk_scale_floor(b / 2, 3, b, &q, &rest), 0);
+	CU_ASSERT(q == 1 && rest == b / 2);
+	GCLK_EQ(gclk_scale_floor(b - 1, UINT64_MAX, b, &q, &rest), 0);
+	CU_ASSERT(q == UINT64_MAX - 1 && rest == b - UINT64_MAX);
+}
+
 /* a, b < 2^127 of random widths, against a * m = q * b + rest with rest < b. */
 GCLK_TEST(ratio, scale_keeps_192_bits)
 {
