@@ -248,17 +248,20 @@ void gclk_hpet_write(struct gclk_hpet *hpet, uint32_t offset, unsigned size, uin
 int gclk_hpet_timer_route(const struct gclk_hpet *hpet, unsigned n);
 
 /**
- * gclk_hpet_convert() - the same HPET with another period of its main counter
- * @period_fs:	the new period, 1..GCLK_HPET_MAX_PERIOD_FS
- * @t:	the instant of the change: counter and comparators keep their values there
+ * gclk_hpet_convert() - the same HPET as another device, with another period
+ * @to:	whose device it becomes
+ * @period_fs:	its period, 1..GCLK_HPET_MAX_PERIOD_FS
+ * @t:	the instant of the change
+ * @ret_error_fs: the largest error of a period or of an expiry; may be NULL
  *
- * What the guest sees is a counter of another frequency that goes on from the same
- * reading; periods of periodic timers are rescaled so that they last as long as
- * before, rounded to the nearest tick. @ret_error_fs: the largest error of a period.
+ * The counter goes on from the same reading at the new rate. What is left until each
+ * comparator matches, and the period of each periodic timer, last as long as before,
+ * rounded to the nearest tick.
  *
- * Errors: GCLK_UNSUPPORTED where the dialect's period is fixed, GCLK_RANGE
+ * Errors: GCLK_UNSUPPORTED where the dialect's period is fixed and another one,
+ *         GCLK_RANGE
  */
-int gclk_hpet_convert(struct gclk_hpet *hpet, uint32_t period_fs, int64_t t,
+int gclk_hpet_convert(struct gclk_hpet *hpet, enum gclk_dialect to, uint32_t period_fs, int64_t t,
 		      uint64_t *ret_error_fs, struct gclk_error *reterr);
 
 /* ---- LAPIC timer ---- */
