@@ -252,7 +252,8 @@ GCLK_TEST(ratio, ticks_return_through_ns)
 {
 	for (uint64_t i = 0; i < N_RANDOM; i++) {
 		struct gclk_rate rate = gclk_rate_of_hz(1 + gclk_random_below(NS_PER_S));
-		uint64_t ticks = gclk_random_below(UINT64_C(1) << 40), ns, back = 0, before = 0;
+		uint64_t ticks = gclk_random_below(UINT64_C(1) << 40), ns;
+		uint64_t back = 0, before = 0;
 		int64_t a = 0, b = 0;
 
 		if (gclk_ns_from_ticks_ceil(rate, ticks, &ns) < 0) {

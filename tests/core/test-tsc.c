@@ -150,9 +150,9 @@ GCLK_TEST(tsc, scaled_rate_on_amd_is_exact)
 		-GCLK_RANGE);
 	GCLK_EQ(gclk_tsc_rate_scaled_floor((struct gclk_rate){ 0, 1 }, 1, 48, &rate),
 		-GCLK_RANGE);
-	/* 17 bits of the numerator are left; the denominator is odd to the top; nothing is left */
-	GCLK_EQ(gclk_tsc_rate_scaled_floor(gclk_rate_of_hz(1), (UINT64_C(1) << 30) + 1, 48,
-					   &rate),
+	/* numerators of 17 bits and of none; a denominator that is odd in its low bits */
+	GCLK_EQ(gclk_tsc_rate_scaled_floor(gclk_rate_of_hz(1), (UINT64_C(1) << 30) + 1,
+					   48, &rate),
 		-GCLK_RANGE);
 	GCLK_EQ(gclk_tsc_rate_scaled_floor((struct gclk_rate){ UINT64_MAX,
 							       (UINT64_C(1) << 33) + 1 },
