@@ -6,7 +6,7 @@
 
 /*
  * Fills @reterr, if there is one, and returns -status, so that a failing branch
- * is one statement: return gclk_fail(reterr, GCLK_RANGE, "pit", off, "count %u ...", n);
+ * is one statement: return gclk_fail(reterr, GCLK_RANGE, "pit", off, "count %u", n);
  * errno is recorded for GCLK_SYS. @where may be NULL.
  */
 int gclk_fail(struct gclk_error *reterr, enum gclk_status status, const char *where,
