@@ -1,0 +1,351 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/error.h"
+#include "core/util.h"
+#include "migrator/json-state.h"
+#include "migrator/source.h"
+#include "migrator/text.h"
+
+#define BUNDLE_MAX_BYTES ((size_t)16 << 20)
+#define JSON_MAX_BYTES ((size_t)4 << 20)
+#define PEEK_BYTES 64
+
+/* The first bytes of a pipe, left in it. */
+static ssize_t peek_pipe(int fd, unsigned char *to, size_t size)
+{
+	int pipes[2];
+	ssize_t n;
+
+	if (pipe2(pipes, O_CLOEXEC) < 0) {
+		return -1;
+	}
+	do {
+		n = tee(fd, pipes[1], size, 0);
+	} while (n < 0 && errno == EINTR);
+	if (n > 0) {
+		n = read(pipes[0], to, size);
+	}
+	close(pipes[0]);
+	close(pipes[1]);
+	return n;
+}
+
+static ssize_t peek_fd(int fd, unsigned char *to, size_t size)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0) {
+		return -1;
+	}
+	if (S_ISFIFO(st.st_mode)) {
+		return peek_pipe(fd, to, size);
+	}
+	if (S_ISSOCK(st.st_mode)) {
+		return recv(fd, to, size, MSG_PEEK);
+	}
+	return pread(fd, to, size, fd == STDIN_FILENO ? lseek(fd, 0, SEEK_CUR) : 0);
+}
+
+static int peek(const char *path, unsigned char *to, size_t size, size_t *ret_n,
+		struct gclk_error *reterr)
+{
+	int fd = STDIN_FILENO;
+	ssize_t n;
+
+	if (strcmp(path, "-")) {
+		fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+		if (fd < 0) {
+			return gclk_fail(reterr, GCLK_SYS, NULL, GCLK_NO_OFFSET,
+					 "the file cannot be opened");
+		}
+	}
+	n = peek_fd(fd, to, size);
+	if (fd != STDIN_FILENO) {
+		int saved = errno;
+
+		close(fd);
+		errno = saved;
+	}
+	if (n < 0) {
+		return gclk_fail(reterr, GCLK_SYS, NULL, GCLK_NO_OFFSET,
+				 "the beginning cannot be read");
+	}
+	*ret_n = (size_t)n;
+	return 0;
+}
+
+static int read_fd(int fd, size_t max, char **ret, size_t *ret_size, struct gclk_error *reterr)
+{
+	size_t used = 0, room = 0;
+	char *bytes = NULL;
+
+	for (;;) {
+		ssize_t n;
+
+		if (room - used < 2) {
+			char *more;
+
+			room = room ? 2 * room : 16384;
+			more = realloc(bytes, room);
+			if (!more) {
+				free(bytes);
+				return gclk_fail(reterr, GCLK_NOMEM, NULL, GCLK_NO_OFFSET,
+						 "no memory for %zu bytes", room);
+			}
+			bytes = more;
+		}
+		n = read(fd, bytes + used, room - used - 1);
+		if (n < 0 && errno == EINTR) {
+			continue;
+		}
+		if (n < 0 || used + (size_t)n > max) {
+			free(bytes);
+			return n < 0 ? gclk_fail(reterr, GCLK_SYS, NULL, used, "reading failed") :
+				       gclk_fail(reterr, GCLK_RANGE, NULL, GCLK_NO_OFFSET,
+						 "more than %zu bytes", max);
+		}
+		if (n == 0) {
+			break;
+		}
+		used += (size_t)n;
+	}
+	bytes[used] = 0;
+	*ret = bytes;
+	*ret_size = used;
+	return 0;
+}
+
+int read_whole(const char *path, size_t max, char **ret, size_t *ret_size,
+	       struct gclk_error *reterr)
+{
+	int fd, r;
+
+	if (!strcmp(path, "-")) {
+		return read_fd(STDIN_FILENO, max, ret, ret_size, reterr);
+	}
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	if (fd < 0) {
+		return gclk_fail(reterr, GCLK_SYS, NULL, GCLK_NO_OFFSET,
+				 "the file cannot be opened");
+	}
+	r = read_fd(fd, max, ret, ret_size, reterr);
+	close(fd);
+	return r;
+}
+
+/* The parts of a bundle that describe its state; a part that is absent stays empty. */
+static int take_descriptions(struct source *s, const struct gclk_bundle *bundle,
+			     struct gclk_error *reterr)
+{
+	int r = gclk_bundle_provenance(bundle, &s->provenance, reterr);
+
+	if (r >= 0) {
+		r = gclk_bundle_host(bundle, &s->host, reterr);
+	}
+	if (r >= 0) {
+		r = gclk_bundle_rewrite(bundle, &s->rewrite, reterr);
+	}
+	return r < 0 ? r : 0;
+}
+
+static int take_state(struct source *s, const struct gclk_bundle *bundle,
+		      struct gclk_error *reterr)
+{
+	uint32_t n_vcpus = gclk_bundle_n_vcpus(bundle);
+
+	if (n_vcpus == 0) {
+		return gclk_fail(reterr, GCLK_MALFORMED, NULL, GCLK_NO_OFFSET,
+				 "the bundle has no clock state");
+	}
+	s->own_state = gclk_state_new(n_vcpus);
+	if (!s->own_state) {
+		return gclk_fail(reterr, GCLK_NOMEM, NULL, GCLK_NO_OFFSET,
+				 "no memory for a state of %" PRIu32 " vCPUs", n_vcpus);
+	}
+	s->state = s->own_state;
+	return gclk_bundle_state(bundle, s->own_state, reterr);
+}
+
+static int open_bundle(struct source *s, bool is_json, struct gclk_error *reterr)
+{
+	struct gclk_bundle *bundle = NULL;
+	char *bytes;
+	size_t size;
+	int r = read_whole(s->path, is_json ? JSON_MAX_BYTES : BUNDLE_MAX_BYTES, &bytes, &size,
+			   reterr);
+
+	if (r < 0) {
+		return r;
+	}
+	r = is_json ? bundle_from_json(bytes, size, &bundle, reterr) :
+		      gclk_bundle_unpack(bytes, size, &bundle, reterr);
+	free(bytes);
+	if (r == 0) {
+		r = take_state(s, bundle, reterr);
+	}
+	if (r == 0) {
+		r = take_descriptions(s, bundle, reterr);
+	}
+	/* a rewriting is done to an image: a bundle that was taken from one is not it */
+	memset(&s->rewrite, 0, sizeof(s->rewrite));
+	gclk_bundle_free(bundle);
+	s->format = "bundle";
+	return r;
+}
+
+/* Which of several snapshots is meant, the operator must say. */
+static int list_snapshots(const char *path)
+{
+	static const char *const headings[] = { ">ID", "NAME", "TAKEN", ">GUEST CLOCK" };
+	struct gclk_snapshot *all = calloc(64, sizeof(*all));
+	int n = all ? gclk_image_list_snapshots(path, all, 64, NULL) : 0;
+	struct table table;
+
+	if (n <= 1) {
+		free(all);
+		return 0;
+	}
+	message("error", path, gclk_status_name(GCLK_USAGE), EFFECT_NONE, NULL,
+		"%d snapshots hold a saved machine; say which with --snapshot NAME", n);
+	table_begin(&table, 4, headings);
+	for (int i = 0; i < GCLK_MIN(n, 64); i++) {
+		char name[256], id[32], taken[TEXT_BYTES], clock[TEXT_BYTES];
+
+		table_row(&table, clean_text(id, sizeof(id), all[i].id),
+			  clean_text(name, sizeof(name), all[i].name),
+			  text_instant(taken, all[i].date_ns, 1000000),
+			  text_approx(clock, (int64_t)GCLK_MIN(all[i].vm_clock_ns,
+							       (uint64_t)INT64_MAX)));
+	}
+	table_end(&table, stderr);
+	free(all);
+	return GCLK_USAGE;
+}
+
+/* The record that a rewriting left: one that cannot be read is no reason to stop. */
+static void take_record(struct source *s)
+{
+	struct gclk_bundle *bundle = NULL;
+	struct gclk_error error;
+	size_t size = 0;
+	const void *record = gclk_image_record(s->image, &size);
+
+	if (!record) {
+		return;
+	}
+	if (gclk_bundle_unpack(record, size, &bundle, &error) < 0 ||
+	    take_descriptions(s, bundle, &error) < 0) {
+		message("warning", s->path, gclk_status_name(error.status), EFFECT_READING, NULL,
+			"the image has been rewritten, but how cannot be read: %s", error.message);
+		memset(&s->provenance, 0, sizeof(s->provenance));
+		memset(&s->host, 0, sizeof(s->host));
+	}
+	if (!s->rewrite.has) {
+		GCLK_SET(rewrite, &s->rewrite, times, 1);
+	}
+	gclk_bundle_free(bundle);
+}
+
+static int open_image(struct source *s, const struct options *o, enum source_use use,
+		      struct gclk_error *reterr)
+{
+	const struct gclk_image_options options = {
+		.snapshot = o->snapshot,
+		.writable = use == SOURCE_CHANGE,
+		.want_page_clock = use != SOURCE_READ,
+		.progress = progress_step,
+		.progress_ctx = &s->progress,
+	};
+	int r = gclk_image_open(s->path, &options, &s->image, reterr);
+
+	progress_end(&s->progress);
+	if (r < 0) {
+		return r;
+	}
+	s->format = gclk_image_format_names[gclk_image_format(s->image)];
+	s->state = gclk_image_state(s->image);
+	take_record(s);
+	return 0;
+}
+
+/* Own provenance first, then what the image offers, best first. */
+static void weigh_evidence(struct source *s)
+{
+	const struct gclk_evidence *evidence = NULL;
+	const struct gclk_provenance *p = &s->provenance;
+
+	s->captured = (struct gclk_instant){ 0, GCLK_UNBOUNDED };
+	s->basis = "none";
+	if (GCLK_HAS(provenance, p, realtime_ns)) {
+		s->captured.ns = p->realtime_ns;
+		if (GCLK_HAS(provenance, p, uncertainty_ns)) {
+			s->captured.uncertainty_ns = p->uncertainty_ns;
+		}
+		s->basis = GCLK_HAS(provenance, p, basis) ? p->basis : "provenance";
+	} else if (s->image && gclk_image_evidence(s->image, &evidence) > 0) {
+		s->captured = evidence[0].at;
+		s->basis = evidence[0].basis;
+		s->note = evidence[0].note;
+	}
+}
+
+static bool looks_like_json(const unsigned char *bytes, size_t n)
+{
+	size_t i = 0;
+
+	if (n >= 3 && !memcmp(bytes, "\xef\xbb\xbf", 3)) {
+		i = 3;
+	}
+	while (i < n && strchr(" \t\r\n", bytes[i]) && bytes[i]) {
+		i++;
+	}
+	return i < n && bytes[i] == '{';
+}
+
+int source_open(struct source *s, const char *path, const struct options *o, enum source_use use)
+{
+	unsigned char first[PEEK_BYTES];
+	struct gclk_error error;
+	size_t n = 0;
+	enum effect effect = use == SOURCE_READ ? EFFECT_READING : EFFECT_NONE;
+	int r;
+
+	memset(s, 0, sizeof(*s));
+	s->path = path;
+	r = peek(path, first, sizeof(first), &n, &error);
+	if (r == 0 && n == 0) {
+		r = gclk_fail(&error, GCLK_TRUNCATED, NULL, 0, "it is empty");
+	}
+	if (r < 0) {
+		return fail(path, &error, effect, NULL);
+	}
+	if (gclk_bytes_are_bundle(first, n) || looks_like_json(first, n)) {
+		r = open_bundle(s, looks_like_json(first, n), &error);
+	} else {
+		if (n >= 4 && !memcmp(first, "QFI\xfb", 4) && !given(o, OPTION(SNAPSHOT)) &&
+		    (r = list_snapshots(path)) != 0) {
+			return r;
+		}
+		r = open_image(s, o, use, &error);
+	}
+	if (r < 0) {
+		return fail(path, &error, effect, NULL);
+	}
+	weigh_evidence(s);
+	return 0;
+}
+
+void source_close(struct source *s)
+{
+	s->image = gclk_image_close(s->image);
+	s->own_state = gclk_state_free(s->own_state);
+	s->state = NULL;
+}

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the verbs work on: a clock state with all that is known about it, read from
+ * an image, a bundle or a bundle in JSON. Which of them it is, the content says.
+ */
+#ifndef GCLK_MIGRATOR_SOURCE_H
+#define GCLK_MIGRATOR_SOURCE_H
+
+#include <guestclock/bundle.h>
+#include <guestclock/image.h>
+
+#include "migrator/message.h"
+#include "migrator/options.h"
+
+struct source {
+	const char *path;
+	const char *format;		/* as in JSON: "qemu-stream", ..., "bundle" */
+	struct gclk_image *image;	/* NULL: a bundle */
+	const struct gclk_state *state;	/* as captured */
+	struct gclk_state *own_state;	/* of a bundle */
+	/*
+	 * From the bundle itself, or from the record that a rewriting left in the image;
+	 * without members where there is none.
+	 */
+	struct gclk_provenance provenance;
+	struct gclk_host host;		/* where the state was captured */
+	struct gclk_rewrite rewrite;	/* the last rewriting */
+	/* the best evidence; uncertainty_ns is GCLK_UNBOUNDED where there is none */
+	struct gclk_instant captured;
+	const char *basis;		/* "none" then */
+	const char *note;		/* may be NULL */
+	struct progress progress;
+};
+
+enum source_use {
+	SOURCE_READ,			/* quick: never reads the guest's memory */
+	SOURCE_PLAN,			/* may read it through, where a plan needs it */
+	SOURCE_CHANGE,			/* ... and write to it */
+};
+
+/**
+ * source_open() - recognise a file and read its clock state
+ * @path:	"-" is standard input
+ *
+ * Returns 0, or the exit code after having said what is wrong. In both cases
+ * source_close() it.
+ */
+int source_open(struct source *source, const char *path, const struct options *o,
+		enum source_use use);
+void source_close(struct source *source);
+
+/* Whether the image has been rewritten. */
+static inline bool source_is_rewritten(const struct source *source)
+{
+	return source->rewrite.has != 0;
+}
+
+/**
+ * read_whole() - a file's bytes
+ * @path:	"-" is standard input
+ * @max:	more is an error
+ * @ret:	malloc()ed, one NUL behind the end
+ */
+int read_whole(const char *path, size_t max, char **ret, size_t *ret_size,
+	       struct gclk_error *reterr);
+
+#endif
