@@ -764,8 +764,8 @@ static bool find_in_element(const struct lookup *l, const struct node *n, uint32
 	return *rest == '.' && n->child && find_in(l, n->child, at, rest + 1);
 }
 
-/* Length of the longest name that @path begins with. */
-static size_t longest_name(const struct lookup *l, uint32_t child, const char *path)
+/* Length of the longest name with brackets of its own that @path begins with. */
+static size_t bracketed_name(const struct lookup *l, uint32_t child, const char *path)
 {
 	size_t best = 0;
 
@@ -773,7 +773,7 @@ static size_t longest_name(const struct lookup *l, uint32_t child, const char *p
 		const char *name = text_at(l->d, n->name);
 		size_t len = strlen(name);
 
-		if (len > best && !strncmp(path, name, len) &&
+		if (len > best && strchr(name, '[') && !strncmp(path, name, len) &&
 		    (!path[len] || strchr(".[:", path[len]))) {
 			best = len;
 		}
@@ -787,7 +787,7 @@ static bool find_in(const struct lookup *l, uint32_t child, uint32_t base, const
 	size_t only = 0;
 
 	if (*path == '=') {
-		only = longest_name(l, child, ++path);
+		only = bracketed_name(l, child, ++path);
 		if (!only) {
 			return false;
 		}

@@ -125,9 +125,10 @@ const struct gclk_vmdesc_section *gclk_vmdesc_find(const struct gclk_vmdesc *d,
  *		  "timer[2].qemu_timer"
  *		  "cpu/tsc_khz:env.tsc_khz"	a subsection, a colon, its field
  *		  "pm.ich9_pm/tco:tco_regs.tco_timer"	a subsection of a struct
- *		  "=channels[0].next_transition_time"	after '=' the longest name
- *						that fits is meant: the scalar of
- *						that name, not a member of an array
+ *		  "=channels[0].next_transition_time"	after '=' a name is meant
+ *						that has brackets of its own: the
+ *						scalar of that name, no member of
+ *						an array
  *		A path that ends in the colon names the subsection itself: offset
  *		and size are those of its contents, without its header.
  * @ret:	where it is
