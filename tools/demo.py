@@ -33,6 +33,16 @@ class DemoError(Exception):
     pass
 
 
+def unpack(package, directory):
+    """The kernel itself out of its package, without the modules."""
+    os.makedirs(directory, exist_ok=True)
+    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", package],
+                          stdout=subprocess.PIPE) as archive:
+        subprocess.run(["tar", "-x", "-C", directory, "--wildcards", "./boot/vmlinuz-*"],
+                       stdin=archive.stdout, check=True)
+    os.remove(package)
+
+
 def kernel(work):
     """A Debian kernel: an installed one, or the package's file alone, unpacked under work."""
     def newest(directory):
@@ -50,10 +60,8 @@ def kernel(work):
              and word != "linux-image-cloud-amd64"]
     for name in names:
         if subprocess.run(["apt-get", "download", name], cwd=work, check=False,
-                          stdout=subprocess.DEVNULL).returncode == 0:
-            package = glob.glob(os.path.join(work, name + "_*.deb"))[0]
-            subprocess.run(["dpkg-deb", "-x", package, work + "/kernel"], check=True)
-            os.remove(package)
+                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0:
+            unpack(glob.glob(os.path.join(work, name + "_*.deb"))[0], work + "/kernel")
             break
     path = newest(work + "/kernel/boot")
     if not path:
