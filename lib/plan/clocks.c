@@ -229,7 +229,9 @@ static void shift_instants(struct gclk_rtc *rtc, int64_t ns)
 {
 	rtc->base_at_ns = gclk_add_sat(rtc->base_at_ns, ns);
 	rtc->next_periodic_ns = gclk_add_sat(rtc->next_periodic_ns, ns);
-	rtc->next_alarm_ns = gclk_add_sat(rtc->next_alarm_ns, ns);
+	if (rtc->next_alarm_ns > 0 && rtc->next_alarm_ns < INT64_MAX) {
+		rtc->next_alarm_ns = gclk_add_sat(rtc->next_alarm_ns, ns);
+	}
 	if (rtc->periodic_expiry_ns >= 0) {
 		rtc->periodic_expiry_ns = gclk_add_sat(rtc->periodic_expiry_ns, ns);
 	}

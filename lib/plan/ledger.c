@@ -223,7 +223,7 @@ static void move_pit(struct gclk_move *move)
 		return;
 	}
 	bound_on_axis(move, GCLK_CLOCK_PIT, 839);
-	if (!cadence.armed) {
+	if (!cadence.armed || to->next_transition_ns < 0) {
 		return;
 	}
 	missed = gclk_pit_edges(pit, move->axis_before_ns, move->axis_after_ns);
