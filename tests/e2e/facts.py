@@ -47,13 +47,17 @@ class Saved:
 
 
 class Outcome:
-    def __init__(self, saved, after, resumed, cont_ns):
-        self.saved, self.after, self.resumed, self.cont_ns = saved, after, resumed, cont_ns
+    def __init__(self, saved, after, loaded, resumed, cont_ns):
+        self.saved, self.after = saved, after
+        self.loaded, self.resumed, self.cont_ns = loaded, resumed, cont_ns
 
-    def delivered(self, source, hz, moved_ns, settled=False):
-        """Ticks that came for the span by which the axis was moved."""
-        return moved_ns * hz / 1e9 - guest.missing(self.saved.before, self.after, source, hz,
-                                                   settled=settled)
+    def missing(self, source, hz, settled=False):
+        return guest.missing(self.saved.before, self.after, source, hz, settled=settled)
+
+    def missing_by_host(self, source, hz, settled=False):
+        """The same on the host's time: for a timer that no save can stop."""
+        late = guest.tsc_offset(self.after) - guest.tsc_offset(self.saved.before)
+        return self.missing(source, hz, settled) + late * hz / qemu.tsc_hz()
 
 
 def move_axis(image, ns):
@@ -69,68 +73,84 @@ def resume(saved, patch, lines=40, hold=0.0, timeout=60):
     path = os.path.join(saved.lab.work, "patched.img")
     image.write(path)
     with qemu.Qemu(saved.lab.work, incoming=True, **saved.options) as emulator:
-        emulator.load(path)
+        loaded = emulator.load(path)["real"]
         time.sleep(hold)
         resumed, cont_ns = emulator.cont()
-        return Outcome(saved, guest.reports(emulator, lines, timeout), resumed, cont_ns)
+        return Outcome(saved, guest.reports(emulator, lines, timeout), loaded, resumed,
+                       cont_ns)
 
 
 # ---- where each timer's grid lies, by each device's own rule ----
 
 def pit_grid(image):
-    """(a falling edge on the grid, period) of channel 0 in mode 2; it rises 1 count later."""
+    """(now, a falling edge on the grid, period) of channel 0 in mode 2, on the axis.
+
+    The output rises, and interrupts, one count after it fell.
+    """
     count = image.get("i8254", "channels[0].count")
-    return image.get("i8254", "channels[0].count_load_time"), count * 1e9 / guest.PIT_HZ
+    return (image.get("timer", "cpu_clock_offset"),
+            image.get("i8254", "channels[0].count_load_time"), count * 1e9 / guest.PIT_HZ)
 
 
 def lapic_grid(image):
-    shift = image.get("apic", "count_shift")
-    period = (image.get("apic", "initial_count") + 1) << shift
-    return image.get("apic", "initial_count_load_time"), period
+    period = image.get("apic", "initial_count") + 1 << image.get("apic", "count_shift")
+    return (image.get("timer", "cpu_clock_offset"),
+            image.get("apic", "initial_count_load_time"), period)
+
+
+def hpet_offset(image):
+    offset = image.get("hpet", "hpet/offset:hpet_offset")
+    return offset - (offset >> 63 << 64)
 
 
 def hpet_grid(image):
-    period = image.get("hpet", "timer[0].period")
-    return image.get("hpet", "timer[0].cmp"), period
+    """In ticks of the counter."""
+    now = (image.get("timer", "cpu_clock_offset") + hpet_offset(image)) // 10
+    return now, image.get("hpet", "timer[0].cmp"), image.get("hpet", "timer[0].period")
 
 
-def grid_after(base, period, t, steps=0):
-    """The first grid point after t, and steps further (-1: the last one up to t)."""
-    return int(base + ((t - base) // period + 1 + steps) * period + 0.999999)
+def grid_point(grid, steps=0):
+    """The first grid point after now, and steps further (-1: the last one up to now)."""
+    now, base, period = grid
+    return int(base + ((now - base) // period + 1 + steps) * period + 0.999999)
 
 
 def set_pit(image, steps):
-    base, period = pit_grid(image)
-    when = grid_after(base, period, image.get("timer", "cpu_clock_offset"), steps)
+    when = grid_point(pit_grid(image), steps)
     image.set("i8254", "channels[0].next_transition_time", when)
     image.set("i8254", "channels[0].next_transition_time#2", when)
 
 
 def set_lapic(image, steps):
-    base, period = lapic_grid(image)
-    when = grid_after(base, period, image.get("timer", "cpu_clock_offset"), steps)
+    when = grid_point(lapic_grid(image), steps)
     image.set("apic", "next_time", when)
     image.set("apic", "timer_expiry", when)
 
 
 def set_hpet(image, steps, comparator=True):
-    """Comparator and expiry: the comparator counts 10 ns, offset from the virtual clock."""
-    base, period = hpet_grid(image)
-    offset = image.get("hpet", "hpet/offset:hpet_offset")
-    offset -= (offset >> 63) << 64
-    now = (image.get("timer", "cpu_clock_offset") + offset) // 10
-    when = grid_after(base, period, now, steps)
+    """Comparator and expiry. A 32-bit comparator is compared with the low half alone."""
+    when = grid_point(hpet_grid(image), steps)
     if comparator:
-        image.set("hpet", "timer[0].cmp", when)
-    image.set("hpet", "timer[0].qemu_timer", when * 10 - offset)
+        is_32 = image.get("hpet", "timer[0].config") >> 8 & 1
+        image.set("hpet", "timer[0].cmp", when & 0xffffffff if is_32 else when)
+    image.set("hpet", "timer[0].qemu_timer", when * 10 - hpet_offset(image))
 
 
-TIMERS = {
-    "pit": (set_pit, guest.rate_of_pit),
-    "lapic": (set_lapic, lambda hz: 1e9 / (1000000000 // hz + 1)),
-    "hpet": (set_hpet, lambda hz: hz),
-}
+def set_hpet_expiry(image, steps):
+    set_hpet(image, steps, comparator=False)
+
+
+GRIDS = {"pit": pit_grid, "lapic": lapic_grid, "hpet": hpet_grid}
+PLACES = {"pit": set_pit, "lapic": set_lapic, "hpet": set_hpet}
+RATES = {"pit": guest.rate_of_pit, "lapic": lambda hz: 1e9 / (1000000000 // hz + 1),
+         "hpet": lambda hz: hz, "rtc": lambda hz: hz}
 TREATMENTS = {"left": None, "first after": 0, "one before": -1, "five before": -5}
+
+
+def points_passed(source, before, after):
+    """Grid points of the timer between now in one image and now in another."""
+    (begin, base, period), (end, _, _) = GRIDS[source](before), GRIDS[source](after)
+    return (end - base) // period - (begin - base) // period
 
 
 def row(*cells):
@@ -143,41 +163,211 @@ def quiet_pit(image):
         set_pit(image, 0)
 
 
-def deliveries(lab, source, hz, append, seconds, treatments, **options):
+def deliveries(lab, source, hz, append, seconds, treatments, place=None, **options):
     """Rows of ticks(): one guest, saved once, restored under each treatment."""
-    place, rate = TIMERS[source]
     saved = Saved(lab, append + " report=50", lines=100, **options)
+    rate = RATES[source](hz)
+    control = resume(saved, lambda image: None, lines=100).missing(source, rate)
     for move in seconds:
         for name, steps in treatments.items():
+            moved = []
+
             def patch(image):
                 move_axis(image, move * 10**9)
+                moved.append(points_passed(source, saved.image, image))
                 if source != "pit":
                     quiet_pit(image)
                 if steps is not None:
-                    place(image, steps)
+                    (place or PLACES[source])(image, steps)
             seen = resume(saved, patch, lines=100)
-            row(append, move, name, "%.3f" % seen.delivered(source, rate(hz), move * 1e9),
-                "%.1f" % (seen.cont_ns / 1e6))
+            delivered = moved[0] - seen.missing(source, rate) + control
+            row(append, move, name, "%.2f" % delivered, "%.1f" % (seen.cont_ns / 1e6))
 
 
 @experiment
 def ticks(lab):
     """Next expiry left, on the first grid point after, one before: what the guest counts."""
     row("guest", "axis moved, s", "next expiry", "ticks delivered for the gap", "cont, ms")
-    for source in TIMERS:
+    for source in PLACES:
         deliveries(lab, source, 100, "%s=100" % source, (10, 3600), TREATMENTS)
-    deliveries(lab, "hpet", 100, "hpet=100 hpetbits=32", (10, 3600), TREATMENTS)
-    deliveries(lab, "hpet", 100, "hpet=100 hpettype=edge", (10,), TREATMENTS)
-    deliveries(lab, "hpet", 100, "hpet=100 hpetmode=legacy", (10,), TREATMENTS)
+
+
+@experiment
+def hpet(lab):
+    """The HPET's other ways: 32 bits, edge, legacy, and the expiry without the comparator."""
+    row("guest", "axis moved, s", "next expiry", "ticks delivered for the gap", "cont, ms")
+    few = {"left": None, "first after": 0, "one before": -1}
+    deliveries(lab, "hpet", 100, "hpet=100 hpetbits=32", (10, 30, 3600), few)
+    deliveries(lab, "hpet", 100, "hpet=100 hpettype=edge", (10,), few)
+    deliveries(lab, "hpet", 100, "hpet=100 hpetmode=legacy", (10, 3600), few)
+    print("\nqemu_timer alone, comparator left:\n")
+    deliveries(lab, "hpet", 100, "hpet=100", (10, 3600), few, set_hpet_expiry)
+    deliveries(lab, "hpet", 100, "hpet=100 hpetbits=32", (10, 3600), few, set_hpet_expiry)
+
+
+@experiment
+def oneshot(lab):
+    """A one-shot LAPIC timer, re-armed in its handler: left, and put beyond V'."""
+    row("guest", "axis moved, s", "next expiry", "ticks delivered for the gap", "cont, ms")
+    deliveries(lab, "lapic", 100, "lapic=100 lapicmode=oneshot", (10, 3600),
+               {"left": None, "first after": 0})
 
 
 @experiment
 def storm(lab):
     """What it costs to leave overdue expiries in place, at 1 kHz."""
     row("guest", "axis moved, s", "next expiry", "ticks delivered for the gap", "cont, ms")
-    for source in TIMERS:
+    for source in PLACES:
         deliveries(lab, source, 1000, "%s=1000" % source, (60, 600, 3600),
                    {"left": None, "first after": 0})
+
+
+# ---- the RTC ----
+
+RTC_HZ = 64
+RTC_PERIOD = 10**9 // RTC_HZ
+
+
+def age_rtc(image, ns):
+    """As if the image had been saved ns earlier: every instant on the host's clock."""
+    for name in ("periodic_timer", "next_periodic_time", "last_update", "update_timer",
+                 "next_alarm_time"):
+        if image.get("mc146818rtc", name) not in (-1, 0):
+            image.add("mc146818rtc", name, -ns)
+
+
+def set_rtc(image, when, timer=True, field=True):
+    """Next periodic interrupt: on the grid, at or after when (host ns)."""
+    due = image.get("mc146818rtc", "next_periodic_time")
+    due += max(0, -((due - when) // RTC_PERIOD)) * RTC_PERIOD
+    if field:
+        image.set("mc146818rtc", "next_periodic_time", due)
+    if timer:
+        image.set("mc146818rtc", "periodic_timer", due)
+
+
+def rtc_row(lab, saved, name, patch, aged=0.0, hold=0.0, lines=160):
+    """Ticks due from the STOP to the RESUME stamp, and delivered for them early and late."""
+    hz = 32768 / saved.image.get("mc146818rtc", "period")
+
+    def prepare(image):
+        age_rtc(image, int(aged * 1e9))
+        patch(image)
+    seen = resume(saved, prepare, lines=lines, hold=hold)
+    due = ((seen.resumed - saved.stop) / 1e9 + aged) * hz
+    early, late = (due - seen.missing_by_host("rtc", hz, settled) - aged * hz
+                   for settled in (False, True))
+    row(name, "%.2f" % aged, "%.1f" % ((seen.resumed - saved.stop) / 1e9), "%.1f" % hold,
+        saved.image.get("mc146818rtc", "irq_coalesced"),
+        "%.2f" % due, "%.2f" % early, "%.2f" % late, "%.1f" % (seen.cont_ns / 1e6))
+
+
+def rtc_rows(lab, rtc, cases):
+    saved = Saved(lab, "rtc=%d report=20" % RTC_HZ, lines=40, rtc=rtc)
+    print("\n-rtc %s: STOP to next_periodic_time in the image: %.1f ms\n" % (
+        rtc, (saved.image.get("mc146818rtc", "next_periodic_time") - saved.stop) / 1e6))
+    row("patch", "aged by, s", "STOP to RESUME, s", "held paused, s", "irq_coalesced saved",
+        "due", "delivered at once", "delivered in the end", "cont, ms")
+    for case in cases:
+        rtc_row(lab, saved, *case)
+
+
+@experiment
+def rtc_host(lab):
+    """RTC on the host's clock: what each age, and each patch, delivers."""
+    def none(image):
+        pass
+
+    def owe(n):
+        def patch(image):
+            set_rtc(image, qemu.now().real + 300 * 10**6)
+            image.add("mc146818rtc", "irq_coalesced", n)
+        return patch
+
+    def future(ns, **which):
+        return lambda image: set_rtc(image, qemu.now().real + ns, **which)
+    soon = 300 * 10**6
+    def behind(seconds, n):
+        """The grid point before now - seconds, and n owed."""
+        def patch(image):
+            set_rtc(image, qemu.now().real - int(seconds * 1e9) - RTC_PERIOD)
+            image.add("mc146818rtc", "irq_coalesced", n)
+        return patch
+    cases = [("none", none), ("none", none, 5), ("none", none, 50), ("none", none, 70),
+             ("none", none, 3600),
+             ("none", none, 5, 3.0),
+             ("both on the grid, 0.3 s ahead", future(soon), 3600),
+             ("the same", future(soon), 3600, 3.0),
+             ("next_periodic_time alone ahead", future(soon, timer=False), 5),
+             ("periodic_timer alone ahead", future(soon, field=False), 5),
+             ("both on the grid, just before now", behind(0, 0), 3600),
+             ("both on the grid, 10 s before now", behind(10, 0), 3600)]
+    owing = [("ahead, irq_coalesced + 100", owe(100), 3600),
+             ("ahead, irq_coalesced + 1000", owe(1000), 3600),
+             ("just before now, irq_coalesced + 100", behind(0, 100), 3600),
+             ("10 s before now, irq_coalesced + 100", behind(10, 100), 3600),
+             ("1 h before now, irq_coalesced + 100", behind(3600, 100), 3600)]
+    rtc_rows(lab, "base=utc,driftfix=slew", cases[lab.skip:] + owing)
+    if not lab.skip:
+        rtc_rows(lab, "base=utc", cases)
+
+
+@experiment
+def rtc_vm(lab):
+    """RTC on the axis: left, and put on its grid."""
+    def left(image):
+        pass
+
+    def put(steps, owed=0):
+        def patch(image):
+            due = image.get("mc146818rtc", "next_periodic_time")
+            when = grid_point((image.get("timer", "cpu_clock_offset"), due, RTC_PERIOD), steps)
+            image.set("mc146818rtc", "next_periodic_time", when)
+            image.set("mc146818rtc", "periodic_timer", when)
+            image.add("mc146818rtc", "irq_coalesced", owed)
+        return patch
+    cases = [(10, "left", left), (10, "first after", put(0)), (10, "one before", put(-1)),
+             (10, "first after, irq_coalesced + 100", put(0, 100)),
+             (10, "one before, irq_coalesced + 100", put(-1, 100)),
+             (3600, "left", left), (3600, "one before, irq_coalesced + 100", put(-1, 100))]
+    for drift in ("slew", "none"):
+        saved = Saved(lab, "rtc=%d report=20" % RTC_HZ, lines=60,
+                      rtc="clock=vm,driftfix=" + drift)
+        hz = 32768 / saved.image.get("mc146818rtc", "period")
+        print("\n-rtc clock=vm,driftfix=%s\n" % drift)
+        row("axis moved, s", "next expiry", "due", "delivered at once",
+            "delivered in the end (after 8 s)", "cont, ms")
+        for move, name, patch in [(0, "left", left)] + cases:
+            def prepare(image):
+                move_axis(image, move * 10**9)
+                quiet_pit(image)
+                patch(image)
+            seen = resume(saved, prepare, lines=160)
+            early, late = (move * hz - seen.missing("rtc", hz, settled)
+                           for settled in (False, True))
+            row(move, name, "%.2f" % (move * hz), "%.2f" % early, "%.2f" % late,
+                "%.1f" % (seen.cont_ns / 1e6))
+
+
+@experiment
+def rtc_stopped(lab):
+    """A stopped guest with the RTC on the host's clock: do its ticks go on being counted?"""
+    for drift in ("slew", "none"):
+        options = dict(lab.options, kernel=lab.guest, append="rtc=64 report=20",
+                       rtc="base=utc,driftfix=" + drift)
+        with qemu.Qemu(lab.work, **options) as emulator:
+            guest.reports(emulator, 20)
+            stop = emulator.stop()
+            time.sleep(3)
+            path = os.path.join(lab.work, "stopped.img")
+            emulator.qmp.cmd("migrate", uri="exec:cat > '%s'" % path)
+            emulator._migrated(0, "save")
+            image = streampatch.read(path)
+        print("driftfix=%s: saved 3 s after the stop: irq_coalesced %d, next_periodic_time "
+              "%.3f s after the STOP stamp, C=%02x" % (
+                  drift, image.get("mc146818rtc", "irq_coalesced"),
+                  (image.get("mc146818rtc", "next_periodic_time") - stop) / 1e9,
+                  image.get("mc146818rtc", "cmos_data")[12]))
 
 
 @experiment
@@ -251,7 +441,7 @@ def main():
     parser.add_argument("--accel", default="tcg")
     parser.add_argument("--machine", default="pc")
     parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--source", dest="sources", action="append")
+    parser.add_argument("--skip", type=int, default=0, help="of the cases of rtc_host")
     parser.add_argument("experiment", nargs="*", metavar="EXPERIMENT",
                         help=", ".join(EXPERIMENTS))
     lab = parser.parse_args()
