@@ -81,6 +81,6 @@ int gclk_output_commit(struct gclk_output *output, bool replace, struct gclk_err
 void gclk_output_close(struct gclk_output *output);
 
 /* Sequential reading of a descriptor from where it stands; regular files and pipes. */
-struct gclk_source gclk_source_fd(const int *fd);
+struct gclk_source gclk_source_fd(int *fd);
 
 #endif

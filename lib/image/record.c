@@ -927,7 +927,7 @@ static int apply_again(const struct scene *s, const struct gclk_patch *patches,
 	uint64_t far = GCLK_MAX(s->window.size, s->base + n_record);
 	uint8_t *store = NULL, *bridge = NULL;
 	struct gclk_patch *all = NULL;
-	size_t n_all, n_bridge;
+	size_t n_all = 0, n_bridge = 0;
 	int r;
 
 	r = transition(s, patches, n_patches, &all, &n_all, &store, reterr);
@@ -989,7 +989,7 @@ int gclk_undo_apply(const struct gclk_io *image, uint64_t stream_end,
 {
 	struct gclk_patch *kept;
 	struct scene s;
-	size_t n_kept;
+	size_t n_kept = 0;
 	int r;
 
 	r = look(image, stream_end, &s, reterr);
