@@ -189,11 +189,15 @@ GCLK_TEST(ledger, nothing_armed_nothing_said)
 	w.state->pit.channels[0].next_transition_ns = -1;
 	w.state->hpet.timers[0].expiry_ns = -1;
 	w.state->rtc.periodic_expiry_ns = -1;
+	w.state->rtc.cmos[11] &= ~0x40;	/* PIE */
 	for (unsigned i = 0; i < 2; i++) {
 		w.state->lapic[i].expiry_ns = -1;
 		w.state->lapic[i].lvt_timer |= 1u << 16;
 	}
 	GCLK_EQ(world_plan(&w), 0);
+	for (unsigned i = 0; i < w.plan->n_ledger; i++) {
+		printf("\n    %s is in the ledger", w.plan->ledger[i].timer);
+	}
 	GCLK_EQ(w.plan->n_ledger, 0);
 	CU_ASSERT_PTR_NULL(world_finding(&w, "ticks-policy-unknown"));
 	world_end(&w);
