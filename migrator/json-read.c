@@ -37,10 +37,19 @@ static int malformed(struct gclk_error *reterr, const char *path, const char *wh
 	return gclk_fail(reterr, GCLK_MALFORMED, path, GCLK_NO_OFFSET, "%s", what);
 }
 
-static const char *join(char where[PATH_BYTES], const char *path, const char *name)
+/* Paths are for people: one that is too long is cut. */
+static void join(char where[PATH_BYTES], const char *path, const char *name)
 {
-	snprintf(where, PATH_BYTES, "%s%s%s", path, *path ? "." : "", name);
-	return where;
+	if (snprintf(where, PATH_BYTES, "%s%s%s", path, *path ? "." : "", name) < 0) {
+		*where = 0;
+	}
+}
+
+static void join_index(char where[PATH_BYTES], const char *path, size_t i)
+{
+	if (snprintf(where, PATH_BYTES, "%s[%zu]", path, i) < 0) {
+		*where = 0;
+	}
 }
 
 /* ---- text to tree ---- */
@@ -367,7 +376,7 @@ static int read_list(struct json_object *value, const struct gclk_record *record
 	int r = 0;
 
 	for (size_t i = 0; r == 0 && i < n; i++) {
-		snprintf(where, sizeof(where), "%s[%zu]", path, i);
+		join_index(where, path, i);
 		r = record_from_json(json_object_array_get_idx(value, i), record,
 				     first + i * record->size, where, reterr);
 	}
@@ -393,7 +402,7 @@ static int read_subs(struct json_object *value, const struct gclk_record *record
 		     const struct gclk_subrecord *sub, void *base, const char *where,
 		     struct gclk_error *reterr)
 {
-	size_t n;
+	size_t n = 0;
 	int r = list_length(value, sub->max, where, &n, reterr);
 
 	if (r < 0) {
@@ -504,7 +513,7 @@ static int read_part(struct json_object *value, const struct gclk_part *part,
 	bool timers = part->record == &gclk_timer_record;
 	uint32_t have;
 	char *records = gclk_state_part(state, part, &have);
-	size_t n;
+	size_t n = 0;
 	int r;
 
 	if (!part->is_array) {
@@ -521,7 +530,7 @@ static int read_part(struct json_object *value, const struct gclk_part *part,
 static int read_features(struct json_object *value, struct gclk_state *state,
 			 struct gclk_error *reterr)
 {
-	size_t n;
+	size_t n = 0;
 	int r = list_length(value, GCLK_INCOMPATIBLE_MAX, "incompatible", &n, reterr);
 
 	for (size_t i = 0; r == 0 && i < n; i++) {
