@@ -31,8 +31,8 @@ struct gclk_window {
  *
  * Errors: TRUNCATED where the window ends before offset + n.
  */
-static inline int gclk_window_read(const struct gclk_window *w, uint64_t offset, void *buf,
-				   size_t n, struct gclk_error *reterr)
+static inline int gclk_window_read(const struct gclk_window *w, uint64_t offset,
+				   void *buf, size_t n, struct gclk_error *reterr)
 {
 	if (offset > w->size || n > w->size - offset) {
 		return gclk_fail(reterr, GCLK_TRUNCATED, NULL, offset,

@@ -175,7 +175,8 @@ static void json(struct devices *d, const char *format, ...)
 static void item(struct devices *d)
 {
 	if (!d->mute) {
-		json(d, "%s", d->comma[d->depth] ? d->dialect == DIALECT_4_2 ? " , " : ", " : "");
+		json(d, "%s",
+		     d->comma[d->depth] ? d->dialect == DIALECT_4_2 ? " , " : ", " : "");
 		d->comma[d->depth] = true;
 	}
 }
@@ -267,8 +268,8 @@ static void section_end(struct devices *d)
 	}
 }
 
-void device_begin(struct devices *d, const char *name, uint32_t instance, const char *vmsd,
-		  uint32_t version)
+void device_begin(struct devices *d, const char *name, uint32_t instance,
+		  const char *vmsd, uint32_t version)
 {
 	section_begin(d, name, instance, version);
 	begin(d, NULL, "{");
@@ -483,7 +484,8 @@ void put_small_devices(struct devices *d)
 	device_end(d);
 }
 
-static void put_zlib_page(struct bytes *b, const char *block, uint64_t offset, uint8_t fill)
+static void put_zlib_page(struct bytes *b, const char *block, uint64_t offset,
+			  uint8_t fill)
 {
 	uint8_t page[4096], packed[8192];
 	uLongf n = sizeof(packed);

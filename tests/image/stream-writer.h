@@ -67,15 +67,17 @@ void devices_begin(struct devices *d, enum dialect dialect, bool footers);
 /* Adds EOF, the vmdesc element, and moves all of it behind @to; frees @d. */
 void devices_end(struct devices *d, struct bytes *to);
 
-void device_begin(struct devices *d, const char *name, uint32_t instance, const char *vmsd,
-		  uint32_t version);
+void device_begin(struct devices *d, const char *name, uint32_t instance,
+		  const char *vmsd, uint32_t version);
 void device_end(struct devices *d);
 /* Old-style section without a vmsd: one opaque buffer. */
 void device_opaque(struct devices *d, const char *name, uint32_t instance, const void *p,
 		   size_t n);
 
-void field(struct devices *d, const char *name, const char *type, const void *p, size_t n);
-void field_be(struct devices *d, const char *name, const char *type, uint64_t v, size_t n);
+void field(struct devices *d, const char *name, const char *type, const void *p,
+	   size_t n);
+void field_be(struct devices *d, const char *name, const char *type, uint64_t v,
+	      size_t n);
 void field_array(struct devices *d, const char *name, const char *type, size_t size,
 		 size_t count, const void *p);
 void struct_begin(struct devices *d, const char *name, const char *vmsd, int array_len,

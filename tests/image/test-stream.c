@@ -85,7 +85,8 @@ static struct gclk_tail *expect_complete(const struct bytes *b, enum cut cut)
 }
 
 /* With @b pushed in any pieces, the same refusal at the same place. */
-static void expect_refused(const struct bytes *b, int status, size_t offset, const char *word)
+static void expect_refused(const struct bytes *b, int status, size_t offset,
+			   const char *word)
 {
 	for (int cut = 0; cut < N_CUTS; cut++) {
 		struct result r = push(b, (enum cut)cut, NULL);
@@ -119,7 +120,8 @@ GCLK_TEST(stream, small_stream_in_pieces_of_every_size)
 			GCLK_EQ(tail->head.blocks[1].length, 0x4000);
 			CU_ASSERT_STRING_EQUAL(tail->head.machine,
 					       i & 1 ? "pc-i440fx-7.2" : "");
-			CU_ASSERT_PTR_NOT_NULL(gclk_vmdesc_find(tail->desc, "hpet", 0, NULL));
+			CU_ASSERT_PTR_NOT_NULL(
+				gclk_vmdesc_find(tail->desc, "hpet", 0, NULL));
 			gclk_tail_free(tail);
 			bytes_free(&b);
 		}
@@ -243,7 +245,8 @@ static void begin_ram(struct bytes *b, uint64_t length)
 	put_footer(b, 3);
 }
 
-static void refuse_bytes(const void *p, size_t n, int status, size_t offset, const char *word)
+static void refuse_bytes(const void *p, size_t n, int status, size_t offset,
+			 const char *word)
 {
 	struct bytes b = { 0 };
 
@@ -259,15 +262,23 @@ GCLK_TEST(stream, other_protocols_are_recognised)
 	refuse_bytes("\x11\x22\x33\x44\0\0\0\1", 8, GCLK_UNSUPPORTED, 0, "multifd");
 	refuse_bytes("QEVM\0\0\0\2", 8, GCLK_VERSION, 4, "version 2");
 	refuse_bytes("QEVN\0\0\0\3", 8, GCLK_MALFORMED, 0, "not a QEMU migration stream");
-	refuse_bytes("LibvirtQemudSave", 16, GCLK_MALFORMED, 0, "not a QEMU migration stream");
+	refuse_bytes("LibvirtQemudSave", 16, GCLK_MALFORMED, 0,
+		     "not a QEMU migration stream");
 }
 
 GCLK_TEST(stream, commands_of_postcopy_and_colo_are_refused)
 {
-	static const struct { unsigned number; const char *word; } refused[] = {
-		{ 4, "POSTCOPY_LISTEN" }, { 5, "POSTCOPY_RUN" }, { 6, "POSTCOPY_RAM_DISCARD" },
-		{ 7, "PACKAGED" }, { 8, "COLO" }, { 9, "POSTCOPY_RESUME" },
-		{ 10, "RECV_BITMAP" }, { 0, "command 0" }, { 12, "command 12" },
+	static const struct { unsigned number; const char *word;
+	} refused[] = {
+		{ 4, "POSTCOPY_LISTEN" },
+		{ 5, "POSTCOPY_RUN" },
+		{ 6, "POSTCOPY_RAM_DISCARD" },
+		{ 7, "PACKAGED" },
+		{ 8, "COLO" },
+		{ 9, "POSTCOPY_RESUME" },
+		{ 10, "RECV_BITMAP" },
+		{ 0, "command 0" },
+		{ 12, "command 12" },
 		{ 65535, "command 65535" },
 	};
 
@@ -385,7 +396,8 @@ GCLK_TEST(stream, state_without_ram_or_of_unknown_parts)
 }
 
 /* One RAM record that is wrong, after a good setup. @at counts from its first byte. */
-static void refuse_record(const struct bytes *record, int status, size_t at, const char *word)
+static void refuse_record(const struct bytes *record, int status, size_t at,
+			  const char *word)
 {
 	struct bytes b;
 
@@ -400,7 +412,9 @@ static void refuse_record(const struct bytes *record, int status, size_t at, con
 
 GCLK_TEST(stream, bad_ram_records)
 {
-	static const unsigned flags[] = { 0, 1, 0x400, 0x800, W_PAGE | W_ZERO, W_CONTINUE };
+	static const unsigned flags[] = {
+		0, 1, 0x400, 0x800, W_PAGE | W_ZERO, W_CONTINUE
+	};
 	struct bytes r = { 0 };
 
 	put64(&r, W_HOOK | W_CONTINUE);
@@ -596,7 +610,8 @@ GCLK_TEST(stream, configuration_with_everything)
 	put_eos(&b);
 	put_footer(&b, 3);
 	tail = finish(&b, true, CUT_RANDOM);
-	CU_ASSERT(tail->head.has_uuid && !memcmp(tail->head.uuid, "0123456789abcdef", 16));
+	CU_ASSERT(tail->head.has_uuid &&
+		  !memcmp(tail->head.uuid, "0123456789abcdef", 16));
 	CU_ASSERT(tail->head.has_configuration && !tail->head.ignore_shared);
 	gclk_tail_free(tail);
 }
@@ -796,7 +811,8 @@ GCLK_TEST(stream, things_that_look_like_a_description)
 	put(&trap, "\0\6\0\0\0\3{x}", 9);		/* no JSON */
 	put_footer(&trap, 1);
 	put(&trap, "\0\6\0\0\0\x0f{\"devices\": []}", 21);
-	put(&trap, other.p + tail + 30, other.n - tail - 30);	/* the end of another guest */
+	put(&trap, other.p + tail + 30,
+	    other.n - tail - 30); /* the end of another guest */
 	put(&trap, "\0\6\0\6\0\6\0\6\0\0\0\0\6", 13);
 	for (int cut = 0; cut < N_CUTS; cut++) {
 		struct bytes b;
@@ -980,13 +996,13 @@ GCLK_TEST(stream, xbzrle_decodes_or_is_refused)
 {
 	struct gclk_page page = { .block = "b", .known = true }, before;
 
-	GCLK_EQ(apply_xbzrle("\x80\x1f\1Z", 4, &page), 0);	/* 3968 unchanged, one new */
+	GCLK_EQ(apply_xbzrle("\x80\x1f\1Z", 4, &page), 0); /* 3968 unchanged, one new */
 	GCLK_EQ(page.bytes[3968], 'Z');
 	GCLK_EQ(apply_xbzrle("\0\2ab\xfe\x1f", 6, &page), 0);	/* up to the very end */
 	GCLK_EQ(page.bytes[1], 'b');
 	before = page;
 	GCLK_EQ(apply_xbzrle("\x81\x20\1Z", 4, &page), -GCLK_MALFORMED);	/* 4097 */
-	GCLK_EQ(apply_xbzrle("\x80\x20\1Z", 4, &page), -GCLK_MALFORMED);	/* 4096 + 1 */
+	GCLK_EQ(apply_xbzrle("\x80\x20\1Z", 4, &page), -GCLK_MALFORMED); /* 4096 + 1 */
 	GCLK_EQ(apply_xbzrle("\0\3ab", 4, &page), -GCLK_MALFORMED);
 	GCLK_EQ(apply_xbzrle("\x80", 1, &page), -GCLK_MALFORMED);
 	GCLK_EQ(apply_xbzrle("\x80\x80\1", 3, &page), -GCLK_MALFORMED);

@@ -36,7 +36,8 @@ static uint8_t byte_at(const struct view *v, uint64_t at)
 	return (at - v->insert) % RECORD == 7 ? W_PAGE | W_CONTINUE : 0;
 }
 
-static int read_view(void *ctx, uint64_t offset, void *buf, size_t n, struct gclk_error *reterr)
+static int read_view(void *ctx, uint64_t offset, void *buf, size_t n,
+		     struct gclk_error *reterr)
 {
 	struct view *v = ctx;
 	uint8_t *p = buf;
@@ -61,8 +62,8 @@ static struct gclk_window window(struct view *v)
 }
 
 /* Reads @b as a window that ends @behind bytes after the stream does. */
-static int read_tail(struct view *v, uint64_t behind, bool never_walk, struct gclk_tail **ret,
-		     struct gclk_error *reterr)
+static int read_tail(struct view *v, uint64_t behind, bool never_walk,
+		     struct gclk_tail **ret, struct gclk_error *reterr)
 {
 	struct gclk_window w = window(v);
 	struct gclk_tail_options o = { .never_walk = never_walk };
@@ -142,7 +143,8 @@ GCLK_TEST(tail, cost_does_not_grow_with_the_ram)
 	struct view v = { .b = &b };
 	size_t at = put_long_stream(&b, &v.insert);
 
-	for (uint64_t pages = 0; pages <= UINT64_C(1) << 28; pages = pages * 16 + (1 << 10)) {
+	for (uint64_t pages = 0; pages <= UINT64_C(1) << 28;
+	     pages = pages * 16 + (1 << 10)) {
 		struct gclk_tail *t;
 
 		v.n_pages = pages;
@@ -354,10 +356,11 @@ static int find_again(void *ctx, const struct gclk_vmdesc_leaf *leaf)
 	return 0;
 }
 
-/* What the firmware of tests/data/streams/make.py programmed, and what holds of any guest. */
+/* What the firmware of tests/data/streams/make.py programmed, and what always holds. */
 static void check_real(const struct real *real, const struct gclk_tail *t)
 {
-	const struct gclk_vmdesc_section *pit = gclk_vmdesc_find(t->desc, "i8254", 0, NULL);
+	const struct gclk_vmdesc_section *pit =
+		gclk_vmdesc_find(t->desc, "i8254", 0, NULL);
 	struct gclk_vmdesc_field f;
 	struct check c = { t, 0 };
 
@@ -365,11 +368,14 @@ static void check_real(const struct real *real, const struct gclk_tail *t)
 	GCLK_EQ(gclk_vmdesc_n_sections(t->desc), real->sections);
 	GCLK_EQ(value(t, "i8254", "channels[0].count"), 1193);
 	GCLK_EQ(value(t, "i8254", "channels[0].mode"), 2);
-	CU_ASSERT(gclk_vmdesc_field(t->desc, pit, "=channels[0].next_transition_time", &f));
+	CU_ASSERT(
+		gclk_vmdesc_field(t->desc, pit, "=channels[0].next_transition_time", &f));
 	GCLK_EQ(f.offset, pit->payload + 100);
 	GCLK_EQ(pit->payload_size, 108);
-	CU_ASSERT(gclk_vmdesc_field(t->desc, gclk_vmdesc_find(t->desc, "mc146818rtc", 0, NULL),
-				    "cmos_data", &f) && f.size * f.count == 128);
+	CU_ASSERT(gclk_vmdesc_field(t->desc,
+				    gclk_vmdesc_find(t->desc, "mc146818rtc", 0, NULL),
+				    "cmos_data", &f) &&
+		  f.size * f.count == 128);
 	GCLK_EQ(t->bytes[f.offset + 10], 0x26);
 	GCLK_EQ(t->bytes[f.offset + 11], 0x42);
 	CU_ASSERT(value(t, "timer", "cpu_clock_offset") > 500000000);

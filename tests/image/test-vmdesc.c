@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -8,7 +9,7 @@
 #include "image/qemu/vmdesc.h"
 #include "stream-writer.h"
 
-/* Sections of a writer with their description: bytes before the 00, text after 06 be32. */
+/* Sections with their description: bytes before the 00, text after 06 be32. */
 struct sample { struct bytes all; size_t sections; const uint8_t *json; size_t n_json; };
 
 static struct sample finish(struct devices *d)
@@ -52,13 +53,15 @@ static bool refused(const char *json, int status)
 }
 
 /* The number at @path, or a value that no test uses. */
-static uint64_t value(const struct gclk_vmdesc *d, const struct sample *s, const char *section,
-		      uint64_t instance, const char *path)
+static uint64_t value(const struct gclk_vmdesc *d, const struct sample *s,
+		      const char *section, uint64_t instance, const char *path)
 {
-	const struct gclk_vmdesc_section *sec = gclk_vmdesc_find(d, section, instance, NULL);
+	const struct gclk_vmdesc_section *sec =
+		gclk_vmdesc_find(d, section, instance, NULL);
 	struct gclk_vmdesc_field f;
 
-	if (!sec || !gclk_vmdesc_field(d, sec, path, &f) || f.offset + f.size > s->sections) {
+	if (!sec || !gclk_vmdesc_field(d, sec, path, &f) ||
+	    f.offset + f.size > s->sections) {
 		return 0xdeadbeefdeadbeef;
 	}
 	return gclk_get_be(s->all.p + f.offset, f.size);
@@ -112,10 +115,23 @@ GCLK_TEST(vmdesc, renamed_field_is_there_under_its_new_name_only)
 GCLK_TEST(vmdesc, paths_that_lead_nowhere)
 {
 	static const char *const none[] = {
-		"", "=", "channels[3].count", "channels[4294967296].count", "channels[-1].count",
-		"channels[ 1].count", "channels[1]count", "channels[1", "channels.count",
-		"channels[1].", "channels[1].counter", "counts", "i8254/x:count", ":", ".",
-		"=channels[2].next_transition_time", "=channels[1].count]",
+		"",
+		"=",
+		"channels[3].count",
+		"channels[4294967296].count",
+		"channels[-1].count",
+		"channels[ 1].count",
+		"channels[1]count",
+		"channels[1",
+		"channels.count",
+		"channels[1].",
+		"channels[1].counter",
+		"counts",
+		"i8254/x:count",
+		":",
+		".",
+		"=channels[2].next_transition_time",
+		"=channels[1].count]",
 	};
 	struct sample s = small(DIALECT_7_2, true);
 	struct gclk_vmdesc *d = parse(s.json, s.n_json);
@@ -124,7 +140,8 @@ GCLK_TEST(vmdesc, paths_that_lead_nowhere)
 	CU_ASSERT_PTR_NOT_NULL_FATAL(d);
 	GCLK_EQ(gclk_vmdesc_tile(d, s.all.p, s.sections, true, NULL), 0);
 	for (size_t i = 0; i < sizeof(none) / sizeof(*none); i++) {
-		const struct gclk_vmdesc_section *sec = gclk_vmdesc_find(d, "i8254", 0, NULL);
+		const struct gclk_vmdesc_section *sec =
+			gclk_vmdesc_find(d, "i8254", 0, NULL);
 		bool found = gclk_vmdesc_field(d, sec, none[i], &f);
 
 		if (found) {
@@ -206,20 +223,28 @@ GCLK_TEST(vmdesc, opaque_and_odd_fields)
 {
 	static const char json[] =
 		"{\"x\": [1, -2.5e+3, true, null, {\"y\": []}], \"devices\": ["
-		"{\"name\": \"p/virtio-mem-device-early\", \"instance_id\": 0, \"fields\": ["
+		"{\"name\": \"p/virtio-mem-device-early\", \"instance_id\": 0, "
+		"\"fields\": ["
 		"{\"name\": \"size\", \"size\": 44, \"type\": \"buffer\"}]},"
 		"{\"name\": \"\\u0064ev\", \"instance_id\": -1, \"vmsd_name\": \"v\", "
 		"\"version\": 2, \"fields\": ["
-		"{\"name\": \"q\", \"type\": \"qtailq\", \"vmsd_name\": \"e\", \"version\": 1,"
+		"{\"name\": \"q\", \"type\": \"qtailq\", \"vmsd_name\": \"e\", "
+		"\"version\": 1,"
 		" \"fields\": [{\"name\": \"n\", \"size\": 1, \"type\": \"uint8\"}],"
 		" \"vmsd_name\": \"e\", \"version\": 1, \"fields\": [], \"size\": 5},"
-		"{\"name\": \"t\", \"type\": \"tmp\", \"vmsd_name\": \"t\", \"version\": 1,"
-		" \"fields\": [{\"name\": \"n\", \"size\": 4, \"type\": \"uint32\"}], \"size\": 4},"
-		"{\"name\": \"ptr\", \"array_len\": 2, \"type\": \"nullptr\", \"size\": 1},"
-		"{\"name\": \"ptr\", \"type\": \"struct\", \"struct\": {\"vmsd_name\": \"s\","
-		" \"version\": 1, \"fields\": [{\"name\": \"v\", \"type\": \"uint16\", \"size\": 2}],"
+		"{\"name\": \"t\", \"type\": \"tmp\", \"vmsd_name\": \"t\", \"version\": "
+		"1,"
+		" \"fields\": [{\"name\": \"n\", \"size\": 4, \"type\": \"uint32\"}], "
+		"\"size\": 4},"
+		"{\"name\": \"ptr\", \"array_len\": 2, \"type\": \"nullptr\", \"size\": "
+		"1},"
+		"{\"name\": \"ptr\", \"type\": \"struct\", \"struct\": {\"vmsd_name\": "
+		"\"s\","
+		" \"version\": 1, \"fields\": [{\"name\": \"v\", \"type\": \"uint16\", "
+		"\"size\": 2}],"
 		" \"subsections\": [{\"vmsd_name\": \"s/u\", \"version\": 9, \"fields\":"
-		" [{\"name\": \"w\", \"type\": \"uint8\", \"size\": 1}]}]}, \"size\": 12},"
+		" [{\"name\": \"w\", \"type\": \"uint8\", \"size\": 1}]}]}, \"size\": "
+		"12},"
 		"{\"name\": \"ptr\", \"type\": \"nullptr\", \"size\": 1},"
 		"{\"name\": \"unused[0]\", \"type\": \"unused_buffer\", \"size\": 0},"
 		"{\"name\": \"i\", \"index\": 0, \"type\": \"uint8\", \"size\": 1},"
@@ -258,26 +283,44 @@ GCLK_TEST(vmdesc, opaque_and_odd_fields)
 GCLK_TEST(vmdesc, contradictions_are_refused)
 {
 	static const char *const bad[] = {
-		"{}", "[]", "{\"devices\": {}}", "{\"devices\": [1]}", "{\"devices\": [{}]}", "x",
-		"{\"devices\": [] ", "{\"devices\": []} x", "{\"devices\": [],}",
+		"{}",
+		"[]",
+		"{\"devices\": {}}",
+		"{\"devices\": [1]}",
+		"{\"devices\": [{}]}",
+		"x",
+		"{\"devices\": [] ",
+		"{\"devices\": []} x",
+		"{\"devices\": [],}",
 		"{\"devices\": [{\"name\": \"a\", \"fields\": [{\"name\": \"b\"}]}]}",
 		"{\"devices\": [{\"name\": \"a\", \"fields\": [{\"size\": 1}]}]}",
 		"{\"devices\": [{\"name\": \"a\", \"size\": 2, \"fields\": "
-			"[{\"name\": \"b\", \"size\": 1}]}]}",
-		"{\"devices\": [{\"name\": \"a\", \"fields\": [{\"name\": \"b\", \"size\": -1}]}]}",
-		"{\"devices\": [{\"name\": \"a\", \"fields\": [{\"name\": \"b\", \"size\": 1.5}]}]}",
+		"[{\"name\": \"b\", \"size\": 1}]}]}",
+		"{\"devices\": [{\"name\": \"a\", \"fields\": [{\"name\": \"b\", "
+		"\"size\": -1}]}]}",
+		"{\"devices\": [{\"name\": \"a\", \"fields\": [{\"name\": \"b\", "
+		"\"size\": 1.5}]}]}",
 		"{\"devices\": [{\"name\": \"a\", \"fields\": "
-			"[{\"name\": \"b\", \"size\": 9223372036854775808}]}]}",
-		"{\"devices\": [{\"name\": \"a\", \"fields\": [{\"name\": \"b\", \"size\": "
-			"4294967295},{\"name\": \"c\", \"size\": 1}]}]}",
-		"{\"devices\": [{\"name\": \"a\", \"fields\": [{\"name\": \"b\", \"size\": 3, "
-			"\"struct\": {\"fields\": [{\"name\": \"c\", \"size\": 4}]}}]}]}",
+		"[{\"name\": \"b\", \"size\": 9223372036854775808}]}]}",
+		"{\"devices\": [{\"name\": \"a\", \"fields\": [{\"name\": \"b\", "
+		"\"size\": "
+		"4294967295},{\"name\": \"c\", \"size\": 1}]}]}",
+		"{\"devices\": [{\"name\": \"a\", \"fields\": [{\"name\": \"b\", "
+		"\"size\": 3, "
+		"\"struct\": {\"fields\": [{\"name\": \"c\", \"size\": 4}]}}]}]}",
 		"{\"devices\": [{\"name\": \"a\", \"subsections\": [{\"version\": 1}]}]}",
-		"{\"devices\": [{\"name\": \"a\\q\"}]}", "{\"devices\": [{\"name\": \"a\\u00\"}]}",
-		"{\"devices\": [{\"name\": \"a\\u0000\"}]}", "{\"devices\": [{\"name\": \"a\n\"}]}",
-		"{\"devices\": [{\"name\" \"a\"}]}", "{\"devices\": [{\"name\": \"a\"} {}]}",
-		"{\"devices\": [{\"name\": \"", "{\"devices\": [{\"name\": \"\\",
-		"\"devices\": []", "",
+		"{\"devices\": [{\"name\": \"a\\q\"}]}",
+		"{\"devices\": [{\"name\": \"a\\u00\"}]}",
+		"{\"devices\": [{\"name\": \"a\\u0000\"}]}",
+		"{\"devices\": [{\"name\": \"a\n\"}]}",
+		"{\"devices\": [{\"name\": \"a\\u001b[2J\"}]}",
+		"{\"devices\": [{\"name\": \"\\n\"}]}",
+		"{\"devices\": [{\"name\" \"a\"}]}",
+		"{\"devices\": [{\"name\": \"a\"} {}]}",
+		"{\"devices\": [{\"name\": \"",
+		"{\"devices\": [{\"name\": \"\\",
+		"\"devices\": []",
+		"",
 	};
 
 	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
@@ -303,22 +346,26 @@ GCLK_TEST(vmdesc, bombs_are_refused)
 	}
 	GCLK_EQ(gclk_vmdesc_parse(b.p, b.n, &d, &err), -GCLK_MALFORMED);
 	b.n = 0;
-	put_text(&b, "{\"devices\":[{\"name\":\"a\",\"fields\":[{\"name\":\"\",\"size\":0}");
+	put_text(&b,
+		 "{\"devices\":[{\"name\":\"a\",\"fields\":[{\"name\":\"\",\"size\":0}");
 	for (int i = 0; i < 500000; i++) {
 		put_text(&b, ",{\"name\":\"\",\"size\":0}");
 	}
 	put_text(&b, "]}]}");
 	GCLK_EQ(gclk_vmdesc_parse(b.p, b.n, &d, &err), -GCLK_MALFORMED);
 	b.n = 0;
-	put_text(&b, "{\"devices\":[{\"name\":\"a\",\"fields\":[{\"name\":\"s\",\"size\":1,"
-		     "\"array_len\":4000000,\"struct\":{\"fields\":[{\"name\":\"x\",\"size\":1}");
+	put_text(&b,
+		 "{\"devices\":[{\"name\":\"a\",\"fields\":[{\"name\":\"s\",\"size\":1,"
+		 "\"array_len\":4000000,\"struct\":{\"fields\":[{\"name\":\"x\",\"size\":"
+		 "1}");
 	for (int i = 0; i < 1000; i++) {
 		put_text(&b, ",{\"name\":\"y\",\"size\":0}");
 	}
 	put_text(&b, "]}}]}]}");
 	GCLK_EQ(gclk_vmdesc_parse(b.p, b.n, &d, &err), -GCLK_MALFORMED);
 	b.n = 0;
-	put_text(&b, "{\"devices\":[{\"name\":\"a\",\"fields\":[{\"name\":\"s\",\"size\":4294967295,"
+	put_text(&b, "{\"devices\":[{\"name\":\"a\",\"fields\":[{\"name\":\"s\",\"size\":"
+		     "4294967295,"
 		     "\"array_len\":4294967295}]}]}");
 	GCLK_EQ(gclk_vmdesc_parse(b.p, b.n, &d, &err), -GCLK_MALFORMED);
 	b.n = 0;
@@ -347,7 +394,8 @@ static int nothing(void *ctx, const struct gclk_vmdesc_leaf *leaf)
 {
 	const struct sample *s = ctx;
 
-	CU_ASSERT_FATAL(leaf->offset <= s->sections && leaf->size <= s->sections - leaf->offset);
+	CU_ASSERT_FATAL(leaf->offset <= s->sections &&
+			leaf->size <= s->sections - leaf->offset);
 	return 0;
 }
 
@@ -392,7 +440,7 @@ GCLK_TEST(vmdesc, flipped_frames_are_refused_and_values_are_not)
 		const struct gclk_vmdesc_section *sec = gclk_vmdesc_section(d, i);
 
 		memset(value_byte + sec->payload, 1, sec->payload_size);
-		if (!strcmp(sec->base, "slirp")) {	/* no version in its description */
+		if (!strcmp(sec->base, "slirp")) { /* no version in its description */
 			memset(value_byte + sec->payload - 4, 1, 4);
 		}
 		for (size_t k = sec->payload; k < sec->payload + sec->payload_size; k++) {
@@ -425,7 +473,8 @@ GCLK_TEST(vmdesc, flipped_frames_are_refused_and_values_are_not)
 		CU_ASSERT(r == 0 || err.offset <= s.sections);
 	}
 	CU_ASSERT(n_values > 100);
-	GCLK_EQ(gclk_vmdesc_tile(d, s.all.p, s.sections - 1, true, NULL), -GCLK_MALFORMED);
+	GCLK_EQ(gclk_vmdesc_tile(d, s.all.p, s.sections - 1, true, NULL),
+		-GCLK_MALFORMED);
 	GCLK_EQ(gclk_vmdesc_tile(d, s.all.p, s.sections, false, NULL), -GCLK_MALFORMED);
 	free(value_byte);
 	gclk_vmdesc_free(d);
@@ -433,6 +482,17 @@ GCLK_TEST(vmdesc, flipped_frames_are_refused_and_values_are_not)
 }
 
 /* --- random trees: what the writer wrote where is what the path finds --- */
+
+/* snprintf() into a path that is long enough. */
+__attribute__((format(printf, 3, 4)))
+static void print(char *to, size_t n, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	CU_ASSERT_FATAL(vsnprintf(to, n, format, args) < (int)n);
+	va_end(args);
+}
 
 struct note { char path[512]; uint32_t offset, size; };
 
@@ -444,7 +504,7 @@ static void note(struct notes *notes, const char *path, size_t offset, size_t si
 
 	notes->p = realloc(notes->p, (notes->n + 1) * sizeof(*n));
 	n = &notes->p[notes->n++];
-	snprintf(n->path, sizeof(n->path), "%s", path);
+	print(n->path, sizeof(n->path), "%s", path);
 	n->offset = (uint32_t)offset;
 	n->size = (uint32_t)size;
 }
@@ -470,7 +530,7 @@ static void random_scalar(struct devices *d, struct notes *notes, const char *pa
 		p[i] = (uint8_t)gclk_random();
 	}
 	for (size_t i = 0; i < count; i++) {
-		snprintf(element, sizeof(element), count > 1 ? "%s[%zu]" : "%s", path, i);
+		print(element, sizeof(element), count > 1 ? "%s[%zu]" : "%s", path, i);
 		note(notes, element, d->bytes.n + i * size, size);
 	}
 	field_array(d, name, draw(shape, 3) ? "uint" : "timer", size, count, p);
@@ -481,12 +541,12 @@ static void random_struct(struct devices *d, struct notes *notes, const char *pa
 {
 	int count = draw(shape, 2) ? 1 : 2 + (int)draw(shape, 3);
 	uint64_t inner = draw(shape, 1u << 30);
-	char element[400];
+	char element[420];
 
 	if (draw(shape, 3) == 0) {	/* listed one by one, each its own shape */
 		for (int i = 0; i < count; i++) {
 			struct_begin(d, name, "some", 1, i);
-			snprintf(element, sizeof(element), "%s[%d].", path, i);
+			print(element, sizeof(element), "%s[%d].", path, i);
 			random_fields(d, notes, element, depth, inner + (unsigned)i);
 			struct_end(d);
 		}
@@ -497,7 +557,8 @@ static void random_struct(struct devices *d, struct notes *notes, const char *pa
 		if (i) {
 			struct_element(d);
 		}
-		snprintf(element, sizeof(element), count > 1 ? "%s[%d]." : "%s.", path, i);
+		print(element, sizeof(element), count > 1 ? "%s[%d]." : "%s.", path,
+			 i);
 		random_fields(d, notes, element, depth, inner);
 	}
 	struct_end(d);
@@ -507,11 +568,11 @@ static void random_fields(struct devices *d, struct notes *notes, const char *pr
 			  unsigned depth, uint64_t shape)
 {
 	unsigned n = 1 + (unsigned)draw(&shape, 4);
-	char path[300], name[16];
+	char path[400], name[16];
 
 	for (unsigned i = 0; i < n; i++) {
-		snprintf(name, sizeof(name), draw(&shape, 3) ? "f%u" : "env.f%u", i);
-		snprintf(path, sizeof(path), "%s%s", prefix, name);
+		print(name, sizeof(name), draw(&shape, 3) ? "f%u" : "env.f%u", i);
+		print(path, sizeof(path), "%s%s", prefix, name);
 		if (depth && draw(&shape, 3) == 0) {
 			random_struct(d, notes, path, name, depth - 1, &shape);
 		} else {
@@ -521,8 +582,8 @@ static void random_fields(struct devices *d, struct notes *notes, const char *pr
 	if (depth && draw(&shape, 3) == 0) {
 		subsections_begin(d);
 		for (unsigned i = 0; i <= draw(&shape, 2); i++) {
-			snprintf(name, sizeof(name), "dev/s%u", i);
-			snprintf(path, sizeof(path), "%s%s:", prefix, name);
+			print(name, sizeof(name), "dev/s%u", i);
+			print(path, sizeof(path), "%s%s:", prefix, name);
 			subsection_begin(d, name, i);
 			random_fields(d, notes, path, depth - 1, draw(&shape, 1u << 30));
 			subsection_end(d);
@@ -540,7 +601,7 @@ static int compare(void *ctx, const struct gclk_vmdesc_leaf *leaf)
 	CU_ASSERT_FATAL(seen->n < seen->notes->n);
 	GCLK_EQ(leaf->offset, n->offset);
 	if (leaf->size > 1 && n->size == 1) {
-		seen->n += leaf->size;	/* an array of bytes is one leaf, but was noted by byte */
+		seen->n += leaf->size;	/* an array of bytes is one leaf */
 		return 0;
 	}
 	CU_ASSERT_STRING_EQUAL(leaf->path, n->path);
@@ -568,7 +629,8 @@ GCLK_TEST(vmdesc, random_trees)
 		d = parse(s.json, s.n_json);
 		CU_ASSERT_PTR_NOT_NULL_FATAL(d);
 		if (gclk_vmdesc_tile(d, s.all.p, s.sections, footers, &err)) {
-			printf("\n    %s at %llu\n", err.message, (unsigned long long)err.offset);
+			printf("\n    %s at %llu\n", err.message,
+			       (unsigned long long)err.offset);
 			CU_ASSERT_FATAL(0);
 		}
 		for (size_t i = 0; i < notes.n; i++) {

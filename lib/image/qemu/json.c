@@ -188,7 +188,8 @@ int64_t gclk_json_int(struct gclk_json *j)
 	if (!negative) {
 		(void)gclk_json_peek(j);	/* over white space */
 	}
-	while (!j->why && j->at < j->size && j->text[j->at] >= '0' && j->text[j->at] <= '9') {
+	while (!j->why && j->at < j->size && j->text[j->at] >= '0' &&
+	       j->text[j->at] <= '9') {
 		v = v * 10 + (uint64_t)(j->text[j->at++] - '0');
 		if (++digits > 18) {
 			fail(j, "a number out of range");

@@ -4,7 +4,8 @@
 
 #include "image/qemu/page.h"
 
-static int bad(const struct gclk_ram_record *r, struct gclk_error *reterr, const char *what)
+static int bad(const struct gclk_ram_record *r, struct gclk_error *reterr,
+	       const char *what)
 {
 	return gclk_fail(reterr, GCLK_MALFORMED, r->block, GCLK_NO_OFFSET,
 			 "the %s record of the page at 0x%llx does not decode", what,
@@ -81,7 +82,8 @@ int gclk_page_apply(struct gclk_page *page, const struct gclk_ram_record *r,
 		}
 		break;
 	case GCLK_RAM_ZLIB:
-		if (uncompress(bytes, &n, r->bytes, (uLong)r->n) != Z_OK || n != sizeof(bytes)) {
+		if (uncompress(bytes, &n, r->bytes, (uLong)r->n) != Z_OK ||
+		    n != sizeof(bytes)) {
 			return bad(r, reterr, "compressed");
 		}
 		break;

@@ -168,7 +168,8 @@ static int copy_name(struct gclk_stream *s, char *to, const uint8_t *name, size_
 {
 	for (size_t i = 0; i < n; i++) {
 		if (name[i] < 0x20 || name[i] > 0x7e) {
-			return FAIL(s, GCLK_MALFORMED, "a name with byte 0x%02x in it", name[i]);
+			return FAIL(s, GCLK_MALFORMED, "a name with byte 0x%02x in it",
+				    name[i]);
 		}
 	}
 	memcpy(to, name, n);
@@ -195,11 +196,14 @@ static int read_magic(struct gclk_stream *s, const uint8_t *p)
 			    "migration; the clocks are in its main channel");
 	}
 	if (p[0] == 0x16 && p[1] == 0x03) {
-		return FAIL(s, GCLK_UNSUPPORTED, "the stream is encrypted by QEMU's own TLS");
+		return FAIL(s, GCLK_UNSUPPORTED,
+			    "the stream is encrypted by QEMU's own TLS");
 	}
 	if (magic != 0x5145564d) {
-		return FAIL(s, GCLK_MALFORMED, "not a QEMU migration stream: it begins with "
-			    "0x%08x, not with QEVM", magic);
+		return FAIL(s, GCLK_MALFORMED,
+			    "not a QEMU migration stream: it begins with "
+			    "0x%08x, not with QEVM",
+			    magic);
 	}
 	go(s, UNIT_VERSION, 5);
 	return 4;
@@ -211,7 +215,8 @@ static int read_version(struct gclk_stream *s, const uint8_t *p)
 	uint32_t version = gclk_get_be32(p);
 
 	if (version != 3) {
-		return FAIL(s, GCLK_VERSION, "a stream of version %u; 3 can be read", version);
+		return FAIL(s, GCLK_VERSION, "a stream of version %u; 3 can be read",
+			    version);
 	}
 	next_element(s);
 	if (p[4] == ELEMENT_CONFIG) {
@@ -270,7 +275,8 @@ static int read_config_subsection_name(struct gclk_stream *s, const uint8_t *p)
 		return r;
 	}
 	if (gclk_get_be32(p + n) != 1) {
-		return FAIL(s, GCLK_VERSION, "subsection '%s' in version %u; 1 can be read",
+		return FAIL(s, GCLK_VERSION,
+			    "subsection '%s' in version %u; 1 can be read",
 			    s->section_name, gclk_get_be32(p + n));
 	}
 	if (!strcmp(s->section_name, "configuration/target-page-bits")) {
@@ -289,8 +295,8 @@ static int read_config_subsection_name(struct gclk_stream *s, const uint8_t *p)
 static int read_page_bits(struct gclk_stream *s, const uint8_t *p)
 {
 	if (gclk_get_be32(p) != 12) {
-		return FAIL(s, GCLK_UNSUPPORTED, "guest pages of 2^%u bytes; x86 has 2^12",
-			    gclk_get_be32(p));
+		return FAIL(s, GCLK_UNSUPPORTED,
+			    "guest pages of 2^%u bytes; x86 has 2^12", gclk_get_be32(p));
 	}
 	go(s, UNIT_CONFIG_NEXT, 1);
 	return 4;
@@ -342,7 +348,8 @@ static int read_capability_name(struct gclk_stream *s, const uint8_t *p)
 		return r;
 	}
 	if (!strcmp(s->section_name, "mapped-ram")) {
-		return FAIL(s, GCLK_UNSUPPORTED, "the stream was written with the capability "
+		return FAIL(s, GCLK_UNSUPPORTED,
+			    "the stream was written with the capability "
 			    "mapped-ram");
 	}
 	if (strcmp(s->section_name, "x-ignore-shared")) {
@@ -377,7 +384,8 @@ static const struct command {
 static int read_command(struct gclk_stream *s, const uint8_t *p)
 {
 	unsigned number = gclk_get_be16(p + 1), length = gclk_get_be16(p + 3);
-	const struct command *c = number < GCLK_COUNT(commands) ? &commands[number] : NULL;
+	const struct command *c =
+		number < GCLK_COUNT(commands) ? &commands[number] : NULL;
 
 	s->where = "command";
 	if (!c || !c->name) {
@@ -439,7 +447,8 @@ static int read_element(struct gclk_stream *s, const uint8_t *p)
 			go(s, UNIT_TAIL, 0);
 			return 0;
 		}
-		/* fallthrough */
+		go(s, UNIT_SECTION, 6);
+		return 0;
 	case ELEMENT_START:
 		go(s, UNIT_SECTION, 6);
 		return 0;
@@ -451,10 +460,13 @@ static int read_element(struct gclk_stream *s, const uint8_t *p)
 		go(s, UNIT_COMMAND, 5);
 		return 0;
 	case ELEMENT_EOF:
-		return FAIL(s, GCLK_UNSUPPORTED, "the state ends here, without any device");
+		return FAIL(s, GCLK_UNSUPPORTED,
+			    "the state ends here, without any device");
 	default:
-		return FAIL(s, GCLK_MALFORMED, "a stream element of type 0x%02x, which cannot "
-			    "stand here", p[0]);
+		return FAIL(s, GCLK_MALFORMED,
+			    "a stream element of type 0x%02x, which cannot "
+			    "stand here",
+			    p[0]);
 	}
 }
 
@@ -494,13 +506,15 @@ static int begin_early(struct gclk_stream *s, uint32_t version)
 {
 	if (!strcmp(base_of(s->section_name), EARLY_SECTION)) {
 		if (version != 1) {
-			return FAIL(s, GCLK_VERSION, "version %u; 1 can be read", version);
+			return FAIL(s, GCLK_VERSION, "version %u; 1 can be read",
+				    version);
 		}
 		go(s, UNIT_EARLY, 36);
 		return 0;
 	}
 	if (!s->n_iterables && !s->head.has_configuration) {
-		return FAIL(s, GCLK_UNSUPPORTED, "device state alone, as xen-save-devices-state "
+		return FAIL(s, GCLK_UNSUPPORTED,
+			    "device state alone, as xen-save-devices-state "
 			    "writes it: no configuration, no RAM, no description");
 	}
 	return FAIL(s, GCLK_UNSUPPORTED, "the device '%s' comes before the RAM has ended",
@@ -535,15 +549,18 @@ static int begin_iterable(struct gclk_stream *s, uint32_t version)
 	struct iterable *it;
 
 	if (!kind) {
-		return FAIL(s, GCLK_UNSUPPORTED, "the iterable section '%s' is not known, and "
-			    "so is its length", s->section_name);
+		return FAIL(s, GCLK_UNSUPPORTED,
+			    "the iterable section '%s' is not known, and "
+			    "so is its length",
+			    s->section_name);
 	}
 	if (version != kind->version) {
 		return FAIL(s, GCLK_VERSION, "section '%s' in version %u; %u can be read",
 			    s->section_name, version, kind->version);
 	}
 	if (find_iterable(s, s->section_id)) {
-		return FAIL(s, GCLK_MALFORMED, "section number %u begins twice", s->section_id);
+		return FAIL(s, GCLK_MALFORMED, "section number %u begins twice",
+			    s->section_id);
 	}
 	if (s->n_iterables == MAX_ITERABLES) {
 		return FAIL(s, GCLK_UNSUPPORTED, "more than %u iterable sections",
@@ -637,7 +654,8 @@ static int read_early(struct gclk_stream *s, const uint8_t *p)
 	uint64_t region = gclk_get_be64(p + 8), block = gclk_get_be64(p + 16);
 
 	if (block == 0 || region / block > UINT64_C(1) << 40) {
-		return FAIL(s, GCLK_MALFORMED, "a region of 0x%llx bytes in blocks of 0x%llx",
+		return FAIL(s, GCLK_MALFORMED,
+			    "a region of 0x%llx bytes in blocks of 0x%llx",
 			    (unsigned long long)region, (unsigned long long)block);
 	}
 	s->skip = (region / block + 63) / 64 * 8;
@@ -663,8 +681,11 @@ static int page_record(struct gclk_stream *s, size_t n)
 static int read_ram_body(struct gclk_stream *s, const uint8_t *p)
 {
 	struct gclk_ram_record record = {
-		.kind = s->kind, .block = s->head.blocks[s->block - 1].name, .offset = s->page,
-		.bytes = p, .n = s->need,
+		.kind = s->kind,
+		.block = s->head.blocks[s->block - 1].name,
+		.offset = s->page,
+		.bytes = p,
+		.n = s->need,
 	};
 	int n = (int)s->need;
 	int r = s->ram.record(s->ram.ctx, &record, &s->error);
@@ -686,8 +707,10 @@ static int begin_page(struct gclk_stream *s)
 	const struct gclk_stream_block *block = &s->head.blocks[s->block - 1];
 
 	if (s->page >= block->length) {
-		return FAIL(s, GCLK_MALFORMED, "a page at 0x%llx of block '%s', which has "
-			    "0x%llx bytes", (unsigned long long)s->page, block->name,
+		return FAIL(s, GCLK_MALFORMED,
+			    "a page at 0x%llx of block '%s', which has "
+			    "0x%llx bytes",
+			    (unsigned long long)s->page, block->name,
 			    (unsigned long long)block->length);
 	}
 	switch (s->kind) {
@@ -759,7 +782,8 @@ static int read_ram_block_name(struct gclk_stream *s, const uint8_t *p)
 static int begin_list(struct gclk_stream *s, uint64_t total)
 {
 	if (s->section_type != ELEMENT_START || s->has_list) {
-		return FAIL(s, GCLK_MALFORMED, "the list of RAM blocks outside the setup");
+		return FAIL(s, GCLK_MALFORMED,
+			    "the list of RAM blocks outside the setup");
 	}
 	s->has_list = true;
 	s->list_left = total;
@@ -769,7 +793,8 @@ static int begin_list(struct gclk_stream *s, uint64_t total)
 	return 8;
 }
 
-static int begin_page_record(struct gclk_stream *s, uint64_t word, enum gclk_ram_kind kind)
+static int begin_page_record(struct gclk_stream *s, uint64_t word,
+			     enum gclk_ram_kind kind)
 {
 	int r;
 
@@ -780,7 +805,8 @@ static int begin_page_record(struct gclk_stream *s, uint64_t word, enum gclk_ram
 		return 8;
 	}
 	if (!s->block) {
-		return FAIL(s, GCLK_MALFORMED, "a page of the same block as before, but none "
+		return FAIL(s, GCLK_MALFORMED,
+			    "a page of the same block as before, but none "
 			    "was before");
 	}
 	r = begin_page(s);
@@ -906,8 +932,10 @@ static int read_list_name(struct gclk_stream *s, const uint8_t *p)
 		return r;
 	}
 	if (length > s->list_left) {
-		return FAIL(s, GCLK_MALFORMED, "RAM block '%s' of 0x%llx bytes, only 0x%llx "
-			    "are left of the total", block->name, (unsigned long long)length,
+		return FAIL(s, GCLK_MALFORMED,
+			    "RAM block '%s' of 0x%llx bytes, only 0x%llx "
+			    "are left of the total",
+			    block->name, (unsigned long long)length,
 			    (unsigned long long)s->list_left);
 	}
 	block->length = length;
@@ -960,7 +988,8 @@ static int read_list_decide(struct gclk_stream *s, const uint8_t *p)
 static int set_page_size(struct gclk_stream *s, uint64_t size)
 {
 	if (size == 0 || size & (size - 1) || !(size & s->advised_page_sizes)) {
-		return FAIL(s, GCLK_MALFORMED, "a page size of 0x%llx, which was not advised",
+		return FAIL(s, GCLK_MALFORMED,
+			    "a page size of 0x%llx, which was not advised",
 			    (unsigned long long)size);
 	}
 	s->head.blocks[s->head.n_blocks - 1].page_size = size;
@@ -995,7 +1024,8 @@ static int bitmap_next(struct gclk_stream *s)
 		return 0;
 	}
 	go(s, UNIT_BITMAP, 1);
-	switch (s->bitmap_flags & ~(unsigned)(BITMAP_NAME | BITMAP_NODE | BITMAP_ZEROES)) {
+	switch (s->bitmap_flags &
+		~(unsigned)(BITMAP_NAME | BITMAP_NODE | BITMAP_ZEROES)) {
 	case BITMAP_EOS:
 		end_payload(s);
 		return 0;
@@ -1008,7 +1038,8 @@ static int bitmap_next(struct gclk_stream *s)
 		go(s, UNIT_BITMAP_BITS, 12);
 		return 0;
 	default:
-		return FAIL(s, GCLK_UNSUPPORTED, "a chunk with flags 0x%x", s->bitmap_flags);
+		return FAIL(s, GCLK_UNSUPPORTED, "a chunk with flags 0x%x",
+			    s->bitmap_flags);
 	}
 }
 
@@ -1079,7 +1110,8 @@ static int read_block(struct gclk_stream *s, const uint8_t *p)
 	case 0x4:
 		return 8;
 	default:
-		return FAIL(s, GCLK_UNSUPPORTED, "a disk record with flags 0x%03x", flags);
+		return FAIL(s, GCLK_UNSUPPORTED, "a disk record with flags 0x%03x",
+			    flags);
 	}
 }
 
@@ -1108,7 +1140,8 @@ static int read_vfio(struct gclk_stream *s, const uint8_t *p)
 		return 8;
 	case VFIO_CONFIG:
 		if (!s->footers_known || !s->head.has_footers) {
-			return FAIL(s, GCLK_UNSUPPORTED, "a vfio configuration in a stream "
+			return FAIL(s, GCLK_UNSUPPORTED,
+				    "a vfio configuration in a stream "
 				    "without footers: its end cannot be found");
 		}
 		go(s, UNIT_VFIO_SCAN, 13);
@@ -1150,7 +1183,8 @@ static const struct {
 	[UNIT_CONFIG_NAME] = { read_config_name, "the machine name" },
 	[UNIT_CONFIG_NEXT] = { read_config_next, "the configuration" },
 	[UNIT_CONFIG_SUBSECTION] = { read_config_subsection, "the configuration" },
-	[UNIT_CONFIG_SUBSECTION_NAME] = { read_config_subsection_name, "the configuration" },
+	[UNIT_CONFIG_SUBSECTION_NAME] = { read_config_subsection_name,
+					  "the configuration" },
 	[UNIT_PAGE_BITS] = { read_page_bits, "the configuration" },
 	[UNIT_UUID] = { read_uuid, "the UUID" },
 	[UNIT_CAPABILITIES] = { read_capabilities, "the capabilities" },
@@ -1192,7 +1226,7 @@ static const struct {
 /* What is left of the bytes of a push. */
 struct input { const uint8_t *p; size_t n; };
 
-/* The bytes that the next unit wants to see, in one piece, or NULL until they are there. */
+/* The bytes that the next unit wants to see, in one piece; NULL until they are there. */
 static const uint8_t *gather(struct gclk_stream *s, struct input *in)
 {
 	size_t n;
@@ -1240,7 +1274,8 @@ static int tail_reserve(struct gclk_stream *s, size_t n)
 	}
 	tail = realloc(s->tail, max);
 	if (!tail) {
-		return FAIL(s, GCLK_NOMEM, "no memory for %zu bytes of device state", max);
+		return FAIL(s, GCLK_NOMEM, "no memory for %zu bytes of device state",
+			    max);
 	}
 	s->tail = tail;
 	s->max_tail = max;
@@ -1417,8 +1452,10 @@ static int tail_push(struct gclk_stream *s, struct input *in)
 	if (r == 0 && n < in->n) {
 		s->n_tail = before;
 		return gclk_fail(&s->error, GCLK_UNSUPPORTED, "vmdesc",
-				 s->tail_offset + s->tail_limit, "more than %zu bytes of device "
-				 "state without a description that fits them", s->tail_limit);
+				 s->tail_offset + s->tail_limit,
+				 "more than %zu bytes of device "
+				 "state without a description that fits them",
+				 s->tail_limit);
 	}
 	n = s->n_tail - before;
 	in->p += n;
@@ -1512,11 +1549,13 @@ int gclk_stream_end(struct gclk_stream *s, struct gclk_error *reterr)
 	}
 	if (s->unit != UNIT_TAIL) {
 		return gclk_fail(reterr, GCLK_TRUNCATED, s->where, gclk_stream_offset(s),
-				 "the stream ends in the middle of %s", units[s->unit].what);
+				 "the stream ends in the middle of %s",
+				 units[s->unit].what);
 	}
 	if (s->n_candidates) {
-		return gclk_fail(reterr, GCLK_TRUNCATED, "vmdesc", gclk_stream_offset(s),
-				 "the stream ends in the middle of the device description");
+		return gclk_fail(
+			reterr, GCLK_TRUNCATED, "vmdesc", gclk_stream_offset(s),
+			"the stream ends in the middle of the device description");
 	}
 	if (s->no_fit.status) {
 		if (reterr) {
@@ -1525,13 +1564,16 @@ int gclk_stream_end(struct gclk_stream *s, struct gclk_error *reterr)
 		return -s->no_fit.status;
 	}
 	if (tail_looks_whole(s)) {
-		return gclk_fail(reterr, GCLK_UNSUPPORTED, "vmdesc", gclk_stream_offset(s),
-				 "no device description follows the device state: the machine "
-				 "type does not send one, or it was suppressed");
+		return gclk_fail(
+			reterr, GCLK_UNSUPPORTED, "vmdesc", gclk_stream_offset(s),
+			"no device description follows the device state: the machine "
+			"type does not send one, or it was suppressed");
 	}
-	return gclk_fail(reterr, GCLK_TRUNCATED, "vmdesc", gclk_stream_offset(s),
-			 "the stream ends in the middle of the device state, which begins at "
-			 "%llu", (unsigned long long)s->tail_offset);
+	return gclk_fail(
+		reterr, GCLK_TRUNCATED, "vmdesc", gclk_stream_offset(s),
+		"the stream ends in the middle of the device state, which begins at "
+		"%llu",
+		(unsigned long long)s->tail_offset);
 }
 
 /* --- the object --- */

@@ -41,7 +41,7 @@ struct gclk_stream_block {
 struct gclk_stream_head {
 	char machine[256];	/* "pc-i440fx-7.2"; "" without a configuration */
 	bool has_configuration;
-	bool ignore_shared;	/* capability x-ignore-shared: shared RAM is not in here */
+	bool ignore_shared;	/* capability x-ignore-shared: no shared RAM in here */
 	bool has_uuid;
 	uint8_t uuid[16];
 	bool return_path;	/* OPEN_RETURN_PATH was seen */
@@ -54,7 +54,7 @@ struct gclk_stream_head {
 enum gclk_stream_phase {
 	GCLK_STREAM_HEAD,	/* header, configuration, commands */
 	GCLK_STREAM_SETUP,	/* START sections */
-	GCLK_STREAM_ROUNDS,	/* after the setup of `ram`: PART sections, guest may run */
+	GCLK_STREAM_ROUNDS,	/* after the setup of `ram`: PART; the guest may run */
 	GCLK_STREAM_FINAL,	/* an END section was seen: the guest is stopped */
 	GCLK_STREAM_DEVICES,	/* the tail is being held */
 	GCLK_STREAM_DONE,
@@ -82,7 +82,8 @@ struct gclk_ram_record {
  */
 struct gclk_ram_visitor {
 	bool (*want)(void *ctx, const char *block, uint64_t offset);
-	int (*record)(void *ctx, const struct gclk_ram_record *r, struct gclk_error *reterr);
+	int (*record)(void *ctx, const struct gclk_ram_record *r,
+		      struct gclk_error *reterr);
 	void *ctx;
 };
 
@@ -147,7 +148,7 @@ uint64_t gclk_stream_offset(const struct gclk_stream *s);
 /* Borrowed, valid while @s lives; fields fill in as the stream goes by. */
 const struct gclk_stream_head *gclk_stream_head(const struct gclk_stream *s);
 
-/* Moves the head out of @s, which can then only be freed; the caller frees @ret->blocks. */
+/* Moves the head out of @s, which can then only be freed; the caller frees its blocks. */
 void gclk_stream_take_head(struct gclk_stream *s, struct gclk_stream_head *ret);
 
 /*

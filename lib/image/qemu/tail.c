@@ -26,8 +26,8 @@
 enum { BEFORE_TEXT = 6, FOOTER = 5 };
 
 /* What stands before the RAM; refuses what the stream parser refuses there. */
-static int read_head(const struct gclk_window *w, uint64_t end, struct gclk_stream_head *ret,
-		     struct gclk_error *reterr)
+static int read_head(const struct gclk_window *w, uint64_t end,
+		     struct gclk_stream_head *ret, struct gclk_error *reterr)
 {
 	uint8_t *piece = malloc(HEAD_PIECE);
 	struct gclk_stream *s = NULL;
@@ -64,8 +64,8 @@ static int read_head(const struct gclk_window *w, uint64_t end, struct gclk_stre
 static size_t find_length(const uint8_t *p, size_t n)
 {
 	for (size_t i = n < 7 ? 0 : n - 6; i-- > 1;) {
-		if (p[i] == 0x06 && gclk_get_be32(p + i + 1) == n - i - 5 && p[i - 1] == 0 &&
-		    (p[i + 5] == '{' || p[i + 5] == '"')) {
+		if (p[i] == 0x06 && gclk_get_be32(p + i + 1) == n - i - 5 &&
+		    p[i - 1] == 0 && (p[i + 5] == '{' || p[i + 5] == '"')) {
 			return i;
 		}
 	}
@@ -90,7 +90,8 @@ static int read_description(const struct gclk_window *w, uint64_t end,
 		free(bytes);
 		bytes = malloc(n + 1);
 		if (!bytes) {
-			return gclk_fail(reterr, GCLK_NOMEM, NULL, GCLK_NO_OFFSET, "no memory");
+			return gclk_fail(reterr, GCLK_NOMEM, NULL, GCLK_NO_OFFSET,
+					 "no memory");
 		}
 		r = gclk_window_read(w, end - n, bytes, n, reterr);
 		at = r < 0 ? SIZE_MAX : find_length(bytes, n);
@@ -111,8 +112,8 @@ static int read_description(const struct gclk_window *w, uint64_t end,
 }
 
 /* Reads [start, end) and holds the description against it. */
-static int check_tail(const struct gclk_window *w, uint64_t start, uint64_t end, bool footers,
-		      struct gclk_tail *tail, struct gclk_error *reterr)
+static int check_tail(const struct gclk_window *w, uint64_t start, uint64_t end,
+		      bool footers, struct gclk_tail *tail, struct gclk_error *reterr)
 {
 	uint8_t before[FOOTER];
 	int r;
@@ -132,8 +133,8 @@ static int check_tail(const struct gclk_window *w, uint64_t start, uint64_t end,
 			      "no section ends where the device state should begin");
 	}
 	if (r == 0) {
-		r = gclk_vmdesc_tile(tail->desc, tail->bytes, tail->sections_size, footers,
-				     reterr);
+		r = gclk_vmdesc_tile(tail->desc, tail->bytes, tail->sections_size,
+				     footers, reterr);
 	}
 	return r;
 }
@@ -151,10 +152,11 @@ static int read_from_end(const struct gclk_window *w, uint64_t end, size_t limit
 	}
 	size = gclk_vmdesc_tail_size(tail->desc, footers);
 	if (size == 0 || size > eof || eof - size < FOOTER) {
-		return gclk_fail(reterr, GCLK_MALFORMED, "vmdesc", eof,
-				 "%llu bytes of devices described, only %llu bytes before the "
-				 "description", (unsigned long long)size,
-				 (unsigned long long)eof);
+		return gclk_fail(
+			reterr, GCLK_MALFORMED, "vmdesc", eof,
+			"%llu bytes of devices described, only %llu bytes before the "
+			"description",
+			(unsigned long long)size, (unsigned long long)eof);
 	}
 	if (end - (eof - size) > limit) {
 		return gclk_fail(reterr, GCLK_UNSUPPORTED, "vmdesc", eof - size,
@@ -250,7 +252,8 @@ int gclk_tail_read(const struct gclk_window *w, uint64_t end,
 	return walk_to_tail(w, end, options, ret, reterr);
 }
 
-int gclk_tail_walk_ram(const struct gclk_window *w, const struct gclk_ram_visitor *visitor,
+int gclk_tail_walk_ram(const struct gclk_window *w,
+		       const struct gclk_ram_visitor *visitor,
 		       const struct gclk_tail_options *options, struct gclk_error *reterr)
 {
 	struct gclk_stream_options so = { .ram = *visitor };

@@ -68,8 +68,10 @@ int gclk_tail_read(const struct gclk_window *w, uint64_t end,
  *
  * Errors: as gclk_tail_read().
  */
-int gclk_tail_walk_ram(const struct gclk_window *w, const struct gclk_ram_visitor *visitor,
-		       const struct gclk_tail_options *options, struct gclk_error *reterr);
+int gclk_tail_walk_ram(const struct gclk_window *w,
+		       const struct gclk_ram_visitor *visitor,
+		       const struct gclk_tail_options *options,
+		       struct gclk_error *reterr);
 
 /* Accepts NULL, returns NULL. */
 struct gclk_tail *gclk_tail_free(struct gclk_tail *tail);

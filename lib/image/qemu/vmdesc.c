@@ -124,7 +124,8 @@ static uint32_t new_node(struct parser *p)
 	return d->n_nodes++;
 }
 
-static void append(struct gclk_vmdesc *d, struct list *list, uint32_t first, uint32_t last)
+static void append(struct gclk_vmdesc *d, struct list *list, uint32_t first,
+		   uint32_t last)
 {
 	if (!first) {
 		return;
@@ -160,15 +161,24 @@ static uint32_t read_word(struct parser *p)
 	return (uint32_t)v;
 }
 
+/* Names end up in messages: none may hold what a terminal would obey. */
 static uint32_t read_name(struct parser *p)
 {
-	return (uint32_t)gclk_json_string(&p->json);
+	size_t at = gclk_json_string(&p->json);
+
+	for (const char *c = p->d->text + at; !p->json.why && *c; c++) {
+		if ((unsigned char)*c < 0x20 || *c == 0x7f) {
+			refuse(p, "a control character in a name");
+		}
+	}
+	return (uint32_t)at;
 }
 
 /* Bytes of a child on the wire, header of a subsection included. */
 static uint64_t wire_size(const struct gclk_vmdesc *d, const struct node *n)
 {
-	uint64_t header = n->is_subsection ? SUBSECTION_HEADER + strlen(text_at(d, n->name)) : 0;
+	uint64_t header =
+		n->is_subsection ? SUBSECTION_HEADER + strlen(text_at(d, n->name)) : 0;
 
 	return header + (uint64_t)n->size * n->count;
 }
@@ -207,7 +217,8 @@ static struct sum lay_out(struct parser *p, uint32_t head)
 static void count_elements(struct parser *p, struct node *n, const struct sum *members)
 {
 	bool taken_apart = n->size > 1 || (n->size == 1 && n->child);
-	uint64_t elements = (taken_apart ? n->count : 1) * (1 + (uint64_t)members->elements);
+	uint64_t elements =
+		(taken_apart ? n->count : 1) * (1 + (uint64_t)members->elements);
 
 	if (elements > MAX_ELEMENTS) {
 		refuse(p, "too many elements");
@@ -397,7 +408,8 @@ static const char *base_of(const char *name)
 
 /* The text of section @s is complete: name it, and lay its payload out. */
 static void finish_section(struct parser *p, struct section *s, uint32_t name,
-			   struct list *fields, const struct list *subsections, int64_t size)
+			   struct list *fields, const struct list *subsections,
+			   int64_t size)
 {
 	struct sum sum;
 
@@ -413,7 +425,8 @@ static void finish_section(struct parser *p, struct section *s, uint32_t name,
 	s->pub.name = text_at(p->d, name);
 	s->pub.base = base_of(s->pub.name);
 	s->pub.root = fields->head;
-	s->pub.payload_size = (uint32_t)(fields->head || size < 0 ? sum.bytes : (uint64_t)size);
+	s->pub.payload_size =
+		(uint32_t)(fields->head || size < 0 ? sum.bytes : (uint64_t)size);
 	s->pub.early = !strcmp(s->pub.base, EARLY_SECTION);
 }
 
@@ -508,21 +521,22 @@ int gclk_vmdesc_parse(const void *json, size_t n, struct gclk_vmdesc **ret,
 	struct parser p = { .json = { .size = n, .max_depth = GCLK_VMDESC_MAX_DEPTH } };
 
 	if (n == 0 || n > GCLK_VMDESC_MAX_BYTES) {
-		return gclk_fail(reterr, n ? GCLK_UNSUPPORTED : GCLK_MALFORMED, "vmdesc", 0,
-				 "a description of %zu bytes; 1 to %u can be read", n,
+		return gclk_fail(reterr, n ? GCLK_UNSUPPORTED : GCLK_MALFORMED, "vmdesc",
+				 0, "a description of %zu bytes; 1 to %u can be read", n,
 				 GCLK_VMDESC_MAX_BYTES);
 	}
 	p.d = new_vmdesc(json, n);
 	if (!p.d) {
-		return gclk_fail(reterr, GCLK_NOMEM, "vmdesc", GCLK_NO_OFFSET, "no memory");
+		return gclk_fail(reterr, GCLK_NOMEM, "vmdesc", GCLK_NO_OFFSET,
+				 "no memory");
 	}
 	p.json.text = p.d->text;
 	read_description(&p);
 	if (p.json.why) {
 		gclk_vmdesc_free(p.d);
-		return gclk_fail(reterr, p.no_memory ? GCLK_NOMEM : GCLK_MALFORMED, "vmdesc",
-				 p.json.at, "the device description cannot be read: %s",
-				 p.json.why);
+		return gclk_fail(reterr, p.no_memory ? GCLK_NOMEM : GCLK_MALFORMED,
+				 "vmdesc", p.json.at,
+				 "the device description cannot be read: %s", p.json.why);
 	}
 	*ret = p.d;
 	return 0;
@@ -552,7 +566,8 @@ uint64_t gclk_vmdesc_tail_size(const struct gclk_vmdesc *d, bool footers)
 	uint64_t sum = 0;
 
 	for (uint32_t i = 0; i < d->n_sections; i++) {
-		sum += d->sections[i].pub.early ? 0 : section_size(&d->sections[i], footers);
+		sum += d->sections[i].pub.early ? 0
+						: section_size(&d->sections[i], footers);
 	}
 	return sum;
 }
@@ -567,7 +582,8 @@ struct tiling {
 static int disagree(const struct tiling *t, uint64_t offset, const char *what)
 {
 	return gclk_fail(t->reterr, GCLK_MALFORMED, t->section->pub.name, offset,
-			 "the device description puts %s here, the stream does not", what);
+			 "the device description puts %s here, the stream does not",
+			 what);
 }
 
 /* Header at @at: marker, length, name; returns the bytes up to the version, or fails. */
@@ -613,7 +629,8 @@ static int tile_children(const struct tiling *t, uint32_t child, uint32_t base)
 }
 
 /* (V4) for the section at @at; the bytes are known to hold it. */
-static int tile_section(const struct tiling *t, struct section *s, uint32_t at, bool footers)
+static int tile_section(const struct tiling *t, struct section *s, uint32_t at,
+			bool footers)
 {
 	const uint8_t *p = t->bytes + at;
 	uint32_t n = (uint32_t)strlen(s->pub.name);
@@ -633,7 +650,8 @@ static int tile_section(const struct tiling *t, struct section *s, uint32_t at, 
 	s->pub.offset = at;
 	s->pub.payload = at + SECTION_HEADER + n;
 	end = s->pub.payload + s->pub.payload_size;
-	if (footers && (t->bytes[end] != 0x7e || gclk_get_be32(t->bytes + end + 1) != s->pub.id)) {
+	if (footers &&
+	    (t->bytes[end] != 0x7e || gclk_get_be32(t->bytes + end + 1) != s->pub.id)) {
 		return disagree(t, end, "the end of this section");
 	}
 	return tile_children(t, s->pub.root, s->pub.payload);
@@ -681,14 +699,15 @@ size_t gclk_vmdesc_n_sections(const struct gclk_vmdesc *d)
 	return d->n_sections;
 }
 
-const struct gclk_vmdesc_section *gclk_vmdesc_section(const struct gclk_vmdesc *d, size_t i)
+const struct gclk_vmdesc_section *gclk_vmdesc_section(const struct gclk_vmdesc *d,
+						      size_t i)
 {
 	return i < d->n_sections ? &d->sections[i].pub : NULL;
 }
 
-const struct gclk_vmdesc_section *gclk_vmdesc_find(const struct gclk_vmdesc *d,
-						   const char *base, uint64_t instance,
-						   const struct gclk_vmdesc_section *after)
+const struct gclk_vmdesc_section *
+gclk_vmdesc_find(const struct gclk_vmdesc *d, const char *base, uint64_t instance,
+		 const struct gclk_vmdesc_section *after)
 {
 	const struct section *s = d->sections;
 	const struct section *end = s + d->n_sections;
@@ -710,10 +729,11 @@ struct lookup {
 	struct gclk_vmdesc_field *ret;
 };
 
-static bool find_in(const struct lookup *l, uint32_t child, uint32_t base, const char *path);
+static bool find_in(const struct lookup *l, uint32_t child, uint32_t base,
+		    const char *path);
 
-static bool found(const struct lookup *l, const char *type, uint32_t offset, uint32_t size,
-		  uint32_t count)
+static bool found(const struct lookup *l, const char *type, uint32_t offset,
+		  uint32_t size, uint32_t count)
 {
 	*l->ret = (struct gclk_vmdesc_field){ type, offset, size, count };
 	return true;
@@ -749,7 +769,8 @@ static bool find_in_element(const struct lookup *l, const struct node *n, uint32
 		unsigned long v = rest[1] >= '0' && rest[1] <= '9' ?
 				  strtoul(rest + 1, &end, 10) : ULONG_MAX;
 
-		if (v == ULONG_MAX || *end != ']' || v < n->first || v - n->first >= n->count) {
+		if (v == ULONG_MAX || *end != ']' || v < n->first ||
+		    v - n->first >= n->count) {
 			return false;
 		}
 		k = (uint32_t)v;
@@ -781,7 +802,8 @@ static size_t bracketed_name(const struct lookup *l, uint32_t child, const char 
 	return best;
 }
 
-static bool find_in(const struct lookup *l, uint32_t child, uint32_t base, const char *path)
+static bool find_in(const struct lookup *l, uint32_t child, uint32_t base,
+		    const char *path)
 {
 	const struct node *whole = NULL;
 	size_t only = 0;
@@ -878,7 +900,8 @@ static int walk_elements(struct walk *w, const struct node *n, uint32_t at, size
 			end = extend(w, end, ".");
 			r = walk_children(w, n->child, at + i * n->size, end);
 		} else {
-			r = show(w, n, at + i * n->size, whole ? n->size * n->count : n->size);
+			r = show(w, n, at + i * n->size,
+				 whole ? n->size * n->count : n->size);
 		}
 	}
 	return r;
@@ -899,7 +922,8 @@ static int walk_children(struct walk *w, uint32_t child, uint32_t base, size_t l
 			at += (uint32_t)(SUBSECTION_HEADER + strlen(name));
 			r = walk_children(w, n->child, at, end);
 		} else {
-			end = extend(w, length, "%s%s", strchr(name, '[') ? "=" : "", name);
+			end = extend(w, length, "%s%s", strchr(name, '[') ? "=" : "",
+				     name);
 			r = walk_elements(w, n, at, end);
 		}
 	}
@@ -907,7 +931,8 @@ static int walk_children(struct walk *w, uint32_t child, uint32_t base, size_t l
 }
 
 int gclk_vmdesc_walk(const struct gclk_vmdesc *d, const char *type,
-		     int (*visit)(void *ctx, const struct gclk_vmdesc_leaf *leaf), void *ctx)
+		     int (*visit)(void *ctx, const struct gclk_vmdesc_leaf *leaf),
+		     void *ctx)
 {
 	struct walk w = { .d = d, .type = type, .visit = visit, .ctx = ctx };
 	int r = 0;

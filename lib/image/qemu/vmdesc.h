@@ -111,9 +111,9 @@ const struct gclk_vmdesc_section *gclk_vmdesc_section(const struct gclk_vmdesc *
  * @after:	continue behind this section; NULL to start
  */
 #define GCLK_VMDESC_ANY UINT64_MAX
-const struct gclk_vmdesc_section *gclk_vmdesc_find(const struct gclk_vmdesc *d,
-						   const char *base, uint64_t instance,
-						   const struct gclk_vmdesc_section *after);
+const struct gclk_vmdesc_section *
+gclk_vmdesc_find(const struct gclk_vmdesc *d, const char *base, uint64_t instance,
+		 const struct gclk_vmdesc_section *after);
 
 /**
  * gclk_vmdesc_field() - look a field up by path
@@ -162,6 +162,7 @@ struct gclk_vmdesc_leaf {
  * Returns 0, or what @visit returned.
  */
 int gclk_vmdesc_walk(const struct gclk_vmdesc *d, const char *type,
-		     int (*visit)(void *ctx, const struct gclk_vmdesc_leaf *leaf), void *ctx);
+		     int (*visit)(void *ctx, const struct gclk_vmdesc_leaf *leaf),
+		     void *ctx);
 
 #endif
