@@ -39,6 +39,7 @@ static int open_container(struct gclk_image *image, const struct gclk_image_opti
 	struct gclk_container_options how = {
 		.writable = options->writable,
 		.snapshot = options->snapshot,
+		.spool_beside = options->spool_beside,
 		.progress = image->progress,
 	};
 
@@ -49,12 +50,12 @@ static int open_container(struct gclk_image *image, const struct gclk_image_opti
 	return gclk_container_open(image->path, &how, &image->container, reterr);
 }
 
-static int read_tail(struct gclk_image *image, struct gclk_error *reterr)
+static int read_tail(struct gclk_image *image, enum gclk_view view, struct gclk_error *reterr)
 {
 	struct gclk_tail_options how = { .progress = image->progress.report,
 					 .ctx = image->progress.ctx };
 	const struct gclk_window *window;
-	int r = gclk_container_window(image->container, GCLK_VIEW_ORIGINAL, &window, reterr);
+	int r = gclk_container_window(image->container, view, &window, reterr);
 
 	if (r < 0) {
 		return r;
@@ -170,6 +171,7 @@ GCLK_API int gclk_image_open(const char *path, const struct gclk_image_options *
 {
 	static const struct gclk_image_options defaults;
 	struct gclk_image *image = calloc(1, sizeof(*image));
+	enum gclk_view view;
 	int r;
 
 	options = options ? options : &defaults;
@@ -183,7 +185,8 @@ GCLK_API int gclk_image_open(const char *path, const struct gclk_image_options *
 		goto fail;
 	}
 	image->info = gclk_container_info(image->container);
-	if ((r = read_tail(image, reterr)) < 0 || (r = read_state(image, reterr)) < 0 ||
+	view = options->as_it_stands ? GCLK_VIEW_CURRENT : GCLK_VIEW_ORIGINAL;
+	if ((r = read_tail(image, view, reterr)) < 0 || (r = read_state(image, reterr)) < 0 ||
 	    (r = read_domain(image, reterr)) < 0) {
 		goto fail;
 	}

@@ -30,6 +30,12 @@ struct gclk_image_options {
 	const char *snapshot;		/* qcow2: name or id; NULL: the only one */
 	uint8_t writable;		/* for gclk_image_patch() and gclk_image_undo(): locks the file */
 	uint8_t want_page_clock;	/* find the guest's pvclock page if it is needed (one pass over RAM) */
+	uint8_t as_it_stands;		/* of a rewritten image what a loader would load, not what was captured */
+	/*
+	 * A pipe can be read once: to write a copy of it, its bytes are first kept in an
+	 * unnamed file beside this path. NULL: a pipe can only be looked at.
+	 */
+	const char *spool_beside;
 	/* called now and then during a pass over the RAM; a non-zero result ends it with GCLK_STATE */
 	int (*progress)(void *ctx, uint64_t done, uint64_t total);	/* total 0: unknown */
 	void *progress_ctx;
