@@ -172,29 +172,23 @@ static struct outcome one(enum gclk_tick_policy policy, uint64_t missed)
 }
 
 /*
- * The planned change from which the PIT must start so that exactly the wanted
- * number of rising edges lies behind the resume. The controller remembers the
- * line's level: where it is up, it must fall before it can rise.
+ * The planned change from which the PIT must start. The interrupt controller
+ * remembers the level of the line: where it was up at the stop and is down after the
+ * resume, the fall between is made up for, else the next rise would be no edge.
  */
 static int64_t pit_start(const struct gclk_pit *pit, int64_t before, int64_t after,
 			 enum gclk_tick_policy policy)
 {
-	int was_high = gclk_pit_out_at(pit, 0, before);
-	int64_t rise = gclk_pit_transition_raising(pit, after), last;
+	int64_t last;
 
-	if (policy == GCLK_TICKS_DISCARD) {
-		if (!was_high || gclk_pit_out_at(pit, 0, after)) {
-			return gclk_pit_transition_after(pit, after);
-		}
-		last = gclk_pit_last_edge(pit, after);
-	} else {
-		if (!was_high) {
-			return rise;
-		}
-		last = gclk_pit_last_edge(pit, rise - 1);
+	if (policy != GCLK_TICKS_DISCARD) {
+		return gclk_pit_transition_raising(pit, after);
 	}
-	return last == GCLK_TIMER_OFF ? gclk_pit_transition_after(pit, before) :
-					gclk_pit_transition_after(pit, last);
+	if (gclk_pit_out_at(pit, 0, before) && !gclk_pit_out_at(pit, 0, after) &&
+	    (last = gclk_pit_last_edge(pit, after)) != GCLK_TIMER_OFF) {
+		return gclk_pit_transition_after(pit, last);
+	}
+	return gclk_pit_transition_after(pit, after);
 }
 
 static void move_pit(struct gclk_move *move)
@@ -235,8 +229,9 @@ static void move_pit(struct gclk_move *move)
 	policy = cadence.periodic ? applied(move, GCLK_TICK_PIT, GCLK_CLOCK_PIT) :
 				    GCLK_TICKS_MERGE;
 	if (cadence.periodic) {
-		to->next_transition_ns =
-			pit_start(pit, move->axis_before_ns, move->axis_after_ns, policy);
+		int64_t start = pit_start(pit, move->axis_before_ns, move->axis_after_ns, policy);
+
+		to->next_transition_ns = start != GCLK_TIMER_OFF ? start : to->next_transition_ns;
 	}
 	enter(move, "pit", period_ns(&cadence), to->owed_ticks, missed, one(policy, missed),
 	      gclk_move_row(move, GCLK_CLOCK_PIT)->why);
@@ -368,18 +363,12 @@ static void move_lapics(struct gclk_move *move)
 	}
 }
 
-/* The instants of the stop and of the load on the axis that the RTC stands on. */
-static void rtc_span(const struct gclk_move *move, int64_t *ret_stop, int64_t *ret_load)
+/* The instant of the load on the axis that the RTC stands on, as the source had it. */
+static int64_t rtc_load(const struct gclk_move *move)
 {
-	if (move->from->rtc.axis == GCLK_AXIS_GUEST) {
-		*ret_stop = move->axis_before_ns;
-		*ret_load = move->axis_after_ns;
-		return;
-	}
-	*ret_load = gclk_sub_sat(move->plan->when.load.ns, move->rtc_shift_ns);
-	*ret_stop = gclk_sub_sat(gclk_add_sat(*ret_load, move->resume_ns),
-				 move->policy->gap == GCLK_GAP_WALL ? move->elapsed_ns :
-								      move->counted_ns);
+	return move->from->rtc.axis == GCLK_AXIS_GUEST ?
+		       move->axis_after_ns :
+		       gclk_sub_sat(move->plan->when.load.ns, move->rtc_shift_ns);
 }
 
 /* Under `freeze`: the device does with the gap what it does by itself. */
@@ -398,16 +387,19 @@ static struct outcome rtc_by_itself(const struct gclk_move *move, uint64_t misse
 }
 
 /*
- * The tick from which the device goes on by itself: on the wall's axis a while
- * before the load, on the shared axis the last one before the resume.
+ * The tick from which the device goes on by itself: the last one before the load, so
+ * that its phase is kept. On the wall's axis a while before it, in case the load ends
+ * earlier than said, unless a device that replays would replay that while too.
  */
-static int64_t rtc_resume_tick(const struct gclk_rtc *rtc, int64_t stop, int64_t load)
+static int64_t rtc_resume_tick(const struct gclk_rtc *rtc, int64_t load,
+			       enum gclk_tick_policy policy)
 {
-	int64_t margin = rtc->axis == GCLK_AXIS_GUEST ? 0 : WALL_MARGIN_NS;
-	int64_t first = gclk_rtc_periodic_next(rtc, stop);
-	int64_t tick = gclk_rtc_periodic_last(rtc, gclk_sub_sat(load, margin));
+	int exact = rtc->axis == GCLK_AXIS_GUEST ||
+		    (policy == GCLK_TICKS_MERGE && rtc->catches_up);
+	int64_t tick = gclk_rtc_periodic_last(rtc, gclk_sub_sat(load, exact ? 0 : WALL_MARGIN_NS));
 
-	return tick == GCLK_TIMER_OFF || tick < first ? first : tick;
+	return tick == GCLK_TIMER_OFF ? rtc->next_periodic_ns :
+					GCLK_MAX(tick, rtc->next_periodic_ns);
 }
 
 static struct outcome rtc_replay(struct gclk_move *move, uint64_t missed, uint64_t by_plan)
@@ -431,8 +423,8 @@ static struct outcome rtc_replay(struct gclk_move *move, uint64_t missed, uint64
 	return (struct outcome){ GCLK_TICKS_CATCHUP, limit };
 }
 
-static struct outcome rtc_outcome(struct gclk_move *move, int64_t stop, int64_t load,
-				  uint64_t missed, int64_t *ret_next)
+static struct outcome rtc_outcome(struct gclk_move *move, int64_t load, uint64_t missed,
+				  int64_t *ret_next)
 {
 	const struct gclk_rtc *rtc = &move->from->rtc;
 	enum gclk_tick_policy policy = applied(move, GCLK_TICK_RTC, GCLK_CLOCK_RTC);
@@ -442,19 +434,25 @@ static struct outcome rtc_outcome(struct gclk_move *move, int64_t stop, int64_t 
 		move->plan->state->rtc.owed_ticks = 0;
 		return (struct outcome){ policy, 0 };
 	}
-	*ret_next = rtc_resume_tick(rtc, stop, load);
+	*ret_next = rtc_resume_tick(rtc, load, policy);
 	if (policy == GCLK_TICKS_CATCHUP) {
-		return rtc_replay(move, missed, gclk_rtc_periodic_edges(rtc, stop, *ret_next - 1));
+		return rtc_replay(move, missed,
+				  gclk_rtc_periodic_edges(rtc, rtc->next_periodic_ns - 1,
+							  *ret_next - 1));
 	}
 	move->plan->state->rtc.owed_ticks = 0;
 	return one(policy, gclk_bound_add(missed, rtc->owed_ticks));
 }
 
+/*
+ * The device handled its own ticks up to next_periodic_ns, also after the stop where
+ * its axis is the wall's: those are among the owed ones. What is missed begins there.
+ */
 static void move_rtc_ticks(struct gclk_move *move)
 {
 	const struct gclk_rtc *rtc = &move->from->rtc;
 	struct gclk_rtc *to = &move->plan->state->rtc;
-	int64_t stop, load, next = GCLK_TIMER_OFF;
+	int64_t load = rtc_load(move), next = GCLK_TIMER_OFF;
 	struct gclk_cadence cadence;
 	struct outcome outcome;
 	uint64_t missed;
@@ -463,15 +461,15 @@ static void move_rtc_ticks(struct gclk_move *move)
 		return;
 	}
 	gclk_rtc_cadence(rtc, &cadence);
-	if (!cadence.armed || !cadence.periodic) {
+	if (!cadence.armed || !cadence.periodic || rtc->next_periodic_ns < 1) {
 		return;
 	}
-	rtc_span(move, &stop, &load);
-	missed = gclk_rtc_periodic_edges(rtc, stop, load);
+	missed = load < rtc->next_periodic_ns ? 0 :
+		 gclk_rtc_periodic_edges(rtc, rtc->next_periodic_ns - 1, load);
 	if (gclk_move_is_untouched(move)) {
 		outcome = rtc_by_itself(move, missed);
 	} else if (missed || rtc->owed_ticks) {
-		outcome = rtc_outcome(move, stop, load, missed, &next);
+		outcome = rtc_outcome(move, load, missed, &next);
 	} else {
 		outcome = one(GCLK_TICKS_MERGE, 0);
 	}
