@@ -116,9 +116,9 @@ static int run(const struct options *o)
 	if (!strcmp(o->files[0], "-") && !strcmp(o->files[1], "-")) {
 		return usage_error("diff", "standard input can be only one of the two");
 	}
-	r = source_open(&a, o->files[0], o, SOURCE_READ);
+	r = source_open(&a, o->files[0], o, SOURCE_LOOK);
 	if (r == 0) {
-		r = source_open(&b, o->files[1], o, SOURCE_READ);
+		r = source_open(&b, o->files[1], o, SOURCE_LOOK);
 	}
 	if (r == 0) {
 		r = compare(o, &a, &b);
@@ -133,7 +133,8 @@ const struct verb verb_diff = {
 	.summary = "what differs between two saved guests, clock by clock",
 	.synopsis = "A B",
 	.text = "Compares the clock states of two files, field by field, in the unit of the field: ns,\n"
-		"ticks, Hz. Exits 0 whether they differ or not; with --check 1 when they do.",
+		"ticks, Hz. Of an image that was rewritten, what a loader will find counts. Exits 0\n"
+		"whether they differ or not; with --check 1 when they do.",
 	.example = "guestclock diff before.save after.save",
 	.options = OPTIONS_COMMON | OPTION(SNAPSHOT) | OPTION(CHECK),
 	.min_files = 2,

@@ -126,7 +126,7 @@ static int run(const struct options *o)
 	if (!strcmp(o->output, "-") && !wants_json(o) && isatty(STDOUT_FILENO)) {
 		return usage_error("extract", "a bundle is not for a terminal; add --json");
 	}
-	r = source_open(&source, o->files[0], o, SOURCE_PLAN);
+	r = source_open(&source, o->files[0], o, SOURCE_STATE);
 	if (r == 0) {
 		r = extract(o, &source);
 	}

@@ -134,7 +134,7 @@ static int run_profile(const struct options *o)
 				   o->files[0]);
 	}
 	if (gclk_host_read(&host, (uint64_t)measure_ns, &error) < 0) {
-		return fail(NULL, &error, EFFECT_READING, NULL);
+		return fail(NULL, &error, EFFECT_NONE, NULL);
 	}
 	if (given(o, OPTION(OUTPUT))) {
 		struct json_object *answer = host_answer(&host);
@@ -189,7 +189,7 @@ static int run_policy(const struct options *o)
 {
 	struct settings settings;
 	struct source source = { 0 };
-	int r = o->n_files ? source_open(&source, o->files[0], o, SOURCE_READ) : 0;
+	int r = o->n_files ? source_open(&source, o->files[0], o, SOURCE_LOOK) : 0;
 
 	if (r == 0) {
 		r = find_settings(&settings, &source, o);

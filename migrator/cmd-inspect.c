@@ -54,7 +54,7 @@ static int answer_json(const struct source *source, const struct gclk_findings *
 static int answer_text(const struct source *source, const struct gclk_findings *findings)
 {
 	struct readings readings;
-	int r = readings_take(source->state, &source->captured, &readings);
+	int r = readings_take(source->state, &source->stands_at, &readings);
 
 	if (r == 0) {
 		put_head(source, wall_clock_ns());
@@ -70,11 +70,12 @@ static int run(const struct options *o)
 {
 	static struct gclk_findings findings;
 	struct source source;
-	int r = source_open(&source, o->files[0], o, SOURCE_READ);
+	int r = source_open(&source, o->files[0], o, SOURCE_LOOK);
 
 	if (r == 0) {
 		gclk_lint(source.state, NULL,
-			  source.captured.uncertainty_ns == GCLK_UNBOUNDED ? NULL : &source.captured,
+			  source.stands_at.uncertainty_ns == GCLK_UNBOUNDED ? NULL :
+									       &source.stands_at,
 			  &findings);
 		r = given(o, OPTION(JSON)) ? answer_json(&source, &findings) :
 					     answer_text(&source, &findings);
@@ -93,8 +94,8 @@ const struct verb verb_inspect = {
 	.text = "FILE is a QEMU migration stream, a libvirt save image, a qcow2 file with a snapshot of\n"
 		"a running machine, or a bundle; its content tells which. \"-\" is standard input. Shows\n"
 		"what each clock reads, at what rate it runs, when each timer next interrupts the guest,\n"
-		"when the state was captured and how well that is known. An image that was rewritten\n"
-		"shows the state as it was captured.",
+		"when the state was captured and how well that is known. Of an image that was rewritten\n"
+		"it shows what a loader will find, and for which resume.",
 	.example = "guestclock inspect /var/lib/libvirt/qemu/save/web1.save",
 	.options = OPTIONS_COMMON | OPTION(SNAPSHOT) | OPTION(CHECK),
 	.min_files = 1,

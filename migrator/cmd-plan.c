@@ -43,7 +43,7 @@ static int plan_source(const struct options *o, const struct source *source)
 static int run(const struct options *o)
 {
 	struct source source;
-	int r = source_open(&source, o->files[0], o, SOURCE_PLAN);
+	int r = source_open(&source, o->files[0], o, SOURCE_STATE);
 
 	if (r == 0) {
 		r = plan_source(o, &source);

@@ -209,7 +209,7 @@ static int run(const struct options *o)
 		return r;
 	}
 	r = source_open(&rw.source, o->files[0], o,
-			given(o, OPTION(IN_PLACE)) ? SOURCE_CHANGE : SOURCE_PLAN);
+			given(o, OPTION(IN_PLACE)) ? SOURCE_CHANGE : SOURCE_COPY);
 	if (r == 0) {
 		r = rewrite(&rw);
 	}

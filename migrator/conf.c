@@ -279,7 +279,12 @@ void setting_value(const struct settings *settings, enum setting_id id, char to[
 		snprintf(to, 64, "%" PRIu32, p->replay_max);
 		return;
 	default:
-		snprintf(to, 64, "%s", gclk_tick_policy_names[p->ticks[id - SETTING_TICKS].policy]);
+		if (p->ticks[id - SETTING_TICKS].policy == GCLK_TICKS_UNKNOWN) {
+			snprintf(to, 64, "(not set)");
+		} else {
+			snprintf(to, 64, "%s",
+				 gclk_tick_policy_names[p->ticks[id - SETTING_TICKS].policy]);
+		}
 		return;
 	}
 }

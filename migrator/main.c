@@ -71,7 +71,7 @@ static int finish(int status)
 	if (fflush(stdout) == 0 && !failed) {
 		return status;
 	}
-	message("error", NULL, gclk_status_name(GCLK_SYS), EFFECT_READING, NULL,
+	message("error", NULL, gclk_status_name(GCLK_SYS), EFFECT_NONE, NULL,
 		"the answer could not be written: %s", strerror(errno ? errno : EIO));
 	return status ? status : GCLK_SYS;
 }

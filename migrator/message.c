@@ -119,6 +119,8 @@ static void emit(const char *severity, const char *file, const char *id, enum ef
 	if (try) {
 		fputs(" Try: ", stderr);
 		put_text(stderr, try);
+	} else if (id && effect != EFFECT_READING) {
+		fprintf(stderr, " Try: guestclock explain %s", id);
 	}
 	fputc('\n', stderr);
 }

@@ -17,7 +17,7 @@
 enum effect {
 	EFFECT_NONE,		/* "Nothing was changed." */
 	EFFECT_CHANGED,		/* the message itself says what, and how to take it back */
-	EFFECT_READING,		/* nothing could have been: not worth a sentence */
+	EFFECT_READING,		/* of a warning or a note: not worth a sentence */
 };
 
 /*
@@ -30,8 +30,9 @@ void put_text(FILE *to, const char *text);
 char *clean_text(char *to, size_t size, const char *text);
 
 /*
- * One message. @severity is "error", "warning" or "note"; @file, @id and @try may
- * be NULL. The sentence needs no final full stop.
+ * One message. @severity is "error", "warning" or "note"; @file and @id may be NULL;
+ * an error without @try points to the explanation of its @id. The sentence needs no
+ * final full stop.
  */
 void message(const char *severity, const char *file, const char *id, enum effect effect,
 	     const char *try, const char *format, ...) __attribute__((format(printf, 6, 7)));

@@ -472,6 +472,14 @@ static int by_expiry(const void *a, const void *b)
 	return gclk_compare((*x)->expiry_ns, (*y)->expiry_ns);
 }
 
+/* "0000:00:03.0/e1000e#0/mit_timer" without the place of the device. */
+static const char *short_name(const char *name)
+{
+	const char *slash = strchr(name, '/');
+
+	return slash && strchr(slash + 1, '/') ? slash + 1 : name;
+}
+
 /* The other devices' timers that stand on the shared axis, soonest first. */
 static void read_timers(struct taking *t)
 {
@@ -489,7 +497,8 @@ static void read_timers(struct taking *t)
 	qsort(sorted, n, sizeof(sorted[0]), by_expiry);
 	for (unsigned i = 0; i < GCLK_MIN(n, TIMERS_SHOWN); i++) {
 		char name[64];
-		struct reading *r = add(t, "%s", clean_text(name, sizeof(name), sorted[i]->name));
+		struct reading *r = add(t, "%s", clean_text(name, sizeof(name),
+								  short_name(sorted[i]->name)));
 
 		say(r->reads, "armed");
 		arm(r, sorted[i]->expiry_ns, t->axis_ns);

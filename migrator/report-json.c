@@ -10,7 +10,7 @@
 static struct json_object *must(struct json_object *value)
 {
 	if (!value) {
-		message("error", NULL, gclk_status_name(GCLK_NOMEM), EFFECT_READING, NULL,
+		message("error", NULL, gclk_status_name(GCLK_NOMEM), EFFECT_NONE, NULL,
 			"no memory for the answer");
 		exit(GCLK_NOMEM);
 	}

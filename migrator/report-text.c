@@ -85,15 +85,17 @@ static void put_captured(const struct source *source, int64_t now_ns)
 			 at->ns ? ", more is not known" : "");
 		return;
 	}
-	put_line("captured", "%s %s (%s; here %s), %s ago",
-		 text_instant(utc, at->ns, at->uncertainty_ns),
+	text_local(local, at->ns, now_ns);
+	put_line("captured", "%s %s by %s, %s ago%s%s", text_instant(utc, at->ns, at->uncertainty_ns),
 		 text_uncertain(uncertain, at->uncertainty_ns), source->basis,
-		 text_local(local, at->ns, now_ns), text_approx(ago, gclk_sub_sat(now_ns, at->ns)));
+		 text_approx(ago, gclk_sub_sat(now_ns, at->ns)),
+		 strstr(local, "(UTC)") ? "" : "; here ", strstr(local, "(UTC)") ? "" : local);
 	if (source->note) {
 		put_line("", "%s", source->note);
 	}
 }
 
+/* What a rewriting was for: its instant, its gap. */
 static void put_rewritten(const struct source *source, int64_t now_ns)
 {
 	const struct gclk_rewrite *r = &source->rewrite;
@@ -103,11 +105,11 @@ static void put_rewritten(const struct source *source, int64_t now_ns)
 		return;
 	}
 	if (!GCLK_HAS(rewrite, r, run_realtime_ns)) {
-		put_line("rewritten", "yes; what follows is the state as it was captured");
+		put_line("rewritten", "yes, but not for when; `guestclock undo` takes it back");
 		return;
 	}
 	put_line("rewritten",
-		 "%s, for a resume at %s: a gap of %s, policy %s, %s of it counted; what follows is the state as it was captured",
+		 "%s for a resume at %s: a gap of %s, policy %s, %s of it counted; `guestclock undo` takes it back",
 		 text_instant(at, r->at_realtime_ns, GCLK_NS_PER_S),
 		 text_local(run, r->run_realtime_ns, now_ns), text_approx(gap, r->gap_ns),
 		 r->gap_policy, text_approx(counted, r->counted_ns));
@@ -225,7 +227,7 @@ static void put_scale(unsigned name_width, unsigned first, unsigned last)
 
 	printf("%s%-*s", style(STYLE_DIM), (int)name_width, "NEXT");
 	for (unsigned d = first; d <= last && d < GCLK_COUNT(labels); d++) {
-		printf("%-*s", CELLS, labels[d]);
+		printf("%-*s", d < last ? CELLS : 0, labels[d]);
 	}
 	printf("%s\n", style(STYLE_PLAIN));
 }

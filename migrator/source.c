@@ -260,7 +260,9 @@ static int open_image(struct source *s, const struct options *o, enum source_use
 	const struct gclk_image_options options = {
 		.snapshot = o->snapshot,
 		.writable = use == SOURCE_CHANGE,
-		.want_page_clock = use != SOURCE_READ,
+		.want_page_clock = use != SOURCE_LOOK,
+		.as_it_stands = use == SOURCE_LOOK,
+		.spool_beside = use == SOURCE_COPY ? o->output : NULL,
 		.progress = progress_step,
 		.progress_ctx = &s->progress,
 	};
@@ -315,7 +317,6 @@ int source_open(struct source *s, const char *path, const struct options *o, enu
 	unsigned char first[PEEK_BYTES];
 	struct gclk_error error;
 	size_t n = 0;
-	enum effect effect = use == SOURCE_READ ? EFFECT_READING : EFFECT_NONE;
 	int r;
 
 	memset(s, 0, sizeof(*s));
@@ -325,7 +326,7 @@ int source_open(struct source *s, const char *path, const struct options *o, enu
 		r = gclk_fail(&error, GCLK_TRUNCATED, NULL, 0, "it is empty");
 	}
 	if (r < 0) {
-		return fail(path, &error, effect, NULL);
+		return fail(path, &error, EFFECT_NONE, NULL);
 	}
 	if (gclk_bytes_are_bundle(first, n) || looks_like_json(first, n)) {
 		r = open_bundle(s, looks_like_json(first, n), &error);
@@ -337,9 +338,13 @@ int source_open(struct source *s, const char *path, const struct options *o, enu
 		r = open_image(s, o, use, &error);
 	}
 	if (r < 0) {
-		return fail(path, &error, effect, NULL);
+		return fail(path, &error, EFFECT_NONE, NULL);
 	}
 	weigh_evidence(s);
+	s->stands_at = s->captured;
+	if (use == SOURCE_LOOK && GCLK_HAS(rewrite, &s->rewrite, run_realtime_ns)) {
+		s->stands_at = (struct gclk_instant){ s->rewrite.run_realtime_ns, 0 };
+	}
 	return 0;
 }
 

@@ -16,7 +16,7 @@ struct source {
 	const char *path;
 	const char *format;		/* as in JSON: "qemu-stream", ..., "bundle" */
 	struct gclk_image *image;	/* NULL: a bundle */
-	const struct gclk_state *state;	/* as captured */
+	const struct gclk_state *state;	/* as captured; to SOURCE_LOOK, as it stands */
 	struct gclk_state *own_state;	/* of a bundle */
 	/*
 	 * From the bundle itself, or from the record that a rewriting left in the image;
@@ -29,13 +29,17 @@ struct source {
 	struct gclk_instant captured;
 	const char *basis;		/* "none" then */
 	const char *note;		/* may be NULL */
+	/* the instant that .state describes: the same, but of a rewritten image as it stands
+	 * the resume that it was rewritten for */
+	struct gclk_instant stands_at;
 	struct progress progress;
 };
 
 enum source_use {
-	SOURCE_READ,			/* quick: never reads the guest's memory */
-	SOURCE_PLAN,			/* may read it through, where a plan needs it */
-	SOURCE_CHANGE,			/* ... and write to it */
+	SOURCE_LOOK,			/* quick, never reads the guest's memory; an image as it stands */
+	SOURCE_STATE,			/* as captured, with what the guest's own clock page tells */
+	SOURCE_COPY,			/* ... and to be copied: o->output says where */
+	SOURCE_CHANGE,			/* ... and to be changed in place */
 };
 
 /**
