@@ -127,7 +127,7 @@ static uint64_t offset_of(const struct gclk_hpet *hpet)
 }
 
 /* Data sheet: ticks and rest since counter_at_ns. */
-static uint64_t ticks_since(const struct gclk_hpet *hpet, int64_t t, uint32_t *ret_frac)
+static gclk_u128 ticks_since(const struct gclk_hpet *hpet, int64_t t, uint32_t *ret_frac)
 {
 	gclk_u128 fs = (gclk_u128)(uint64_t)gclk_sub(t, hpet->counter_at_ns) * FS_PER_NS +
 		       hpet->counter_frac_fs;
@@ -137,7 +137,7 @@ static uint64_t ticks_since(const struct gclk_hpet *hpet, int64_t t, uint32_t *r
 		return 0;
 	}
 	*ret_frac = (uint32_t)(fs % period_fs(hpet));
-	return (uint64_t)(fs / period_fs(hpet));
+	return fs / period_fs(hpet);
 }
 
 GCLK_API uint64_t gclk_hpet_counter_at(const struct gclk_hpet *hpet, int64_t t,
@@ -151,7 +151,7 @@ GCLK_API uint64_t gclk_hpet_counter_at(const struct gclk_hpet *hpet, int64_t t,
 		v = ns / TICK_NS;
 		frac = (uint32_t)(ns % TICK_NS) * FS_PER_NS;
 	} else if (is_enabled(hpet)) {
-		v += ticks_since(hpet, t, &frac);
+		v += (uint64_t)ticks_since(hpet, t, &frac);
 	}
 	if (ret_frac_fs) {
 		*ret_frac_fs = frac;
@@ -200,13 +200,19 @@ static void qemu_set(const struct gclk_hpet *hpet, struct gclk_hpet_timer *timer
 	qemu_arm(timer, t, diff);
 }
 
+/* With 32 bits the high half of a period does nothing. Alone it would have QEMU search for ever. */
+static uint64_t qemu_period(const struct gclk_hpet_timer *timer)
+{
+	return timer->config & TN_32BIT ? (uint32_t)timer->period_ticks : timer->period_ticks;
+}
+
 #define STEPS_MAX 4096	/* a period of more than half the range walks backwards */
 
 /* Moves the comparator of a periodic timer past the counter. */
 static void qemu_move_on(struct gclk_hpet_timer *timer, uint64_t now, bool exact)
 {
-	uint64_t period = timer->period_ticks, behind, k;
 	bool narrow = (timer->config & TN_32BIT) != 0;
+	uint64_t period = qemu_period(timer), behind, k;
 	uint64_t half = narrow ? UINT64_C(1) << 31 : UINT64_C(1) << 63;
 
 	for (unsigned i = 0; i < STEPS_MAX; i++) {
@@ -230,7 +236,7 @@ static void qemu_expire(const struct gclk_hpet *hpet, struct gclk_hpet_timer *ti
 	uint64_t now = qemu_ticks(hpet, t);
 
 	timer->expiry_ns = GCLK_TIMER_OFF;
-	if (is_periodic(timer) && timer->period_ticks) {
+	if (is_periodic(timer) && qemu_period(timer)) {
 		qemu_move_on(timer, now, hpet->exact);
 		qemu_arm(timer, t, qemu_diff(timer, now));
 	} else if ((timer->config & TN_32BIT) && !is_periodic(timer) && timer->wrap) {
@@ -261,12 +267,13 @@ static void note(struct expiries *e, uint64_t count, int64_t first, int64_t last
 static void qemu_skip(const struct gclk_hpet *hpet, struct gclk_hpet_timer *timer, int64_t t,
 		      struct expiries *e)
 {
-	uint64_t period = timer->period_ticks;
+	bool narrow = (timer->config & TN_32BIT) != 0;
+	uint64_t period = qemu_period(timer);
 	int64_t span, periods;
 	bool pairs = hpet->exact && period > 1;
 
 	if (!is_periodic(timer) || !period || period > INT64_MAX / 2 / TICK_NS ||
-	    ((timer->config & TN_32BIT) && period >> 31)) {
+	    (narrow && period >> 31)) {
 		return;
 	}
 	if (pairs && cut(timer, qemu_ticks(hpet, timer->expiry_ns)) !=
@@ -278,10 +285,10 @@ static void qemu_skip(const struct gclk_hpet *hpet, struct gclk_hpet_timer *time
 	note(e, (uint64_t)periods << pairs, timer->expiry_ns,
 	     timer->expiry_ns + (periods - 1) * span + (pairs ? TICK_NS : 0));
 	timer->expiry_ns += periods * span;
-	timer->comparator_ticks = (timer->config & TN_32BIT)
-					  ? (uint32_t)(timer->comparator_ticks +
-						       (uint64_t)periods * period)
-					  : timer->comparator_ticks + (uint64_t)periods * period;
+	timer->comparator_ticks += (uint64_t)periods * period;
+	if (narrow && periods) {
+		timer->comparator_ticks = (uint32_t)timer->comparator_ticks;
+	}
 }
 
 static bool is_due(const struct gclk_hpet_timer *timer, int64_t t)
@@ -331,14 +338,14 @@ static int64_t match_after(const struct gclk_hpet *hpet, const struct gclk_hpet_
 			   int64_t t)
 {
 	uint32_t frac;
-	uint64_t since, left;
-	gclk_u128 distance;
+	gclk_u128 since, distance;
+	uint64_t left;
 
 	if (!is_enabled(hpet)) {
 		return GCLK_TIMER_OFF;
 	}
 	since = ticks_since(hpet, t, &frac);
-	left = cut(timer, timer->comparator_ticks - hpet->counter_ticks - since);
+	left = cut(timer, timer->comparator_ticks - hpet->counter_ticks - (uint64_t)since);
 	distance = left ? left : is_32_bit(timer) ? (gclk_u128)1 << 32 : (gclk_u128)1 << 64;
 	return instant_of(hpet, since + distance);
 }
@@ -346,27 +353,25 @@ static int64_t match_after(const struct gclk_hpet *hpet, const struct gclk_hpet_
 static void match_advance(const struct gclk_hpet *hpet, struct gclk_hpet_timer *timer, int64_t t,
 			  struct expiries *e)
 {
-	uint32_t frac;
-	uint64_t beyond, step, k;
+	bool moves = is_periodic(timer) && timer->period_ticks;
+	gclk_u128 first, step, k;
 	int64_t at = timer->expiry_ns;
-	uint64_t first;
+	uint32_t frac;
 
 	if (!is_due(timer, t) || !is_enabled(hpet)) {
 		return;
 	}
+	/* the tick of the match itself: within the ns of its expiry there may be several */
 	first = ticks_since(hpet, at, &frac);
-	beyond = ticks_since(hpet, t, &frac) - first;
-	step = is_periodic(timer) && timer->period_ticks ? timer->period_ticks
-	       : is_32_bit(timer)			 ? UINT64_C(1) << 32
-							 : 0;
-	k = step ? beyond / step + 1 : 1;
-	note(e, k, at, instant_of(hpet, first + (gclk_u128)(k - 1) * step));
-	if (is_periodic(timer) && timer->period_ticks) {
+	first -= cut(timer, hpet->counter_ticks + (uint64_t)first - timer->comparator_ticks);
+	step = moves ? timer->period_ticks : (gclk_u128)1 << (is_32_bit(timer) ? 32 : 64);
+	k = (ticks_since(hpet, t, &frac) - first) / step + 1;
+	note(e, (uint64_t)k, at, instant_of(hpet, first + (k - 1) * step));
+	if (moves) {
 		timer->comparator_ticks =
-			cut(timer, timer->comparator_ticks + k * timer->period_ticks);
+			cut(timer, timer->comparator_ticks + (uint64_t)k * timer->period_ticks);
 	}
-	GCLK_SET(hpet_timer, timer, expiry_ns,
-		 step ? instant_of(hpet, first + (gclk_u128)k * step) : GCLK_TIMER_OFF);
+	GCLK_SET(hpet_timer, timer, expiry_ns, instant_of(hpet, first + k * step));
 }
 
 /* ---- both ---- */
@@ -929,6 +934,7 @@ static uint64_t rescale(struct rescaling *by, uint64_t ticks)
 	uint64_t error;
 
 	to = to > UINT64_MAX ? UINT64_MAX : to;
+	to = to == 0 && ticks ? 1 : to;		/* 0 ticks ahead would be a whole wrap away */
 	is = to * by->to_fs;
 	error = (uint64_t)(is > was ? is - was : was - is);
 	by->error_fs = GCLK_MAX(by->error_fs, error);
@@ -945,7 +951,6 @@ static void rescale_timer(struct gclk_hpet_timer *timer, uint64_t now, struct re
 	}
 	if (timer->period_ticks) {
 		timer->period_ticks = rescale(by, timer->period_ticks);
-		timer->period_ticks += timer->period_ticks == 0;
 	}
 }
 

@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <guestclock/devices.h>
+
 #include "core/error.h"
 #include "core/util.h"
 #include "devices/state.h"
@@ -196,6 +198,21 @@ static int validate_vcpu_numbers(const struct gclk_state *state, const struct gc
 	return 0;
 }
 
+/* What a device knows about itself beyond the ranges of its fields. */
+static int validate_devices(const struct gclk_state *state, struct gclk_error *reterr)
+{
+	int r = gclk_pit_validate(&state->pit, reterr);
+
+	r = r ? r : gclk_rtc_validate(&state->rtc, reterr);
+	r = r ? r : gclk_hpet_validate(&state->hpet, reterr);
+	r = r ? r : gclk_pm_timer_validate(&state->pm_timer, reterr);
+	r = r ? r : gclk_i6300esb_validate(&state->i6300esb, reterr);
+	for (uint32_t i = 0; r == 0 && i < state->n_vcpus; i++) {
+		r = gclk_lapic_validate(&state->lapic[i], reterr);
+	}
+	return r;
+}
+
 GCLK_API int gclk_state_validate(const struct gclk_state *state, struct gclk_error *reterr)
 {
 	int r = validate_sizes(state, reterr);
@@ -206,5 +223,5 @@ GCLK_API int gclk_state_validate(const struct gclk_state *state, struct gclk_err
 			r = validate_vcpu_numbers(state, &gclk_parts[i], reterr);
 		}
 	}
-	return r;
+	return r ? r : validate_devices(state, reterr);
 }
