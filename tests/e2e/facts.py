@@ -8,17 +8,17 @@ docs/qemu-carrier-facts.md.
 Every experiment boots the test guest, saves it stopped, patches the tail with
 streampatch.py (never with the library), restores it, and says what the guest saw.
 """
-import argparse
 import os
 import socket
 import statistics
 import sys
-import tempfile
 import time
 
 import guest
+import measure
 import qemu
 import streampatch
+from measure import Saved
 
 EXPERIMENTS = {}
 
@@ -28,56 +28,19 @@ def experiment(function):
     return function
 
 
-class Saved:
-    """A stopped guest in a file, with what it said before."""
-
-    def __init__(self, lab, append, lines=60, **options):
-        self.lab = lab
-        self.options = dict(lab.options, kernel=lab.guest, append=append, **options)
-        self.path = os.path.join(lab.work, "saved.img")
-        with qemu.Qemu(lab.work, **self.options) as emulator:
-            guest.reports(emulator, lines)
-            self.stop = emulator.save(self.path)
-            self.before = [line for line in guest.parse(emulator.serial.take())
-                           if line.kind == "G"][5:]
-        self.image = streampatch.read(self.path)
-
-    def virtual(self):
-        return self.image.get("timer", "cpu_clock_offset")
-
-
-class Outcome:
-    def __init__(self, saved, after, loaded, resumed, cont_ns):
-        self.saved, self.after = saved, after
-        self.loaded, self.resumed, self.cont_ns = loaded, resumed, cont_ns
-
-    def missing(self, source, hz, settled=False):
-        return guest.missing(self.saved.before, self.after, source, hz, settled=settled)
-
-    def missing_by_host(self, source, hz, settled=False):
-        """The same on the host's time: for a timer that no save can stop."""
-        late = guest.tsc_offset(self.after) - guest.tsc_offset(self.saved.before)
-        return self.missing(source, hz, settled) + late * hz / qemu.tsc_hz()
-
-
 def move_axis(image, ns):
     """The virtual clock and, under TCG, the TSC with it."""
     image.add("timer", "cpu_clock_offset", ns)
     image.add("timer", "cpu_ticks_offset", round(ns * qemu.tsc_hz() / 1e9))
 
 
-def resume(saved, patch, lines=40, hold=0.0, timeout=60):
+def resume(saved, patch, lines=40, hold=0.0):
     """Patch a copy, load it paused, hold it, resume it, listen."""
-    image = streampatch.read(saved.path)
+    image = saved.image
     patch(image)
-    path = os.path.join(saved.lab.work, "patched.img")
+    path = saved.lab.path("patched.img")
     image.write(path)
-    with qemu.Qemu(saved.lab.work, incoming=True, **saved.options) as emulator:
-        loaded = emulator.load(path)["real"]
-        time.sleep(hold)
-        resumed, cont_ns = emulator.cont()
-        return Outcome(saved, guest.reports(emulator, lines, timeout), loaded, resumed,
-                       cont_ns)
+    return measure.load(saved, path, lines, hold=hold)
 
 
 # ---- where each timer's grid lies, by each device's own rule ----
@@ -359,11 +322,10 @@ def rtc_stopped(lab):
             guest.reports(emulator, 20)
             stop = emulator.stop()
             time.sleep(3)
-            path = os.path.join(lab.work, "stopped.img")
+            path = lab.path("stopped.img")
             emulator.qmp.cmd("migrate", uri="exec:cat > '%s'" % path)
-            emulator._migrated(0, "save")
-            image = streampatch.read(path)
-        print("driftfix=%s: saved 3 s after the stop: irq_coalesced %d, next_periodic_time "
+            emulator.migrated(0, "save")
+            print("driftfix=%s: saved 3 s after the stop: irq_coalesced %d, next_periodic_time "
               "%.3f s after the STOP stamp, C=%02x" % (
                   drift, image.get("mc146818rtc", "irq_coalesced"),
                   (image.get("mc146818rtc", "next_periodic_time") - stop) / 1e9,
@@ -391,9 +353,7 @@ def stamps(lab):
 
     for _ in range(lab.repeat):
         saved = Saved(lab, "report=50", lines=60)
-        offset = saved.image.get("hpet", "hpet/offset:hpet_offset")
-        offset -= (offset >> 63) << 64
-        at_stop = saved.virtual() + offset
+        at_stop = saved.image.get("timer", "cpu_clock_offset") + hpet_offset(saved.image)
         real_minus_raw = statistics.median(line.stamp.real - line.stamp.raw
                                            for line in saved.before)
         clock = guest.clocks(saved.before[0])["hpet"]
@@ -405,7 +365,7 @@ def stamps(lab):
 
 def load_held(lab, saved, path, hold):
     """Send all but the last byte, wait, send it: ns from there to the end of the load."""
-    address = os.path.join(lab.work, "incoming")
+    address = lab.path("incoming")
     with open(path, "rb") as stream:
         data = stream.read()
     with qemu.Qemu(lab.work, incoming=True, **saved.options) as emulator:
@@ -434,29 +394,46 @@ def gate(lab):
         row(early, "%.2f" % (load / 1e6), "%.2f" % (run / 1e6), "%.2f" % (cont_ns / 1e6))
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--guest", default=os.environ.get("GCLK_GUEST"))
-    parser.add_argument("--work", default=os.environ.get("GCLK_WORK"))
-    parser.add_argument("--accel", default="tcg")
-    parser.add_argument("--machine", default="pc")
+@experiment
+def icount(lab):
+    """A guest under -icount: which field moves it, and whether it then keeps its pace."""
+    move = 10 * 10**9
+    for mode in ("shift=auto", "shift=7,sleep=on"):
+        saved = Saved(lab, "pit=100 report=10", lines=60, extra=("-icount", mode))
+        print("\n-icount %s\n" % mode)
+        row("fields + 10 s", "TSC, s", "HPET, s", "reports in 9 s",
+            "TSC against real time after it")
+        for names in ((), ("cpu_clock_offset",), ("timer/icount:qemu_icount_bias",),
+                      ("cpu_clock_offset", "timer/icount:qemu_icount_bias")):
+            image = saved.image
+            for name in names:
+                image.add("timer", name, move)
+            image.write(lab.path("patched.img"))
+            with qemu.Qemu(lab.work, incoming=True, **saved.options) as emulator:
+                emulator.load(lab.path("patched.img"))
+                emulator.cont()
+                time.sleep(9)
+                after = guest.reports(emulator)
+            first, last, before = after[0], after[-1], saved.before[-1]
+            rate = "-" if last is first else "%.2f" % (
+                (last["t0"] - first["t0"]) / (last.stamp.raw - first.stamp.raw))
+            row(" and ".join(names) or "none", "%.3f" % ((first["t0"] - before["t0"]) / 1e9),
+                "%.3f" % ((first["hpet"] - before["hpet"]) / 1e8), len(after), rate)
+
+
+def add_arguments(parser):
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--skip", type=int, default=0, help="of the cases of rtc_host")
     parser.add_argument("experiment", nargs="*", metavar="EXPERIMENT",
                         help=", ".join(EXPERIMENTS))
-    lab = parser.parse_args()
-    lab.options = {"accel": lab.accel, "machine": lab.machine}
-    try:
-        qemu.available(lab.accel)
-    except qemu.Skip as reason:
-        print("skipped: %s" % reason)
-        return 77
-    with tempfile.TemporaryDirectory(prefix="facts-", dir=lab.work) as lab.work:
-        for name in lab.experiment or EXPERIMENTS:
-            print("\n### %s: %s\n" % (name, EXPERIMENTS[name].__doc__.split("\n")[0]))
-            EXPERIMENTS[name](lab)
-    return 0
+
+
+def body(lab):
+    lab.repeat, lab.skip = lab.args.repeat, lab.args.skip
+    for name in lab.args.experiment or EXPERIMENTS:
+        print("\n### %s: %s\n" % (name, EXPERIMENTS[name].__doc__.split("\n")[0]))
+        EXPERIMENTS[name](lab)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(measure.Lab(__doc__.split("\n")[0], add_arguments).main(body))

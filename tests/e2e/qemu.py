@@ -324,7 +324,7 @@ class Qemu:
 
     # ---- images ----
 
-    def _migrated(self, first, what):
+    def migrated(self, first, what):
         def final(event):
             return event["data"]["status"] in ("completed", "failed")
         event = self.qmp.event("MIGRATION", first, 300, final)[1]
@@ -342,7 +342,7 @@ class Qemu:
         if not live:
             self.stop()
         self.qmp.cmd("migrate", uri="exec:cat > '%s'" % path)
-        self._migrated(first, "save")
+        self.migrated(first, "save")
         return self.qmp.event("STOP", first)[1]["real"]
 
     def savevm(self, name):
@@ -360,7 +360,7 @@ class Qemu:
         """
         first = len(self.qmp.events)
         self.qmp.cmd("migrate-incoming", uri=uri or "exec:cat '%s'" % path)
-        return self._migrated(first, "load")
+        return self.migrated(first, "load")
 
     # ---- the guest ----
 

@@ -1,0 +1,317 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""A rewritten guest, in stock QEMU, reads what truth says.
+
+Truth is the host's raw clock between what the guest read before the save and after the
+restore; the library has no part in it. For every run: the error of every clock, the plan's
+bound over it, the interrupts counted against the ledger.
+
+    test_rewrite.py --guest guest.elf --guestclock guestclock [--only NAME] [--long]
+"""
+import os
+import sys
+import time
+
+import guest
+import measure
+import qemu
+
+ERROR_NS = 2e6			# with the stop and resume instants known
+BOUND_NS = 5e6
+RTC_NS = 5e6			# what an update edge resolves
+CONT_NS = 20e6
+CLOCKS = {"tsc": "tsc", "hpet": "hpet", "pm": "pm_timer", "pit2": "pit", "rtc": "rtc"}
+ALL = "pit=100 hpet=100 lapic=100 report=50 edge=irq"
+
+CASES = {}
+
+
+def case(function):
+    CASES[function.__name__] = function
+    return function
+
+
+def bounds(run):
+    return {row["clock"]: None if row["bound_ns"] is None else int(row["bound_ns"])
+            for row in run.answer["bounds"]}
+
+
+def ledger(run, timer):
+    for row in run.answer["ledger"]:
+        if row["timer"] == timer:
+            return {key: int(value) if str(value).isdigit() else value
+                    for key, value in row.items()}
+    return None
+
+
+def check_clocks(lab, name, run, expected, rtc=0):
+    """Every clock is off by what the policy says (ns) and no more; the bound covers the rest.
+
+    A guest that is resumed late is late by that: the error counts from the instant at which
+    RESUME was stamped, the bound from there too.
+    """
+    late = run.resumed - run.announced
+    stated = bounds(run)
+    found = run.errors(near=expected)
+    for clock, row in CLOCKS.items():
+        if clock not in found:
+            continue
+        error, sure = found[clock]
+        error -= rtc if clock == "rtc" else expected
+        limit = RTC_NS if clock == "rtc" else ERROR_NS
+        if clock != "rtc":
+            error += late
+        lab.check("%s: %s is right" % (name, clock), abs(error) <= limit,
+                  "%+.3f ms, sure to %.3f ms, resumed %.3f ms late" %
+                  (error / 1e6, sure / 1e6, late / 1e6))
+        bound = stated.get(row)
+        own = RTC_NS if clock == "rtc" else sure
+        lab.check("%s: the bound of %s covers it" % (name, clock),
+                  bound is not None and abs(error) <= bound + own,
+                  "%s ms" % ("unbounded" if bound is None else "%.3f" % (bound / 1e6)))
+        if clock != "rtc":
+            lab.check("%s: the bound of %s is at most 5 ms" % (name, clock),
+                      bound is not None and bound <= BOUND_NS)
+
+
+def check_cont(lab, name, run):
+    lab.check("%s: cont takes at most 20 ms" % name, run.cont_ns <= CONT_NS,
+              "%.1f ms" % (run.cont_ns / 1e6))
+
+
+def check_ticks(lab, name, run, source, row_name, hz, counted_ns, control):
+    """Interrupts of a timer on the axis: missed and replayed, counted and in the ledger.
+
+    The guest's TSC moved by what was counted, so it knows how many should have come; those
+    that did not are `missing`. control is `missing` of a plain restore: a tick that was lost
+    to a busy host before the save.
+    """
+    row = ledger(run, row_name)
+    missing = run.missing(source, hz) - control
+    due = counted_ns * hz / 1e9
+    lab.check("%s: %s keeps its phase" % (name, source), abs(missing - round(missing)) <= 0.2,
+              "%.3f ticks missing" % missing)
+    if not lab.check("%s: the ledger has %s" % (name, row_name), row is not None):
+        return
+    lab.check("%s: %s missed what the gap holds" % (name, source),
+              abs(row["missed"] - due) <= 1.01, "%d of %.2f" % (row["missed"], due))
+    lab.check("%s: %s receives what the ledger says" % (name, source),
+              round(missing) == row["missed"] - row["replayed"],
+              "%.2f of %d missing, %d replayed" % (missing, row["missed"], row["replayed"]))
+
+
+def own_elapsed(run):
+    """How long the guest was away by the stamps, announced resume."""
+    return run.announced - run.saved.stop
+
+
+# ---- the cases ----
+
+@case
+def count(lab):
+    """5 s by default: all clocks right; ticks merge and discard."""
+    saved = measure.Saved(lab, ALL, lines=150)
+    plain = measure.restored(saved, lines=100)
+    control = {source: plain.missing(source, hz) for source, _, hz in timers(saved)}
+    for policy in ("merge", "discard"):
+        extra = []
+        for timer in ("pit", "hpet", "lapic"):
+            extra += ["--ticks", "%s=%s" % (timer, policy)]
+        run = measure.rewritten(saved, *extra, pause_s=5, lines=150)
+        name = "5 s, %s" % policy
+        check_clocks(lab, name, run, 0)
+        check_cont(lab, name, run)
+        for source, row, hz in timers(saved):
+            check_ticks(lab, name, run, source, row, hz, own_elapsed(run), control[source])
+
+
+def timers(saved):
+    """(source in the guest, name in the ledger, true rate) of the timers of ALL."""
+    image = saved.image
+    lapic = (image.get("apic", "initial_count") + 1) << image.get("apic", "count_shift")
+    pit = image.get("i8254", "channels[0].count")
+    return [("pit", "pit", guest.PIT_HZ / pit), ("hpet", "hpet[0]", 100),
+            ("lapic", "lapic[0]", 1e9 / lapic)]
+
+
+@case
+def policies(lab):
+    """freeze, wall and cap over a gap of 6 s."""
+    saved = measure.Saved(lab, ALL, lines=150)
+    run = measure.rewritten(saved, "--gap", "freeze", pause_s=6, lines=150)
+    gap = run.resumed - saved.stop
+    check_clocks(lab, "freeze", run, -own_elapsed(run), rtc=-gap)
+    run = measure.rewritten(saved, "--gap", "wall", lines=150)
+    check_clocks(lab, "wall", run, -own_elapsed(run))
+    for cap_s in (2, 3600):
+        run = measure.rewritten(saved, "--gap", "cap=%ds" % cap_s, lines=150)
+        lost = max(0, own_elapsed(run) - cap_s * 10**9)
+        check_clocks(lab, "cap=%ds" % cap_s, run, -lost, rtc=-lost)
+
+
+@case
+def freeze_changes_nothing(lab):
+    """freeze leaves every byte that a clock reads from (the RTC on the axis)."""
+    saved = measure.Saved(lab, ALL, lines=20, rtc="base=utc,clock=vm")
+    answer = measure.rewrite(saved, lab.path("out.img"), qemu.now().real, "--gap", "freeze")
+    lab.check("freeze: no change listed", answer["changes"] == [], repr(answer["changes"])[:200])
+    with open(saved.path, "rb") as before, open(lab.path("out.img"), "rb") as after:
+        data = before.read()
+        lab.check("freeze: the stream's bytes stand", after.read(len(data)) == data)
+
+
+@case
+def again(lab):
+    """Rewriting twice, three restores at three times, a copy, undo."""
+    saved = measure.Saved(lab, ALL, lines=150)
+    first = measure.rewritten(saved, lines=100, name="first.img")
+    check_clocks(lab, "first", first, 0)
+    source = lab.path("first.img")
+    for i in range(3):
+        run = measure.rewritten(saved, source=source, pause_s=0, lines=100,
+                                name="again%d.img" % i)
+        check_clocks(lab, "rewritten, restore %d" % (i + 1), run, 0)
+        source = lab.path("again%d.img" % i)
+    other = measure.copy(source, lab.path("copy.img"))
+    run = measure.rewritten(saved, source=other, lines=100, name="of-copy.img")
+    check_clocks(lab, "a copy", run, 0)
+    in_place(lab, saved, lab.path("of-copy.img"))
+
+
+def in_place(lab, saved, path):
+    resume_at = qemu.now().real + 2 * 10**9
+    answer = measure.command(lab, "rewrite", path, "--in-place", "--captured-at",
+                             measure.rfc3339(saved.stop), "--resume-at",
+                             measure.rfc3339(resume_at))
+    run = measure.load(saved, path, 100, at=resume_at, answer=answer)
+    check_clocks(lab, "in place", run, 0)
+    measure.command(lab, "undo", path)
+    with open(saved.path, "rb") as before, open(path, "rb") as after:
+        lab.check("undo: every byte is back", before.read() == after.read())
+
+
+@case
+def hour(lab):
+    """3600 s by --elapsed, and what cont takes after it; the BIOS's own PIT tick too."""
+    for append in (ALL, "report=50 edge=irq"):
+        saved = measure.Saved(lab, append, lines=150)
+        plain = measure.restored(saved, lines=100)
+        out = lab.path("hour.img")
+        answer = measure.command(lab, "rewrite", saved.path, "-o", out, "--elapsed", "3600s")
+        run = measure.load(saved, out, 150, answer=answer)
+        name = "1 h, %s" % append.split()[0]
+        run.announced = run.resumed
+        away = run.resumed - saved.stop
+        found = run.errors(near=3600e9 - away)
+        for clock in ("tsc", "hpet", "pm", "pit2"):
+            error = found[clock][0] - (3600e9 - away)
+            lab.check("%s: %s has gone on by an hour" % (name, clock), abs(error) <= ERROR_NS,
+                      "%+.3f ms" % (error / 1e6))
+        check_cont(lab, name, run)
+        if append == ALL:
+            for source, row, hz in timers(saved):
+                check_ticks(lab, name, run, source, row, hz, 3600 * 10**9,
+                            plain.missing(source, hz))
+
+
+@case
+def slew(lab):
+    """RTC with driftfix=slew and catchup: every tick of the gap is replayed; discard: none."""
+    for rtc, gap_s in (("base=utc,driftfix=slew", 8), ("clock=vm,driftfix=slew", 8)):
+        saved = measure.Saved(lab, "rtc=64 report=20", lines=40, rtc=rtc)
+        hz = 32768 / saved.image.get("mc146818rtc", "period")
+        for policy in ("catchup", "discard"):
+            run = measure.rewritten(saved, "--ticks", "rtc=" + policy, pause_s=gap_s, lines=160)
+            name = "rtc %s, %s" % (rtc, policy)
+            row = ledger(run, "rtc")
+            if not lab.check("%s: the ledger has rtc" % name, row is not None):
+                continue
+            due = own_elapsed(run) * hz / 1e9
+            missing = run.missing("rtc", hz, settled=True)
+            lab.check("%s: missed what the gap holds" % name,
+                      abs(row["missed"] + row["owed_before"] - due) <= 2,
+                      "%d of %.2f" % (row["missed"] + row["owed_before"], due))
+            wanted = row["missed"] + row["owed_before"] - row["replayed"]
+            lab.check("%s: receives what the ledger says" % name, abs(missing - wanted) <= 2,
+                      "%.2f missing, %d missed, %d replayed" %
+                      (missing, row["missed"], row["replayed"]))
+
+
+@case
+def slew_long(lab):
+    """RTC with slew, 120 s by --elapsed (beyond QEMU's own 60 s), at the operator's word."""
+    saved = measure.Saved(lab, "rtc=64 report=20", lines=40, rtc="clock=vm,driftfix=slew")
+    hz = 32768 / saved.image.get("mc146818rtc", "period")
+    out = lab.path("slew.img")
+    answer = measure.command(lab, "rewrite", saved.path, "-o", out, "--elapsed", "120s",
+                             "--ticks", "rtc=catchup")
+    run = measure.load(saved, out, 500, answer=answer)
+    row = ledger(run, "rtc")
+    missing = run.missing("rtc", hz, settled=True)
+    lab.check("slew, 120 s: at least 100 ticks replayed", row["replayed"] >= 100,
+              "%d of %d" % (row["replayed"], row["missed"]))
+    lab.check("slew, 120 s: receives what the ledger says",
+              abs(missing - (row["missed"] - row["replayed"])) <= 2,
+              "%.2f missing, %d missed, %d replayed" % (missing, row["missed"],
+                                                        row["replayed"]))
+
+
+@case
+def modes(lab):
+    """q35, one-shot LAPIC, 32-bit and legacy HPET, no HPET, 4 vCPUs, RTC on the axis."""
+    for name, append, options in (
+            ("q35", ALL, {"machine": "q35"}),
+            ("one-shot", ALL + " lapicmode=oneshot", {}),
+            ("hpet 32 bits", ALL + " hpetbits=32", {}),
+            ("hpet legacy", ALL + " hpetmode=legacy", {}),
+            ("no hpet", ALL, {"hpet": False}),
+            ("4 vcpus", ALL + " smp=4", {"smp": 4}),
+            ("rtc vm", ALL, {"rtc": "base=utc,clock=vm"}),
+            ("localtime", ALL, {"rtc": "base=localtime"})):
+        saved = measure.Saved(lab, append, lines=150, **options)
+        run = measure.rewritten(saved, pause_s=4, lines=150)
+        check_clocks(lab, name, run, 0)
+        check_cont(lab, name, run)
+
+
+@case
+def live(lab):
+    """Saved by a live migration, and a TSC that must not have gone back."""
+    saved = measure.Saved(lab, ALL, lines=150, live=True)
+    run = measure.rewritten(saved, pause_s=4, lines=150)
+    check_clocks(lab, "live", run, 0)
+    lab.check("live: the TSC goes on from where it was",
+              run.after[0]["t0"] > saved.before[-1]["t9"])
+
+
+@case
+def long(lab):
+    """120 s in real time."""
+    saved = measure.Saved(lab, ALL, lines=150)
+    run = measure.rewritten(saved, pause_s=120, lines=150)
+    check_clocks(lab, "120 s", run, 0)
+    check_cont(lab, "120 s", run)
+
+
+LONG = {"long"}
+
+
+def add_arguments(parser):
+    parser.add_argument("--only", action="append", choices=sorted(CASES))
+    parser.add_argument("--long", action="store_true", help="the 120 s gap, too")
+
+
+def body(lab):
+    lab.long = lab.args.long
+    for name, function in CASES.items():
+        if name not in lab.args.only if lab.args.only else name in LONG and not lab.long:
+            continue
+        print("# %s: %s" % (name, function.__doc__.split("\n")[0]), flush=True)
+        try:
+            function(lab)
+        except (qemu.QmpError, measure.CommandFailed) as error:
+            lab.check("%s runs" % name, False, str(error))
+
+
+if __name__ == "__main__":
+    sys.exit(measure.Lab(__doc__.split("\n")[0], add_arguments).main(body, need_command=True))
