@@ -17,6 +17,12 @@ struct stamp {
 	int64_t raw_ns, realtime_ns, monotonic_ns;
 };
 
+#define EXPORTED __attribute__((visibility("default")))
+
+EXPORTED void stamp_now(struct stamp *ret);
+EXPORTED long stamped_read(int fd, void *buf, unsigned long n_bytes, struct stamp *ret);
+EXPORTED void wait_realtime(int64_t until_ns, int64_t spin_ns);
+
 static int64_t clock_ns(clockid_t clock)
 {
 	struct timespec ts;
