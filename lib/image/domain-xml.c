@@ -152,7 +152,7 @@ static int parse_switch(const xmlNode *node, const char *name, const char *no, c
 {
 	const char *const words[] = { no, yes, NULL };
 	struct text text;
-	unsigned which;
+	unsigned which = 0;
 	int r = attribute(node, name, &text, reterr);
 
 	if (r < 0 || !text.present) {
@@ -176,7 +176,7 @@ static int parse_ticks(const xmlNode *node, enum gclk_domain_ticks *ret,
 		       struct gclk_error *reterr)
 {
 	struct text text;
-	unsigned which;
+	unsigned which = 0;
 	int r = attribute(node, "tickpolicy", &text, reterr);
 
 	if (r < 0 || !text.present) {

@@ -117,8 +117,8 @@ static int take_text(const char *data, size_t from, size_t to, const char *what,
 int gclk_libvirt_save_texts(struct gclk_libvirt_save *save, const void *data,
 			    struct gclk_error *reterr)
 {
-	char *xml, *cookie = NULL;
-	size_t n_xml, n_cookie = 0;
+	char *xml = NULL, *cookie = NULL;
+	size_t n_xml = 0, n_cookie = 0;
 	int r;
 
 	/* Old writers give no cookie: then the XML has all the room. */
