@@ -158,6 +158,9 @@ static int validate_part(const struct gclk_state *state, const struct gclk_part 
 	int r;
 
 	for (uint32_t i = 0; i < count; i++) {
+		if (gclk_record_is_valid(part->record, p + (size_t)i * part->record->size)) {
+			continue;
+		}
 		if (part->is_array) {
 			snprintf(path, sizeof(path), "%s[%" PRIu32 "]", part->name, i);
 		} else {

@@ -15,7 +15,6 @@
  * A one-shot that fell in the gap is always delivered: dropping it would leave
  * the guest waiting.
  */
-#include <stdio.h>
 #include <string.h>
 
 #include <guestclock/devices.h>
@@ -97,6 +96,25 @@ static enum gclk_tick_policy applied(struct gclk_move *move, enum gclk_tick_time
 		move->ticks[timer] = (uint8_t)possible(move, timer, clock);
 	}
 	return (enum gclk_tick_policy)move->ticks[timer];
+}
+
+/* "lapic[17]"; by hand, because it is done for every vCPU. */
+static void name_nth(char name[24], const char *kind, uint32_t n)
+{
+	char digits[11];
+	size_t at = strlen(kind), i = 0;
+
+	memcpy(name, kind, at);
+	name[at++] = '[';
+	do {
+		digits[i++] = (char)('0' + n % 10);
+		n /= 10;
+	} while (n);
+	while (i) {
+		name[at++] = digits[--i];
+	}
+	name[at++] = ']';
+	name[at] = 0;
 }
 
 static void enter(struct gclk_move *move, const char *timer, uint64_t period_ns,
@@ -250,7 +268,7 @@ static void move_hpet_timer(struct gclk_move *move, unsigned n)
 	if (!cadence.armed) {
 		return;
 	}
-	snprintf(name, sizeof(name), "hpet[%u]", n);
+	name_nth(name, "hpet", n);
 	missed = gclk_hpet_timer_edges(hpet, n, move->axis_before_ns, move->axis_after_ns);
 	if (missed && cadence.periodic) {
 		struct gclk_hpet later = *hpet;
@@ -302,7 +320,7 @@ static void restart_lapics(struct gclk_move *move)
 					gclk_lapic_divider(lapic->divide_config));
 		n_counting++;
 		if (cadence.periodic) {
-			snprintf(name, sizeof(name), "lapic[%u]", i);
+			name_nth(name, "lapic", i);
 			enter(move, name, period_ns(&cadence), lapic->owed_ticks,
 			      whole_periods(move, &cadence),
 			      (struct outcome){ GCLK_TICKS_DISCARD, 0 },
@@ -322,26 +340,28 @@ static int move_lapic(struct gclk_move *move, uint32_t i)
 	const struct gclk_lapic *lapic = &move->from->lapic[i];
 	struct gclk_lapic *to = &move->plan->state->lapic[i];
 	enum gclk_tick_policy policy = GCLK_TICKS_MERGE;
+	struct gclk_lapic later;
 	struct gclk_cadence cadence;
+	struct gclk_line line;
 	char name[24];
 	uint64_t missed;
 
 	if (!lapic->has) {
 		return 0;
 	}
+	later = *lapic;
 	gclk_lapic_cadence(lapic, &cadence);
 	if (!cadence.armed || !gclk_lapic_interrupts(lapic)) {
 		return 0;
 	}
-	snprintf(name, sizeof(name), "lapic[%u]", i);
-	missed = gclk_lapic_edges(lapic, move->axis_before_ns, move->axis_after_ns);
+	gclk_lapic_advance(&later, move->axis_after_ns, &line);
+	missed = line.rises;
 	if (missed && cadence.periodic) {
 		policy = applied(move, GCLK_TICK_LAPIC, GCLK_CLOCK_LAPIC);
-		to->expiry_ns = policy == GCLK_TICKS_DISCARD ?
-					gclk_lapic_next(lapic, move->axis_after_ns) :
-					gclk_lapic_last(lapic, move->axis_after_ns);
+		to->expiry_ns = policy == GCLK_TICKS_DISCARD ? later.expiry_ns : line.last_rise_ns;
 		to->next_time_ns = to->expiry_ns;
 	}
+	name_nth(name, "lapic", i);
 	enter(move, name, period_ns(&cadence), to->owed_ticks, missed, one(policy, missed),
 	      gclk_move_row(move, GCLK_CLOCK_LAPIC)->why);
 	return 1;

@@ -151,6 +151,9 @@ int gclk_record_find(const struct gclk_record *record, const char *name);
 int gclk_record_validate(const struct gclk_record *record, const void *base, const char *path,
 			 struct gclk_error *reterr);
 
+/* The same question, answered 1 or 0 without saying why. */
+int gclk_record_is_valid(const struct gclk_record *record, const void *base);
+
 #ifdef __cplusplus
 }
 #endif
