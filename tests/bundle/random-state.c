@@ -92,6 +92,17 @@ static unsigned sub_count(const struct gclk_subrecord *sub, const void *base)
 	return sub->count_offset < 0 ? sub->max : *((const uint8_t *)base + sub->count_offset);
 }
 
+/* A record that says which one of its list it is. */
+static void set_number(const struct gclk_record *record, void *base, const char *name,
+		       uint32_t number)
+{
+	int index = gclk_record_find(record, name);
+
+	if (index >= 0 && gclk_record_has(base, record, (unsigned)index)) {
+		gclk_record_set(base, &record->fields[index], number);
+	}
+}
+
 void random_record(const struct gclk_record *record, void *base, unsigned percent)
 {
 	memset(base, 0, record->size);
@@ -104,9 +115,10 @@ void random_record(const struct gclk_record *record, void *base, unsigned percen
 		const struct gclk_subrecord *sub = &record->subs[i];
 
 		for (unsigned j = 0; j < sub_count(sub, base); j++) {
-			random_record(sub->record,
-				      (char *)base + sub->offset + j * sub->record->size,
-				      percent);
+			char *at = (char *)base + sub->offset + j * sub->record->size;
+
+			random_record(sub->record, at, percent);
+			set_number(sub->record, at, "index", j);
 		}
 	}
 }
@@ -116,13 +128,87 @@ static void random_part(struct gclk_state *state, const struct gclk_part *part,
 {
 	uint32_t count;
 	char *p = gclk_state_part(state, part, &count);
-	int vcpu = gclk_record_find(part->record, "vcpu");
 	uint32_t n = part->is_array ? count : 1;
 
 	for (uint32_t i = 0; i < n; i++, p += part->record->size) {
 		random_record(part->record, p, percent);
-		if (vcpu >= 0 && gclk_record_has(p, part->record, (unsigned)vcpu)) {
-			gclk_record_set(p, &part->record->fields[vcpu], i);
+		set_number(part->record, p, "vcpu", i);
+	}
+}
+
+/* ---- what devices demand beyond the ranges ---- */
+
+static void unset(void *base, const struct gclk_field *field)
+{
+	uint64_t has;
+
+	memcpy(&has, base, sizeof(has));
+	has &= ~(UINT64_C(1) << field->index);
+	memcpy(base, &has, sizeof(has));
+	memset((char *)base + field->offset, 0, field->size);
+}
+
+/*
+ * The field that an error names, wherever it stands in a record, gets another value
+ * or none; one that is absent gets a value where @fill, for it may be demanded.
+ */
+static void redraw(const struct gclk_record *record, void *base, const char *name, bool fill)
+{
+	int index = gclk_record_find(record, name);
+
+	if (index >= 0 && gclk_record_has(base, record, (unsigned)index) && chance(40)) {
+		unset(base, &record->fields[index]);
+	} else if (index >= 0 && (fill || gclk_record_has(base, record, (unsigned)index))) {
+		random_field(&record->fields[index], base, false);
+	}
+	for (unsigned i = 0; i < record->n_subs; i++) {
+		const struct gclk_subrecord *sub = &record->subs[i];
+
+		for (unsigned j = 0; j < sub->max; j++) {
+			char *at = (char *)base + sub->offset + (size_t)j * sub->record->size;
+
+			if (j < sub_count(sub, base)) {
+				redraw(sub->record, at, name, fill);
+			} else {
+				memset(at, 0, sub->record->size);
+			}
+		}
+	}
+}
+
+/* "hpet.timers[2].config" is the field config of the part hpet. */
+static const struct gclk_part *part_of(const char *where)
+{
+	for (unsigned i = 0; i < gclk_n_parts; i++) {
+		size_t n = strlen(gclk_parts[i].name);
+
+		if (!strncmp(where, gclk_parts[i].name, n) && (where[n] == '.' || where[n] == '[')) {
+			return &gclk_parts[i];
+		}
+	}
+	return NULL;
+}
+
+/* Draws again what validation refuses; after many times the part goes. */
+static void repair(struct gclk_state *state)
+{
+	struct gclk_error err;
+
+	for (unsigned tries = 0; gclk_state_validate(state, &err) < 0; tries++) {
+		const struct gclk_part *part = part_of(err.where);
+		const char *name = strrchr(err.where, '.');
+		uint32_t count;
+		char *p;
+
+		CU_ASSERT_FATAL(part != NULL && name != NULL);
+		p = gclk_state_part(state, part, &count);
+		count = part->is_array ? count : 1;
+		for (uint32_t i = 0; i < count; i++, p += part->record->size) {
+			if (tries % 200 == 199) {
+				memset(p, 0, part->record->size);
+			} else {
+				redraw(part->record, p, name + 1, !part->is_array);
+			}
 		}
 	}
 }
@@ -141,6 +227,7 @@ void random_state(struct gclk_state *state, unsigned percent)
 			random_part(state, &gclk_parts[i], percent);
 		}
 	}
+	repair(state);
 }
 
 bool records_equal(const struct gclk_record *record, const void *a, const void *b)
