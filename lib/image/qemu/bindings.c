@@ -24,7 +24,7 @@ enum target {
 	TO_HPET, TO_HPET_TIMER, TO_PM_TIMER, TO_I6300ESB, TO_TIMER,
 };
 
-enum conversion { PLAIN, KHZ_TO_HZ };
+enum conversion { PLAIN, KHZ_TO_HZ, BIT_4 };
 
 struct gclk_binding {
 	const char *section;		/* the name's last part; rows of one section stand together */
@@ -151,7 +151,10 @@ static const struct gclk_binding table[] = {
 	   next_transition_ns),
 
 	AT("pcspk", 1, 0, U8, "data_on", TO_PIT, pit, speaker_data),
-	AT("pcspk", 1, 1, U8, "dummy_refresh_clock", TO_PIT, pit, dummy_refresh_clock),
+	/* kept as the bit of port 0x61 that it shows in: 0 or 0x10 */
+	{ .section = "pcspk", .version = 1, .target = TO_PIT, .wire = WIRE_U8,
+	  .conversion = BIT_4, .names = "dummy_refresh_clock", .offset = 1,
+	  .field = gclk_pit_f_dummy_refresh_clock },
 
 	{ .section = "mc146818rtc", .version = 3, .target = TO_RTC, .wire = WIRE_BYTES, .size = 128,
 	  .names = "cmos_data", .offset = 0, .field = gclk_rtc_f_cmos },
@@ -394,6 +397,9 @@ static int store(const struct gclk_tail *tail, const struct gclk_located *row,
 	if (binding->conversion == KHZ_TO_HZ &&
 	    __builtin_mul_overflow(value, UINT64_C(1000), &value)) {
 		value = 0;	/* below the field's minimum: refused next */
+	}
+	if (binding->conversion == BIT_4) {
+		value = value >> 4 & 1;
 	}
 	if (!in_range(field, value)) {
 		char name[160];
@@ -793,6 +799,15 @@ static int wire_put(const struct gclk_located *row, uint64_t value, uint8_t *byt
 	return 0;
 }
 
+/* Members that are computed from others, or about the capture rather than the guest. */
+static bool is_derived(const struct gclk_state *state, const struct gclk_record *record,
+		       unsigned field)
+{
+	return (record == &gclk_tsc_record && field == gclk_tsc_f_value_ticks &&
+		state->guest.accelerator != GCLK_ACCEL_KVM) ||
+	       (record == &gclk_kvmclock_record && field == gclk_kvmclock_f_read_after_stop_ns);
+}
+
 int gclk_located_encode(const struct gclk_located *row, const struct gclk_state *state,
 			uint8_t *bytes, struct gclk_error *reterr)
 {
@@ -810,6 +825,9 @@ int gclk_located_encode(const struct gclk_located *row, const struct gclk_state 
 		return 0;
 	}
 	value = gclk_record_get(record, field);
+	if (is_derived(state, target_table(binding->target), binding->field)) {
+		value = 0;	/* env.tsc of an emulated guest, whose TSC is the tick counter */
+	}
 	if (binding->conversion == KHZ_TO_HZ) {
 		if (value % 1000) {
 			return gclk_fail(reterr, GCLK_LOSSY, field->name, GCLK_NO_OFFSET,
@@ -817,20 +835,14 @@ int gclk_located_encode(const struct gclk_located *row, const struct gclk_state 
 		}
 		value /= 1000;
 	}
+	if (binding->conversion == BIT_4) {
+		value <<= 4;
+	}
 	if (wire_put(row, value, bytes) < 0) {
 		return gclk_fail(reterr, GCLK_RANGE, field->name, GCLK_NO_OFFSET,
 				 "%" PRIu64 " does not fit %u bytes", value, row->size);
 	}
 	return 0;
-}
-
-/* Members that are computed from others, or about the capture rather than the guest. */
-static bool is_derived(const struct gclk_state *state, const struct gclk_record *record,
-		       unsigned field)
-{
-	return (record == &gclk_tsc_record && field == gclk_tsc_f_value_ticks &&
-		state->guest.accelerator != GCLK_ACCEL_KVM) ||
-	       (record == &gclk_kvmclock_record && field == gclk_kvmclock_f_read_after_stop_ns);
 }
 
 static bool has_row(const struct gclk_bindings *bindings, const struct gclk_state *state,
