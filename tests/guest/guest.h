@@ -121,7 +121,11 @@ extern volatile uint32_t n_aps;
 
 extern volatile uint64_t edge_time_bcd;	/* RTC as read at the last update edge */
 
+/** irq_init() - IDT, local APIC; the 8259s masked, or with "pic=yes" in use */
 void irq_init(void);
+
+/** route_isa() - an ISA interrupt through the 8259s or the IOAPIC, as irq_init() chose */
+void route_isa(unsigned int irq, uint8_t vector);
 
 /** route() - let an IOAPIC pin raise a vector on this processor */
 void route(unsigned int pin, uint8_t vector, bool level);
@@ -138,6 +142,7 @@ void ap_main(void);
 #define VEC_HPET	0x41
 #define VEC_LAPIC	0x49
 #define VEC_SAMPLE	0x51
+#define VEC_PIC		0x60	/* IRQ 0; IRQ 8 is 8 further */
 #define VEC_SPURIOUS	0xff
 
 #define LAPIC		0xfee00000u

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Interrupts: every source comes through the IOAPIC (the 8259s are masked) or from the
- * local APIC itself, is stamped, counted, acknowledged at its device, and ended.
+ * Interrupts: every source comes through the IOAPIC or from the local APIC itself, is
+ * stamped, counted, acknowledged at its device, and ended. With "pic=yes" those of PIT
+ * and RTC come through the 8259s instead, as they do under firmware and old kernels.
  *
  * The PIT is unmasked on two IOAPIC pins, of which a machine wires one: 2 on PCs (the
  * ISA override), 0 with KVM's own default routing and no override.
@@ -9,6 +10,7 @@
 #include "guest.h"
 
 #define IOAPIC		0xfec00000u
+#define LINT_MASKED	(1u << 16)
 #define TRAMPOLINE	0x8000u
 
 extern const char entries[], ap_begin[], ap_end[];
@@ -17,6 +19,8 @@ struct tally tallies[N_SOURCES];
 volatile uint64_t ap_tsc[MAX_CPUS];
 volatile uint32_t ap_ticks[MAX_CPUS];
 volatile uint32_t n_aps;
+
+static bool use_8259;
 
 static struct {
 	uint16_t offset_low, selector, type, offset_high;
@@ -63,11 +67,27 @@ static void lapic_timer(uint64_t tsc)
 	rearm_lapic();
 }
 
+static void end_8259(unsigned int irq)
+{
+	if (irq >= 8) {
+		outb(0xa0, 0x20);
+	}
+	outb(0x20, 0x20);
+}
+
 void interrupt(uint32_t vector, const uint32_t *frame)
 {
 	uint64_t tsc = rdtsc();
 
 	switch (vector) {
+	case VEC_PIC:
+		count(SRC_PIT, tsc);
+		end_8259(0);
+		return;
+	case VEC_PIC + 8:
+		ack_rtc(tsc);
+		end_8259(8);
+		return;
 	case VEC_PIT:
 		count(SRC_PIT, tsc);
 		break;
@@ -105,15 +125,45 @@ void route(unsigned int pin, uint8_t vector, bool level)
 	ioapic_write(0x10 + 2 * pin, vector | (level ? 1u << 15 : 0));
 }
 
+void route_isa(unsigned int irq, uint8_t vector)
+{
+	if (use_8259) {
+		uint16_t port = irq < 8 ? 0x21 : 0xa1;
+
+		outb(port, inb(port) & ~(1u << (irq & 7)));
+		return;
+	}
+	if (irq == 0) {
+		route(2, vector, false);
+	}
+	route(irq, vector, false);
+}
+
+/* ICW1..4: edges, cascade on IRQ 2, 8086 mode; then everything masked but the cascade. */
+static void init_8259(void)
+{
+	outb(0x20, 0x11);
+	outb(0xa0, 0x11);
+	outb(0x21, VEC_PIC);
+	outb(0xa1, VEC_PIC + 8);
+	outb(0x21, 4);
+	outb(0xa1, 2);
+	outb(0x21, 1);
+	outb(0xa1, 1);
+	outb(0x21, use_8259 ? 0xfb : 0xff);
+	outb(0xa1, 0xff);
+}
+
 static void load_idt(void)
 {
 	__asm__ volatile("lidt %0" : : "m"(idt_pointer));
 }
 
-static void enable_lapic(void)
+/* LINT0 is the wire of the 8259s: delivery mode ExtINT, or masked. */
+static void enable_lapic(uint32_t lint0)
 {
 	mmio_write(LAPIC + LAPIC_SVR, 0x100 | VEC_SPURIOUS);
-	mmio_write(LAPIC + LAPIC_LVT_LINT0, 1u << 16);	/* nothing from the 8259s */
+	mmio_write(LAPIC + LAPIC_LVT_LINT0, lint0);
 }
 
 void irq_init(void)
@@ -129,15 +179,15 @@ void irq_init(void)
 	idt_pointer.limit = sizeof(idt) - 1;
 	idt_pointer.base = (uintptr_t)idt;
 	load_idt();
-	outb(0x21, 0xff);
-	outb(0xa1, 0xff);
-	enable_lapic();
+	use_8259 = option_is("pic", "yes");
+	init_8259();
+	enable_lapic(use_8259 ? 0x700 : LINT_MASKED);
 }
 
 void ap_main(void)
 {
 	load_idt();
-	enable_lapic();
+	enable_lapic(LINT_MASKED);
 	arm_lapic();
 	__atomic_fetch_add(&n_aps, 1, __ATOMIC_SEQ_CST);
 	for (;;) {

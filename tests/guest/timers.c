@@ -203,8 +203,7 @@ static void arm_pit(uint32_t hz)
 	uint32_t n = PIT_HZ / hz;
 
 	n = n > 65536 ? 65536 : n;
-	route(0, VEC_PIT, false);
-	route(2, VEC_PIT, false);
+	route_isa(0, VEC_PIT);
 	outb(0x43, 0x34);			/* channel 0, both bytes, mode 2 */
 	outb(0x40, n & 0xff);
 	outb(0x40, n >> 8 & 0xff);
@@ -219,7 +218,7 @@ static void arm_rtc(uint32_t hz, bool update_edges)
 	while (hz && 65536u >> rate > hz) {
 		rate++;
 	}
-	route(8, VEC_RTC, false);
+	route_isa(8, VEC_RTC);
 	rtc_write(0x0a, 0x20 | rate);
 	rtc_write(0x0b, b | (hz ? 0x40 : 0) | (update_edges ? 0x10 : 0));
 	rtc_read(0x0c);
