@@ -169,18 +169,23 @@ static void read_ns_clocks(struct taking *t)
 	}
 }
 
-/* Where the RTC's own axis stood; false if that is not known. */
-static bool rtc_now(const struct taking *t, int64_t *ret)
+/* How well the RTC's own axis at the capture is known. */
+enum rtc_axis { RTC_UNKNOWN, RTC_COARSE, RTC_KNOWN };
+
+static enum rtc_axis rtc_now(const struct taking *t, int64_t *ret)
 {
 	const struct gclk_rtc *rtc = &t->state->rtc;
 	uint8_t axis = GCLK_HAS(rtc, rtc, axis) ? rtc->axis : GCLK_AXIS_GUEST;
 
 	if (axis == GCLK_AXIS_GUEST) {
 		*ret = t->axis_ns;
-		return t->has_axis;
+		return t->has_axis ? RTC_KNOWN : RTC_UNKNOWN;
 	}
 	*ret = t->captured->ns;
-	return axis == GCLK_AXIS_REALTIME && t->captured->uncertainty_ns != GCLK_UNBOUNDED;
+	if (axis != GCLK_AXIS_REALTIME || !t->captured->ns) {
+		return RTC_UNKNOWN;
+	}
+	return t->captured->uncertainty_ns == GCLK_UNBOUNDED ? RTC_COARSE : RTC_KNOWN;
 }
 
 static void say_rtc_time(struct reading *r, const struct gclk_rtc *rtc, int64_t now)
@@ -208,6 +213,7 @@ static void read_rtc(struct taking *t)
 	const struct gclk_rtc *rtc = &t->state->rtc;
 	struct gclk_cadence cadence = { 0 };
 	struct reading *r;
+	enum rtc_axis known;
 	uint8_t reg_b = rtc->cmos[0x0b];
 	int64_t now, next = GCLK_TIMER_OFF;
 
@@ -216,11 +222,17 @@ static void read_rtc(struct taking *t)
 	}
 	r = add(t, "rtc");
 	say(r->rate, "1 Hz");
-	if (!rtc_now(t, &now)) {
+	known = rtc_now(t, &now);
+	if (known == RTC_UNKNOWN) {
 		say(r->reads, "(needs the instant of the capture)");
 		return;
 	}
 	say_rtc_time(r, rtc, now);
+	if (known == RTC_COARSE) {
+		say(r->note, "to the second");
+		r->counts = 0;
+		return;
+	}
 	if (!gclk_rtc_is_running(rtc)) {
 		say(r->note, "stopped");
 	}
@@ -270,7 +282,7 @@ static void read_pit_channel(struct taking *t, unsigned n)
 		r->silent = 1;
 		say(r->note, "silenced by the HPET");
 	} else if (pit->in_kernel) {
-		say(r->note, "its period begins anew at the resume");
+		say(r->note, "restarts at the resume");
 	}
 }
 
@@ -326,6 +338,7 @@ static void read_hpet(struct taking *t)
 	say(r->reads, "%.40s ticks", text_count(ticks, r->value));
 	text_hz(r->rate, UINT64_C(1000000000000000), hpet->period_fs);
 	if (!enabled) {
+		r->counts = 0;
 		say(r->note, "stopped");
 		return;
 	}
@@ -361,7 +374,7 @@ static void read_counting(struct taking *t, struct reading *r, const struct gclk
 
 	if (lapic->in_kernel && !GCLK_HAS(lapic, lapic, current_count)) {
 		say(r->reads, "of %.20s", text_count(initial, lapic->initial_count));
-		say(r->note, "its count begins anew at the resume");
+		say(r->note, "restarts at the resume");
 	} else {
 		say(r->reads, "%.20s of %.20s",
 		    text_count(ticks, gclk_lapic_count_at(lapic, t->axis_ns)),

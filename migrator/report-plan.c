@@ -83,10 +83,11 @@ static void put_circumstances(const struct situation *s, const struct gclk_plan 
 			 text_uncertain(b, plan->when.captured.uncertainty_ns));
 	}
 	put_host(&s->host);
-	put_line("resume", "%s, %s",
-		 text_instant(a, plan->when.run.ns, GCLK_MAX(plan->when.run.uncertainty_ns,
-							     UINT64_C(1000000))),
-		 text_local(b, plan->when.run.ns, s->now_ns));
+	text_local(b, plan->when.run.ns, s->now_ns);
+	put_line("resume", "%s%s%s",
+		 text_instant(a, plan->when.run.ns,
+			      GCLK_MAX(plan->when.run.uncertainty_ns, UINT64_C(1000000))),
+		 strstr(b, "(UTC)") ? "" : "; here ", strstr(b, "(UTC)") ? "" : b);
 	if (plan->when.load.ns != plan->when.run.ns) {
 		put_line("loaded", "%s before",
 			 text_approx(a, plan->when.run.ns - plan->when.load.ns));
@@ -128,25 +129,39 @@ static void bound_text(const struct gclk_plan *plan, const char *clock, char to[
 	}
 }
 
-/* How far a clock was moved, in time where its rate is known. */
-static void moved_text(const struct reading *from, const struct reading *to, char out[TEXT_BYTES])
+/* A TSC without a frequency of its own runs at its host's. */
+static void rate_of(const struct reading *reading, const struct gclk_host *host, uint64_t *ret_hz,
+		    uint64_t *ret_den)
 {
-	uint64_t hz = to->hz ? to->hz : from->hz, den = to->hz ? to->hz_den : from->hz_den;
+	*ret_hz = reading->hz;
+	*ret_den = reading->hz_den;
+	if (!reading->hz && GCLK_HAS(host, host, tsc_hz)) {
+		*ret_hz = host->tsc_hz;
+		*ret_den = GCLK_HAS(host, host, tsc_hz_den) ? host->tsc_hz_den : 1;
+	}
+}
+
+/* How far a clock was moved, in time where its rate is known. */
+static void moved_text(const struct reading *from, const struct reading *to,
+		       const struct gclk_host *host, char out[TEXT_BYTES])
+{
 	int64_t ticks = (int64_t)(to->value - from->value);
 	char number[TEXT_BYTES];
+	uint64_t hz, den;
+	gclk_i128 ns;
 
+	rate_of(to, host, &hz, &den);
 	if (!hz) {
 		snprintf(out, TEXT_BYTES, "%.60s ticks", text_signed(number, ticks));
 		return;
 	}
-	gclk_i128 ns = (gclk_i128)ticks * (int64_t)GCLK_NS_PER_S * (int64_t)den / (int64_t)hz;
-
+	ns = (gclk_i128)ticks * (int64_t)GCLK_NS_PER_S * (int64_t)den / (int64_t)hz;
 	ns = GCLK_MIN(GCLK_MAX(ns, (gclk_i128)INT64_MIN), (gclk_i128)INT64_MAX);
 	snprintf(out, TEXT_BYTES, "%s%.60s", ns < 0 ? "" : "+", text_span(number, (int64_t)ns));
 }
 
 static int put_moves(const struct readings *from, const struct readings *to,
-		     const struct gclk_plan *plan)
+		     const struct gclk_host *host, const struct gclk_plan *plan)
 {
 	static const char *const headings[] = { "CLOCK", ">AS SAVED", ">AS PLANNED", ">MOVED BY",
 						">BOUND" };
@@ -160,7 +175,7 @@ static int put_moves(const struct readings *from, const struct readings *to,
 		if (!old->counts || !new || !new->counts) {
 			continue;
 		}
-		moved_text(old, new, moved);
+		moved_text(old, new, host, moved);
 		bound_text(plan, old->clock, bound);
 		table_row(&table, old->clock, old->reads, new->reads, moved, bound);
 	}
@@ -215,7 +230,7 @@ int put_plan(const struct source *source, const struct situation *situation,
 	if (r == 0) {
 		put_head(source, situation->now_ns);
 		put_circumstances(situation, plan);
-		r = put_moves(&from, &to, plan);
+		r = put_moves(&from, &to, &situation->host, plan);
 	}
 	if (r == 0) {
 		r = put_ledger(plan);

@@ -8,7 +8,7 @@
 #include "core/util.h"
 #include "migrator/report-text.h"
 
-#define LABEL_WIDTH 11
+#define LABEL_WIDTH 12
 
 void put_line(const char *label, const char *format, ...)
 {
