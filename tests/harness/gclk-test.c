@@ -54,7 +54,9 @@ uint64_t gclk_random_below(uint64_t n)
 
 uint64_t gclk_random_bits(void)
 {
-	return gclk_random() >> gclk_random_below(64);
+	uint64_t shift = gclk_random_below(64);
+
+	return gclk_random() >> shift;
 }
 
 static bool selected(const struct gclk_test *test, int n_names, char **names)

@@ -394,6 +394,9 @@ static int store(const struct gclk_tail *tail, const struct gclk_located *row,
 		return 0;
 	}
 	value = wire_get(binding, bytes);
+	if (binding->conversion == BIT_4 && !(value & ~UINT64_C(0x10))) {
+		value >>= 4;
+	}
 	if (binding->conversion == KHZ_TO_HZ &&
 	    __builtin_mul_overflow(value, UINT64_C(1000), &value)) {
 		value = 0;	/* below the field's minimum: refused next */
@@ -834,6 +837,8 @@ int gclk_located_encode(const struct gclk_located *row, const struct gclk_state 
 					 "%" PRIu64 " Hz is not a whole number of kHz", value);
 		}
 		value /= 1000;
+	} else if (binding->conversion == BIT_4) {
+		value <<= 4;
 	}
 	if (binding->conversion == BIT_4) {
 		value <<= 4;

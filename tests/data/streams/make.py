@@ -201,7 +201,7 @@ def make(name, out):
         finally:
             process.kill()
             process.wait()
-    packed = lzma.compress(data, preset=9 | lzma.PRESET_EXTREME)
+    packed = lzma.compress(data, preset=6 | lzma.PRESET_EXTREME)
     with open(os.path.join(out, name + ".qs.xz"), "wb") as file:
         file.write(packed)
     print("%-16s %8d bytes, %6d packed, page 0x20000: 0x%016x" %
