@@ -3,7 +3,7 @@
 """Times, memory and throughput on images of real guests, side by side with what they are
 held against. Every row ends with the command that repeats it, on images that --keep leaves.
 
-    bench.py --guestclock CMD --bench-plan CMD [--quick] [--keep] [--work DIR]
+    bench.py --guestclock CMD --tools DIR [--quick] [--keep] [--work DIR]
 
 Images, made by stock QEMU under TCG:
   small    a guest of 64 MiB
@@ -15,7 +15,6 @@ Images, made by stock QEMU under TCG:
 """
 import argparse
 import os
-import resource
 import shutil
 import statistics
 import subprocess
@@ -30,7 +29,7 @@ import qemu  # noqa: E402
 import streampatch  # noqa: E402
 
 MIB, GIB = 1 << 20, 1 << 30
-TIMES = 11
+TIMES = 31
 
 
 class Images:
@@ -87,30 +86,11 @@ class Images:
             file.write(data[split:])
 
 
-def child(command, stdin=None, stdout=subprocess.DEVNULL):
-    """Seconds and peak KiB of a command that must succeed."""
-    began = time.monotonic()
-    process = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE,
-                               text=True)
-    said = process.stderr.read()
-    _, status, used = os.wait4(process.pid, 0)
-    took = time.monotonic() - began
-    process.returncode = os.waitstatus_to_exitcode(status)
-    process.stderr.close()
-    if process.returncode != 0:
-        raise RuntimeError("%s: exit %d: %s" % (" ".join(command), process.returncode, said))
-    return took, used.ru_maxrss
-
-
 def shell(command):
-    return child(["sh", "-c", command])
-
-
-def median_of(measure, times=TIMES):
-    """Median seconds and largest KiB of several runs, the first of them for warmth only."""
-    measure()
-    runs = [measure() for _ in range(times)]
-    return statistics.median(run[0] for run in runs), max(run[1] for run in runs)
+    """Seconds of a command that must succeed."""
+    began = time.monotonic()
+    subprocess.run(["sh", "-c", command], check=True, stdout=subprocess.DEVNULL)
+    return time.monotonic() - began
 
 
 def row(what, value, against, command):
@@ -119,7 +99,7 @@ def row(what, value, against, command):
 
 class Bench:
     def __init__(self, options, images):
-        self.command, self.bench_plan = options.guestclock, options.bench_plan
+        self.command, self.tools = options.guestclock, options.tools
         self.images = images
         # a plan that needs no evidence: the same work on every image
         self.plan = ["--elapsed", "1h"]
@@ -128,13 +108,20 @@ class Bench:
         return " ".join(["guestclock"] + [os.path.basename(word) if os.sep in word else word
                                           for word in command])
 
+    def tool(self, name, *arguments):
+        """The numbers that one of the programs beside this file prints."""
+        output = subprocess.run([os.path.join(self.tools, name), *arguments], text=True,
+                                check=True, stdout=subprocess.PIPE).stdout
+        return [int(word) for word in output.split()]
+
     def same_time(self, verb):
         """A verb on guests of every size: time must not grow, memory must not either."""
         first = None
         for name in ("small", "large", "sparse"):
             path = self.images.path(name)
             command = verb(path)
-            took, kib = median_of(lambda: child([self.command] + command))
+            ns, kib = self.tool("bench-run", str(TIMES), self.command, *command)
+            took = ns / 1e9
             first = first or took
             size = os.path.getsize(path)
             row("%s, %s (%s)" % (command[0], name, human(size)), "%.1f ms" % (took * 1e3),
@@ -146,7 +133,8 @@ class Bench:
     def in_place(self):
         self.same_time(lambda path: ["rewrite", path, "--in-place"] + self.plan)
         for name in ("small", "large", "sparse"):
-            child([self.command, "undo", self.images.path(name)])
+            subprocess.run([self.command, "undo", self.images.path(name)], check=True,
+                           stdout=subprocess.DEVNULL)
 
     def full_pass(self):
         """Against cat, and against cat whose bytes are on the disk as ours are at the end."""
@@ -163,7 +151,7 @@ class Bench:
                 if os.path.exists(out):
                     os.remove(out)
                 os.sync()
-                seconds[name].append(shell(command)[0])
+                seconds[name].append(shell(command))
         rates = {name: size / statistics.median(runs[1:]) for name, runs in seconds.items()}
         for name, command in ways:
             against = "%3.0f %% of cat; %3.0f %% of cat; sync" % (
@@ -176,9 +164,7 @@ class Bench:
     def planning(self):
         for name in ("small", "vcpus"):
             path = self.images.path(name)
-            output = subprocess.run([self.bench_plan, path], text=True, check=True,
-                                    stdout=subprocess.PIPE).stdout
-            vcpus, ns = (int(word) for word in output.split())
+            vcpus, ns = self.tool("bench-plan", path)
             row("plan, %d vCPU" % vcpus, "%d ns" % ns, "%.0f ns per vCPU" % (ns / vcpus),
                 "bench-plan %s.img" % name)
 
@@ -194,13 +180,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--guestclock", required=True)
-    parser.add_argument("--bench-plan", required=True)
+    parser.add_argument("--tools", required=True, help="where bench-run and bench-plan are")
     parser.add_argument("--work", help="where the images go; those that are there are used")
     parser.add_argument("--keep", action="store_true", help="leave the images in --work")
     parser.add_argument("--quick", action="store_true", help="4 GiB for 64, 256 MiB for 1 GiB")
     parser.add_argument("only", nargs="*", help="inspect, in_place, full_pass, planning")
     options = parser.parse_args()
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     work = options.work or tempfile.mkdtemp(prefix="gclk-bench-")
     os.makedirs(work, exist_ok=True)
     bench = Bench(options, Images(work, options.quick))
