@@ -150,30 +150,48 @@ static size_t unescape(struct gclk_json *j, char *to)
 	return 1;
 }
 
+/* Over characters that stand for themselves; the writer escapes hardly ever. */
+static void skip_plain(struct gclk_json *j)
+{
+	const char *p = j->text + j->at, *end = j->text + j->size;
+
+	while (p < end && *p != '"' && *p != '\\' && (unsigned char)*p >= 0x20) {
+		p++;
+	}
+	j->at = (size_t)(p - j->text);
+}
+
 size_t gclk_json_string(struct gclk_json *j)
 {
-	size_t start, to;
+	size_t start, from, to;
 
 	if (!accept(j, '"')) {
 		fail(j, "a string was expected");
 		return 0;
 	}
 	start = to = j->at;
-	while (!j->why && j->at < j->size) {
-		char c = j->text[j->at++];
+	while (!j->why) {
+		char c;
 
+		from = j->at;
+		skip_plain(j);
+		if (to != from) {
+			memmove(j->text + to, j->text + from, j->at - from);
+		}
+		to += j->at - from;
+		c = j->at < j->size ? j->text[j->at] : 0;
 		if (c == '"') {
 			j->text[to] = 0;	/* at most where the quote was */
+			j->at++;
 			return start;
 		}
-		if (c == '\\') {
-			to += unescape(j, j->text + to);
-		} else if ((unsigned char)c < 0x20) {
-			j->at--;
-			fail(j, "a control character in a string");
-		} else {
-			j->text[to++] = c;
+		if (c != '\\') {
+			fail(j, j->at < j->size ? "a control character in a string" :
+						  "a string without an end");
+			break;
 		}
+		j->at++;
+		to += unescape(j, j->text + to);
 	}
 	fail(j, "a string without an end");
 	return 0;

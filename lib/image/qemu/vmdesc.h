@@ -19,9 +19,9 @@
 
 #include "core/error.h"
 
-/* Limits on hostile input; a 1024-vCPU guest needs 8 MiB and 150000 nodes. */
-#define GCLK_VMDESC_MAX_BYTES (16u << 20)
-#define GCLK_VMDESC_MAX_NODES (256u << 10)
+/* Limits on hostile input; a guest of 1024 vCPUs needs 9 MiB and 150000 nodes. */
+#define GCLK_VMDESC_MAX_BYTES (12u << 20)
+#define GCLK_VMDESC_MAX_NODES (192u << 10)
 #define GCLK_VMDESC_MAX_DEPTH 96
 
 struct gclk_vmdesc;
