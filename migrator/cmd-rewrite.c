@@ -69,14 +69,17 @@ static int say_failed(const struct rewriting *rw, struct gclk_error *error)
 {
 	bool touched = given(rw->o, OPTION(IN_PLACE)) &&
 		       (error->status == GCLK_SYS || error->status == GCLK_UNPROVEN);
+	bool copy = given(rw->o, OPTION(IN_PLACE)) && error->status == GCLK_UNSUPPORTED;
 	char path[512], try[640];
 
-	if (!touched) {
-		return fail(rw->source.path, error, EFFECT_NONE, NULL);
+	shell_quote(path, sizeof(path), rw->source.path);
+	if (touched) {
+		snprintf(try, sizeof(try), "guestclock undo %s", path);
+	} else {
+		snprintf(try, sizeof(try), "guestclock rewrite %s -o OUT", path);
 	}
-	snprintf(try, sizeof(try), "guestclock undo %s",
-		 shell_quote(path, sizeof(path), rw->source.path));
-	return fail(rw->source.path, error, EFFECT_CHANGED, try);
+	return fail(rw->source.path, error, touched ? EFFECT_CHANGED : EFFECT_NONE,
+		    touched || copy ? try : NULL);
 }
 
 static int carry_out(struct rewriting *rw)
@@ -121,7 +124,7 @@ static void answer_json(const struct rewriting *rw)
 		json_put(map, "after", json_u64(change->after));
 		json_append(list, map);
 	}
-	json_put(answer, "output", json_text(output_path(rw)));
+	json_put(answer, "output", rw->plan->findings.n_refusing ? NULL : json_text(output_path(rw)));
 	json_put(answer, "changes", list);
 	json_print(answer);
 }
@@ -184,6 +187,9 @@ static int rewrite(struct rewriting *rw)
 		r = make_plan(&rw->source, &rw->situation, &rw->plan);
 	}
 	if (r == GCLK_REFUSED) {
+		if (given(rw->o, OPTION(JSON))) {
+			answer_json(rw);
+		}
 		return say_refused(&rw->source, rw->plan);
 	}
 	if (r == 0) {

@@ -141,17 +141,17 @@ int fail(const char *file, const struct gclk_error *error, enum effect effect, c
 {
 	char at[64] = "", sentence[768];
 	const char *reason = error->sys_errno ? strerror(error->sys_errno) : NULL;
+	const char *where = file && !strcmp(error->where, file) ? "" : error->where;
 
 	if (error->offset != GCLK_ERROR_NO_OFFSET) {
-		snprintf(at, sizeof(at), "%sat byte %" PRIu64, error->where[0] ? " " : "",
-			 error->offset);
+		snprintf(at, sizeof(at), "%sat byte %" PRIu64, where[0] ? " " : "", error->offset);
 	}
 	/* the reason may be in the message already */
 	if (reason && strstr(error->message, reason)) {
 		reason = NULL;
 	}
-	snprintf(sentence, sizeof(sentence), "%s%s%s%s%s%s", error->where, at,
-		 error->where[0] || at[0] ? ": " : "", error->message, reason ? ": " : "",
+	snprintf(sentence, sizeof(sentence), "%s%s%s%s%s%s", where, at,
+		 where[0] || at[0] ? ": " : "", error->message, reason ? ": " : "",
 		 reason ? reason : "");
 	emit("error", file, gclk_status_name(error->status), effect, try, sentence);
 	return error->status;

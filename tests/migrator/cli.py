@@ -436,6 +436,11 @@ class Images(Case):
         self.assertLess(abs(run_ns / 1e9 - time.time()), 10)
 
     def test_unknown_capture_is_refused(self):
+        done = run("rewrite", "-", "-o", self.path("out"), "--json", stdin=self.original)
+        answer = json.loads(done.out)
+        self.assertEqual((done.code, answer["refused"], answer["output"], answer["changes"]),
+                         (REFUSED, True, None, []))
+        self.assertFalse(os.path.exists(self.path("out")))
         refused = run("plan", "-", stdin=self.original)	# a pipe has no birth
         self.assertEqual(refused.code, REFUSED)
         self.assertRegex(refused.err, r"guestclock: error: standard input: capture-instant-unknown: "
