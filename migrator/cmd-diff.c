@@ -25,7 +25,8 @@ static int answer_json(const struct changes *changes)
 		json_put(map, "unit", json_text(unit_name(change->field->unit)));
 		json_put(map, "a", json_value(change, change->a));
 		json_put(map, "b", json_value(change, change->b));
-		json_put(map, "delta", change_delta(change, delta) ? json_text(delta) : NULL);
+		json_put(map, "delta",
+			 change_delta(change, delta) ? json_text(delta) : NULL);
 		json_append(list, map);
 	}
 	json_put(answer, "changes", list);
@@ -33,9 +34,10 @@ static int answer_json(const struct changes *changes)
 	return 0;
 }
 
-#define SHORT_TEXT 34			/* of a value that has no number, in a column */
+#define SHORT_TEXT 34 /* of a value that has no number, in a column */
 
-static void side_text(const struct change *change, const void *side, char *to, size_t size)
+static void side_text(const struct change *change, const void *side, char *to,
+		      size_t size)
 {
 	char text[600];
 
@@ -92,7 +94,8 @@ static int answer_text(const struct options *o, const struct changes *changes)
 	return table_end(&table, stdout);
 }
 
-static int compare(const struct options *o, const struct source *a, const struct source *b)
+static int compare(const struct options *o, const struct source *a,
+		   const struct source *b)
 {
 	struct changes changes;
 	int r = diff_states(a->state, b->state, &changes);
@@ -132,9 +135,10 @@ const struct verb verb_diff = {
 	.name = "diff",
 	.summary = "what differs between two saved guests, clock by clock",
 	.synopsis = "A B",
-	.text = "Compares the clock states of two files, field by field, in the unit of the field: ns,\n"
-		"ticks, Hz. Of an image that was rewritten, what a loader will find counts. Exits 0\n"
-		"whether they differ or not; with --check 1 when they do.",
+	.text = "Compares the clock states of two files, field by field, in the unit of "
+		"the field: ns, ticks, Hz. Of an image that was rewritten, what a "
+		"loader will find counts. Exits 0 whether they differ or not; with "
+		"--check 1 when they do.",
 	.example = "guestclock diff before.save after.save",
 	.options = OPTIONS_COMMON | OPTION(SNAPSHOT) | OPTION(CHECK),
 	.min_files = 2,

@@ -16,9 +16,11 @@ static const struct {
 } statuses[] = {
 	{ GCLK_OK, "Done.", "" },
 	{ GCLK_REFUSED,
-	  "Refused: a finding stands against it, and nothing was changed. With --check also: something was found.",
+	  "Refused: a finding stands against it, and nothing was changed. With --check "
+	  "also: something was found.",
 	  "Read the findings; --force ID overrides one of them." },
-	{ GCLK_USAGE, "The command was not used as it can be.", "guestclock VERB --help" },
+	{ GCLK_USAGE, "The command was not used as it can be.",
+	  "guestclock VERB --help" },
 	{ GCLK_SYS, "The system refused a call; the message has its reason.",
 	  "Look at the reason: a missing file, a missing right, a full disk." },
 	{ GCLK_NOMEM, "There was not enough memory.", "" },
@@ -26,8 +28,10 @@ static const struct {
 	  "The file was cut off, or is still being written." },
 	{ GCLK_MALFORMED, "The bytes contradict their format.",
 	  "The file is damaged, or is something else than it claims to be." },
-	{ GCLK_VERSION, "A version that this release does not know.", "Use a newer release." },
-	{ GCLK_UNSUPPORTED, "Well-formed, but it cannot be handled; the message says why.", "" },
+	{ GCLK_VERSION, "A version that this release does not know.",
+	  "Use a newer release." },
+	{ GCLK_UNSUPPORTED,
+	  "Well-formed, but it cannot be handled; the message says why.", "" },
 	{ GCLK_RANGE, "A value is outside what its field allows.", "" },
 	{ GCLK_LOSSY, "It would have rounded something that the guest can see.", "" },
 	{ GCLK_STATE, "The object is busy, or the step does not fit its state.",
@@ -53,8 +57,9 @@ static void put_finding_info(const struct gclk_finding_info *info)
 
 static void put_status(unsigned i)
 {
-	printf("%s%s%s (exit code %d)\n  ", style(STYLE_BOLD), gclk_status_name(statuses[i].status),
-	       style(STYLE_PLAIN), statuses[i].status);
+	printf("%s%s%s (exit code %d)\n  ", style(STYLE_BOLD),
+	       gclk_status_name(statuses[i].status), style(STYLE_PLAIN),
+	       statuses[i].status);
 	put_filled(stdout, 2, statuses[i].meaning);
 	if (statuses[i].advice[0]) {
 		printf("  ");
@@ -139,7 +144,8 @@ static int find_status(const char *id)
 
 	for (unsigned i = 0; i < GCLK_COUNT(statuses); i++) {
 		snprintf(number, sizeof(number), "%d", statuses[i].status);
-		if (!strcmp(id, gclk_status_name(statuses[i].status)) || !strcmp(id, number)) {
+		if (!strcmp(id, gclk_status_name(statuses[i].status)) ||
+		    !strcmp(id, number)) {
 			return (int)i;
 		}
 	}
@@ -153,7 +159,8 @@ static int run(const struct options *o)
 	int status = id ? find_status(id) : -1;
 
 	if (id && !info && status < 0) {
-		return usage_error("explain", "\"%s\" is neither a finding nor an exit code", id);
+		return usage_error("explain",
+				   "\"%s\" is neither a finding nor an exit code", id);
 	}
 	if (given(o, OPTION(JSON))) {
 		print_json(status >= 0 ? gclk_status_name(statuses[status].status) : id);
@@ -174,8 +181,9 @@ const struct verb verb_explain = {
 	.name = "explain",
 	.summary = "what a finding or an exit code means",
 	.synopsis = "[ID]",
-	.text = "Says what the finding ID means and what to do about it; ID may also be the name or\n"
-		"the number of an exit code. Without ID, all of them are listed.",
+	.text = "Says what the finding ID means and what to do about it; ID may also be "
+		"the name or the number of an exit code. Without ID, all of them are "
+		"listed.",
 	.example = "guestclock explain long-gap",
 	.options = OPTIONS_COMMON,
 	.max_files = 1,

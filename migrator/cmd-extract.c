@@ -21,13 +21,14 @@ static bool wants_json(const struct options *o)
 	       (!strcmp(o->output, "-") && given(o, OPTION(JSON)));
 }
 
-static int fill(struct gclk_bundle *bundle, const struct source *source, struct gclk_error *reterr)
+static int fill(struct gclk_bundle *bundle, const struct source *source,
+		struct gclk_error *reterr)
 {
 	struct gclk_provenance provenance;
 	int r;
 
-	provenance_of(source, &source->captured, source->basis, source->provenance.tai_offset_s,
-		      wall_clock_ns(), &provenance);
+	provenance_of(source, &source->captured, source->basis,
+		      source->provenance.tai_offset_s, wall_clock_ns(), &provenance);
 	r = gclk_bundle_set_state(bundle, source->state, reterr);
 	if (r == 0) {
 		r = gclk_bundle_set_provenance(bundle, &provenance, reterr);
@@ -49,11 +50,14 @@ static int write_json(const char *path, const struct gclk_bundle *bundle,
 	if (r < 0) {
 		return r;
 	}
-	text = json_object_to_json_string_length(
-		tree, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED |
-			      JSON_C_TO_STRING_NOSLASHESCAPE, &size);
-	r = text ? write_whole(path, text, size, reterr) :
-		   gclk_fail(reterr, GCLK_NOMEM, NULL, GCLK_NO_OFFSET, "no memory for the JSON");
+	text = json_object_to_json_string_length(tree,
+						 JSON_C_TO_STRING_PRETTY |
+							 JSON_C_TO_STRING_SPACED |
+							 JSON_C_TO_STRING_NOSLASHESCAPE,
+						 &size);
+	r = text ? write_whole(path, text, size, reterr)
+		 : gclk_fail(reterr, GCLK_NOMEM, NULL, GCLK_NO_OFFSET,
+			     "no memory for the JSON");
 	json_object_put(tree);
 	return r;
 }
@@ -97,7 +101,8 @@ static int extract(const struct options *o, const struct source *source)
 	int r;
 
 	if (!bundle) {
-		gclk_fail(&error, GCLK_NOMEM, NULL, GCLK_NO_OFFSET, "no memory for a bundle");
+		gclk_fail(&error, GCLK_NOMEM, NULL, GCLK_NO_OFFSET,
+			  "no memory for a bundle");
 		return fail(source->path, &error, EFFECT_NONE, NULL);
 	}
 	r = fill(bundle, source, &error);
@@ -105,8 +110,8 @@ static int extract(const struct options *o, const struct source *source)
 		gclk_bundle_free(bundle);
 		return fail(source->path, &error, EFFECT_NONE, NULL);
 	}
-	r = wants_json(o) ? write_json(o->output, bundle, &error) :
-			    write_bundle(o->output, bundle, &error);
+	r = wants_json(o) ? write_json(o->output, bundle, &error)
+			  : write_bundle(o->output, bundle, &error);
 	gclk_bundle_free(bundle);
 	if (r < 0) {
 		return fail(o->output, &error, EFFECT_NONE, NULL);
@@ -124,7 +129,8 @@ static int run(const struct options *o)
 		return usage_error("extract", "say where to: -o BUNDLE");
 	}
 	if (!strcmp(o->output, "-") && !wants_json(o) && isatty(STDOUT_FILENO)) {
-		return usage_error("extract", "a bundle is not for a terminal; add --json");
+		return usage_error("extract",
+				   "a bundle is not for a terminal; add --json");
 	}
 	r = source_open(&source, o->files[0], o, SOURCE_STATE);
 	if (r == 0) {
@@ -137,10 +143,11 @@ static int run(const struct options *o)
 const struct verb verb_extract = {
 	.name = "extract",
 	.summary = "the clock state alone, as a bundle or as JSON",
-	.synopsis = "FILE",
-	.text = "Takes the clock state out of FILE, with when it was captured and how that is known,\n"
-		"and writes it as a bundle. An OUT that ends in .json gets JSON instead, which every\n"
-		"verb reads like a bundle. \"-\" is standard output.",
+	.synopsis = "FILE -o BUNDLE",
+	.text = "Takes the clock state out of FILE, with when it was captured and how "
+		"that is known, and writes it as a bundle. An OUT that ends in .json "
+		"gets JSON instead, which every verb reads like a bundle. \"-\" is "
+		"standard output.",
 	.example = "guestclock extract web1.save -o web1.json",
 	.options = OPTIONS_COMMON | OPTION(SNAPSHOT) | OPTION(OUTPUT),
 	.min_files = 1,

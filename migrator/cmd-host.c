@@ -33,8 +33,9 @@ static void put_tsc(const struct gclk_host *host)
 
 	if (GCLK_HAS(host, host, tsc_hz)) {
 		put_line("TSC", "%s %s%" PRIu32 ".%03" PRIu32 " ppm (%s)",
-			 text_hz(hz, host->tsc_hz, den), plus_minus(), host->tsc_hz_ppb / 1000,
-			 host->tsc_hz_ppb % 1000, basis_name(host));
+			 text_hz(hz, host->tsc_hz, den), plus_minus(),
+			 host->tsc_hz_ppb / 1000, host->tsc_hz_ppb % 1000,
+			 basis_name(host));
 	} else {
 		put_line("TSC", "frequency not known");
 	}
@@ -58,9 +59,12 @@ static void put_wall_clock(const struct gclk_host *host)
 	char at[TEXT_BYTES], error[TEXT_BYTES];
 
 	put_line("wall clock", "%s, %s",
-		 text_instant(at, host->realtime_ns, GCLK_HAS(host, host, sample_width_ns) ?
-							      host->sample_width_ns : 0),
-		 host->flags & GCLK_HOST_SYNCHRONISED ? "synchronised" : "not synchronised");
+		 text_instant(at, host->realtime_ns,
+			      GCLK_HAS(host, host, sample_width_ns)
+				      ? host->sample_width_ns
+				      : 0),
+		 host->flags & GCLK_HOST_SYNCHRONISED ? "synchronised"
+						      : "not synchronised");
 	if (GCLK_HAS(host, host, ntp_maxerror_ns)) {
 		put_line("", "largest error %s by its own account",
 			 text_approx(error, (int64_t)GCLK_MIN(host->ntp_maxerror_ns,
@@ -77,8 +81,10 @@ static void put_missing(const struct gclk_host *host)
 	size_t n = 0;
 	const char *name;
 
-	for (unsigned i = 0; (name = gclk_host_missing(host, i)) && n < sizeof(list); i++) {
-		n += (size_t)snprintf(list + n, sizeof(list) - n, "%s%s", i ? ", " : "", name);
+	for (unsigned i = 0; (name = gclk_host_missing(host, i)) && n < sizeof(list);
+	     i++) {
+		n += (size_t)snprintf(list + n, sizeof(list) - n, "%s%s", i ? ", " : "",
+				      name);
 	}
 	if (n) {
 		put_line("not known", "%s", list);
@@ -91,7 +97,8 @@ static void put_host(const struct gclk_host *host)
 		 host->flags & GCLK_HOST_HYPERVISOR ? ", itself a guest" : "");
 	put_line("processor", "%s", host->cpu_model);
 	put_tsc(host);
-	put_line("KVM", "%s", host->flags & GCLK_HOST_KVM ? "can be used" : "cannot be opened");
+	put_line("KVM", "%s",
+		 host->flags & GCLK_HOST_KVM ? "can be used" : "cannot be opened");
 	put_wall_clock(host);
 	put_missing(host);
 }
@@ -114,10 +121,13 @@ static int write_profile(const char *path, struct json_object *answer)
 	struct gclk_error error;
 	size_t size;
 	const char *text = json_object_to_json_string_length(
-		answer, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED |
-				JSON_C_TO_STRING_NOSLASHESCAPE, &size);
-	int r = text ? write_whole(path, text, size, &error) :
-		       gclk_fail(&error, GCLK_NOMEM, NULL, GCLK_NO_OFFSET, "no memory for JSON");
+		answer,
+		JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED |
+			JSON_C_TO_STRING_NOSLASHESCAPE,
+		&size);
+	int r = text ? write_whole(path, text, size, &error)
+		     : gclk_fail(&error, GCLK_NOMEM, NULL, GCLK_NO_OFFSET,
+				 "no memory for JSON");
 
 	return r < 0 ? fail(path, &error, EFFECT_NONE, NULL) : 0;
 }
@@ -212,10 +222,11 @@ const struct verb verb_host = {
 	.name = "host",
 	.summary = "what this host's clocks can do; the policies that are set",
 	.synopsis = "[FILE]",
-	.text = "Shows this host's clock profile: its TSC and how well its frequency is known, whether\n"
-		"guests can have another one, how its wall clock is kept. With -o the profile is written\n"
-		"for --host on another machine. With --policy each setting is shown with where it comes\n"
-		"from, for the guest in the save image FILE if one is named.",
+	.text = "Shows this host's clock profile: its TSC and how well its frequency is "
+		"known, whether guests can have another one, how its wall clock is "
+		"kept. With -o the profile is written for --host on another machine. "
+		"With --policy each setting is shown with where it comes from, for the "
+		"guest in the save image FILE if one is named.",
 	.example = "guestclock host -o thishost.json",
 	.options = OPTIONS_COMMON | OPTION(OUTPUT) | OPTION(MEASURE) | OPTION(POLICY) |
 		   OPTION(CONF) | OPTION(SNAPSHOT),

@@ -21,7 +21,8 @@ static struct json_object *rewrite_json(const struct source *source)
 
 static struct json_object *domain_json(const struct source *source)
 {
-	const struct gclk_domain *domain = source->image ? gclk_image_domain(source->image) : NULL;
+	const struct gclk_domain *domain =
+		source->image ? gclk_image_domain(source->image) : NULL;
 	struct json_object *map;
 
 	if (!domain) {
@@ -74,11 +75,12 @@ static int run(const struct options *o)
 
 	if (r == 0) {
 		gclk_lint(source.state, NULL,
-			  source.stands_at.uncertainty_ns == GCLK_UNBOUNDED ? NULL :
-									       &source.stands_at,
+			  source.stands_at.uncertainty_ns == GCLK_UNBOUNDED
+				  ? NULL
+				  : &source.stands_at,
 			  &findings);
-		r = given(o, OPTION(JSON)) ? answer_json(&source, &findings) :
-					     answer_text(&source, &findings);
+		r = given(o, OPTION(JSON)) ? answer_json(&source, &findings)
+					   : answer_text(&source, &findings);
 	}
 	source_close(&source);
 	if (r == 0 && given(o, OPTION(CHECK)) && found_something(&findings)) {
@@ -91,11 +93,12 @@ const struct verb verb_inspect = {
 	.name = "inspect",
 	.summary = "what every clock of a saved guest says, and what is wrong with it",
 	.synopsis = "FILE",
-	.text = "FILE is a QEMU migration stream, a libvirt save image, a qcow2 file with a snapshot of\n"
-		"a running machine, or a bundle; its content tells which. \"-\" is standard input. Shows\n"
-		"what each clock reads, at what rate it runs, when each timer next interrupts the guest,\n"
-		"when the state was captured and how well that is known. Of an image that was rewritten\n"
-		"it shows what a loader will find, and for which resume.",
+	.text = "FILE is a QEMU migration stream, a libvirt save image, a qcow2 file "
+		"with a snapshot of a running machine, or a bundle; its content tells "
+		"which. \"-\" is standard input. Shows what each clock reads, at what "
+		"rate it runs, when each timer next interrupts the guest, when the "
+		"state was captured and how well that is known. Of an image that was "
+		"rewritten it shows what a loader will find, and for which resume.",
 	.example = "guestclock inspect /var/lib/libvirt/qemu/save/web1.save",
 	.options = OPTIONS_COMMON | OPTION(SNAPSHOT) | OPTION(CHECK),
 	.min_files = 1,

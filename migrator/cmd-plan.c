@@ -32,7 +32,8 @@ static int plan_source(const struct options *o, const struct source *source)
 		if (r == 0 && refused) {
 			r = say_refused(source, plan);
 		}
-		if (r == 0 && given(o, OPTION(CHECK)) && found_something(&plan->findings)) {
+		if (r == 0 && given(o, OPTION(CHECK)) &&
+		    found_something(&plan->findings)) {
 			r = GCLK_REFUSED;
 		}
 	}
@@ -56,9 +57,10 @@ const struct verb verb_plan = {
 	.name = "plan",
 	.summary = "what a rewriting would do, without doing it",
 	.synopsis = "FILE",
-	.text = "Works out what each clock of the guest in FILE must say when it runs again, what\n"
-		"becomes of the interrupts that fell into the gap, and how far off each clock can be.\n"
-		"The gap is the time from the stop of the guest to its resume. Nothing is changed.",
+	.text = "Works out what each clock of the guest in FILE must say when it runs "
+		"again, what becomes of the interrupts that fell into the gap, and how "
+		"far off each clock can be. The gap is the time from the stop of the "
+		"guest to its resume. Nothing is changed.",
 	.example = "guestclock plan --elapsed 1h --gap cap=60s web1.save",
 	.options = OPTIONS_COMMON | OPTIONS_PLAN | OPTION(CHECK),
 	.min_files = 1,

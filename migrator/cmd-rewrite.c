@@ -33,7 +33,8 @@ struct rewriting {
 static int64_t margin_ns(const struct rewriting *rw)
 {
 	const char *compression = gclk_image_compression(rw->source.image);
-	int64_t rate = strcmp(compression, "none") ? COMPRESSED_BYTES_PER_S : RAW_BYTES_PER_S;
+	int64_t rate =
+		strcmp(compression, "none") ? COMPRESSED_BYTES_PER_S : RAW_BYTES_PER_S;
 	struct stat st;
 
 	if (given(rw->o, OPTION(IN_PLACE)) || stat(rw->source.path, &st) < 0) {
@@ -50,11 +51,15 @@ static int check_output(const struct options *o)
 		return usage_error("rewrite", "say where to: -o OUT or --in-place");
 	}
 	if (given(o, OPTION(IN_PLACE)) && !strcmp(o->files[0], "-")) {
-		return usage_error("rewrite", "standard input cannot be changed in place; use -o OUT");
+		return usage_error(
+			"rewrite",
+			"standard input cannot be changed in place; use -o OUT");
 	}
-	if (given(o, OPTION(OUTPUT)) && stat(o->files[0], &in) == 0 && stat(o->output, &out) == 0 &&
-	    in.st_dev == out.st_dev && in.st_ino == out.st_ino) {
-		return usage_error("rewrite", "%s is the input itself; use --in-place", o->output);
+	if (given(o, OPTION(OUTPUT)) && stat(o->files[0], &in) == 0 &&
+	    stat(o->output, &out) == 0 && in.st_dev == out.st_dev &&
+	    in.st_ino == out.st_ino) {
+		return usage_error("rewrite", "%s is the input itself; use --in-place",
+				   o->output);
 	}
 	return 0;
 }
@@ -87,10 +92,12 @@ static int carry_out(struct rewriting *rw)
 	struct gclk_error error;
 	void *payload = NULL;
 	size_t size = 0;
-	int r = gclk_image_encode(rw->source.image, rw->plan, &rw->changes, &rw->n_changes, &error);
+	int r = gclk_image_encode(rw->source.image, rw->plan, &rw->changes,
+				  &rw->n_changes, &error);
 
 	if (r == 0) {
-		r = payload_make(&rw->source, &rw->situation, rw->plan, &payload, &size, &error);
+		r = payload_make(&rw->source, &rw->situation, rw->plan, &payload, &size,
+				 &error);
 	}
 	if (r < 0) {
 		return fail(rw->source.path, &error, EFFECT_NONE, NULL);
@@ -98,8 +105,8 @@ static int carry_out(struct rewriting *rw)
 	if (given(rw->o, OPTION(IN_PLACE))) {
 		r = gclk_image_patch(rw->source.image, rw->plan, payload, size, &error);
 	} else {
-		r = gclk_image_write(rw->source.image, rw->plan, payload, size, rw->o->output,
-				     &error);
+		r = gclk_image_write(rw->source.image, rw->plan, payload, size,
+				     rw->o->output, &error);
 	}
 	progress_end(&rw->source.progress);
 	free(payload);
@@ -108,7 +115,8 @@ static int carry_out(struct rewriting *rw)
 
 static void answer_json(const struct rewriting *rw)
 {
-	struct json_object *answer = plan_json("rewrite", &rw->source, &rw->situation, rw->plan);
+	struct json_object *answer =
+		plan_json("rewrite", &rw->source, &rw->situation, rw->plan);
 	struct json_object *list = json_new_list();
 
 	for (unsigned i = 0; i < rw->n_changes; i++) {
@@ -124,7 +132,8 @@ static void answer_json(const struct rewriting *rw)
 		json_put(map, "after", json_u64(change->after));
 		json_append(list, map);
 	}
-	json_put(answer, "output", rw->plan->findings.n_refusing ? NULL : json_text(output_path(rw)));
+	json_put(answer, "output",
+		 rw->plan->findings.n_refusing ? NULL : json_text(output_path(rw)));
 	json_put(answer, "changes", list);
 	json_print(answer);
 }
@@ -137,8 +146,9 @@ static void put_resume(const struct rewriting *rw)
 
 	text_local(at, plan->when.run.ns, rw->situation.now_ns);
 	if (plan->when.elapsed_given) {
-		printf("resume at %s or later: the guest finds %s counted, whenever it is\n", at,
-		       text_span(gap, plan->counted_ns));
+		printf("resume at %s or later: the guest finds %s counted, whenever it "
+		       "is\n",
+		       at, text_span(gap, plan->counted_ns));
 	} else if (plan->policy == GCLK_GAP_COUNT ||
 		   (plan->policy == GCLK_GAP_CAP && plan->counted_ns == plan->gap_ns)) {
 		printf("resume at %s; each second later is a second slow\n", at);
@@ -166,8 +176,8 @@ static void warn_if_late(const struct rewriting *rw)
 	int64_t late_ns = wall_clock_ns() - rw->plan->when.run.ns;
 	char late[TEXT_BYTES];
 
-	if (late_ns > 0 && !rw->plan->when.elapsed_given && rw->plan->policy == GCLK_GAP_COUNT &&
-	    !given(rw->o, OPTION(RESUME_AT))) {
+	if (late_ns > 0 && !rw->plan->when.elapsed_given &&
+	    rw->plan->policy == GCLK_GAP_COUNT && !given(rw->o, OPTION(RESUME_AT))) {
 		message("warning", output_path(rw), NULL, EFFECT_READING,
 			"guestclock rewrite --resume-at +DURATION",
 			"the resume instant passed %s ago: the guest will be that slow",
@@ -226,13 +236,16 @@ static int run(const struct options *o)
 
 const struct verb verb_rewrite = {
 	.name = "rewrite",
-	.summary = "carry a plan out: a saved guest whose clocks are right when it runs again",
-	.synopsis = "IN",
-	.text = "Rewrites the clocks of the saved guest IN for its resume, as `guestclock plan` shows\n"
-		"it, either in place or into a copy. The original bytes stay in the image: rewriting\n"
-		"again starts from them, and `guestclock undo` brings them back. The last line says\n"
-		"when to resume the guest.",
-	.example = "guestclock rewrite --in-place --resume-at +5s web1.save && virsh restore web1.save",
+	.summary = "carry a plan out: a saved guest whose clocks are right when it runs "
+		   "again",
+	.synopsis = "IN (-o OUT | --in-place)",
+	.text = "Rewrites the clocks of the saved guest IN for its resume, as "
+		"`guestclock plan` shows it, either in place or into a copy. The "
+		"original bytes stay in the image: rewriting again starts from them, "
+		"and `guestclock undo` brings them back. The last line says when to "
+		"resume the guest.",
+	.example = "guestclock rewrite --in-place --resume-at +5s web1.save && virsh "
+		   "restore web1.save",
 	.options = OPTIONS_COMMON | OPTIONS_PLAN | OPTION(OUTPUT) | OPTION(IN_PLACE),
 	.min_files = 1,
 	.max_files = 1,

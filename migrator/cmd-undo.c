@@ -26,8 +26,10 @@ static int run(const struct options *o)
 	if (r < 0) {
 		/* a write may have failed half way: undo again goes on from there */
 		return fail(o->files[0], &error,
-			    error.status == GCLK_SYS || error.status == GCLK_UNPROVEN ?
-				    EFFECT_CHANGED : EFFECT_NONE, NULL);
+			    error.status == GCLK_SYS || error.status == GCLK_UNPROVEN
+				    ? EFFECT_CHANGED
+				    : EFFECT_NONE,
+			    NULL);
 	}
 	if (given(o, OPTION(JSON))) {
 		struct json_object *answer = json_answer("undo");
@@ -38,7 +40,8 @@ static int run(const struct options *o)
 		return 0;
 	}
 	put_text(stdout, o->files[0]);
-	puts(undone ? ": the original bytes are back" : ": nothing to undo, it was not rewritten");
+	puts(undone ? ": the original bytes are back"
+		    : ": nothing to undo, it was not rewritten");
 	return 0;
 }
 
@@ -46,8 +49,9 @@ const struct verb verb_undo = {
 	.name = "undo",
 	.summary = "take a rewriting back: the image as it was captured, byte for byte",
 	.synopsis = "FILE",
-	.text = "Brings back the original bytes of an image that `guestclock rewrite` changed, from the\n"
-		"record that it left in the image. An image that was not rewritten stays as it is.",
+	.text = "Brings back the original bytes of an image that `guestclock rewrite` "
+		"changed, from the record that it left in the image. An image that was "
+		"not rewritten stays as it is.",
 	.example = "guestclock undo web1.save",
 	.options = OPTIONS_COMMON | OPTION(SNAPSHOT),
 	.min_files = 1,

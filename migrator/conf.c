@@ -61,8 +61,8 @@ static int parse_ticks_setting(struct settings *s, const char *value, const char
 	return r;
 }
 
-static int parse_horizon_setting(struct settings *s, const char *value, const char *origin,
-				 struct gclk_error *reterr)
+static int parse_horizon_setting(struct settings *s, const char *value,
+				 const char *origin, struct gclk_error *reterr)
 {
 	int r = parse_span(value, &s->policy.horizon_ns, reterr);
 
@@ -72,8 +72,8 @@ static int parse_horizon_setting(struct settings *s, const char *value, const ch
 	return r;
 }
 
-static int parse_long_gap_setting(struct settings *s, const char *value, const char *origin,
-				  struct gclk_error *reterr)
+static int parse_long_gap_setting(struct settings *s, const char *value,
+				  const char *origin, struct gclk_error *reterr)
 {
 	int r = parse_span(value, &s->policy.long_gap_ns, reterr);
 
@@ -83,8 +83,8 @@ static int parse_long_gap_setting(struct settings *s, const char *value, const c
 	return r;
 }
 
-static int parse_replay_max_setting(struct settings *s, const char *value, const char *origin,
-				    struct gclk_error *reterr)
+static int parse_replay_max_setting(struct settings *s, const char *value,
+				    const char *origin, struct gclk_error *reterr)
 {
 	char *end;
 	unsigned long n;
@@ -116,7 +116,7 @@ struct reading {
 	struct settings *settings;
 	FILE *file;
 	const char *path;
-	int line;			/* of the line that libinih sees now */
+	int line; /* of the line that libinih sees now */
 	int status;
 	struct gclk_error error;
 };
@@ -130,7 +130,8 @@ static char *read_line(char *to, int size, void *stream)
 	return fgets(to, size, reading->file);
 }
 
-static int take_setting(void *user, const char *section, const char *name, const char *value)
+static int take_setting(void *user, const char *section, const char *name,
+			const char *value)
 {
 	struct reading *reading = user;
 	char origin[128];
@@ -140,7 +141,8 @@ static int take_setting(void *user, const char *section, const char *name, const
 	}
 	snprintf(origin, sizeof(origin), "%s:%d", reading->path, reading->line);
 	for (unsigned i = 0; i < GCLK_COUNT(file_rows); i++) {
-		if (strcmp(section, file_rows[i].section) || strcmp(name, file_rows[i].name)) {
+		if (strcmp(section, file_rows[i].section) ||
+		    strcmp(name, file_rows[i].name)) {
 			continue;
 		}
 		reading->status = file_rows[i].parse(reading->settings, value, origin,
@@ -152,13 +154,16 @@ static int take_setting(void *user, const char *section, const char *name, const
 		return reading->status == 0;
 	}
 	message("warning", origin, NULL, EFFECT_READING, NULL,
-		"there is no setting \"%s\" in a section \"%s\"; it is ignored", name, section);
+		"there is no setting \"%s\" in a section \"%s\"; it is ignored", name,
+		section);
 	return 1;
 }
 
-int settings_read_file(struct settings *settings, const char *path, struct gclk_error *reterr)
+int settings_read_file(struct settings *settings, const char *path,
+		       struct gclk_error *reterr)
 {
-	struct reading reading = { .settings = settings, .path = path ? path : CONF_PATH };
+	struct reading reading = { .settings = settings,
+				   .path = path ? path : CONF_PATH };
 	int bad_line;
 
 	reading.file = fopen(reading.path, "re");
@@ -179,12 +184,14 @@ int settings_read_file(struct settings *settings, const char *path, struct gclk_
 	}
 	if (bad_line) {
 		return gclk_fail(reterr, GCLK_MALFORMED, NULL, GCLK_NO_OFFSET,
-				 "line %d is neither [section] nor name = value", bad_line);
+				 "line %d is neither [section] nor name = value",
+				 bad_line);
 	}
 	return 0;
 }
 
-static_assert((int)GCLK_DOMAIN_TICKS_DISCARD == (int)GCLK_TICKS_DISCARD, "one set of values");
+static_assert((int)GCLK_DOMAIN_TICKS_DISCARD == (int)GCLK_TICKS_DISCARD,
+	      "one set of values");
 
 /* The timers of <clock>, by libvirt's names. */
 static void read_xml_timers(struct settings *settings, const struct gclk_domain *domain,
@@ -222,7 +229,8 @@ int settings_read_domain(struct settings *settings, const struct gclk_domain *do
 		r = parse_ticks_setting(settings, ticks, origin, reterr);
 	}
 	if (r < 0 && reterr) {
-		snprintf(reterr->where, sizeof(reterr->where), "%s", "the domain's <metadata>");
+		snprintf(reterr->where, sizeof(reterr->where), "%s",
+			 "the domain's <metadata>");
 	}
 	return r;
 }
@@ -283,7 +291,8 @@ void setting_value(const struct settings *settings, enum setting_id id, char to[
 			snprintf(to, 64, "(not set)");
 		} else {
 			snprintf(to, 64, "%s",
-				 gclk_tick_policy_names[p->ticks[id - SETTING_TICKS].policy]);
+				 gclk_tick_policy_names[p->ticks[id - SETTING_TICKS]
+								.policy]);
 		}
 		return;
 	}

@@ -27,7 +27,7 @@
 
 enum setting_id {
 	SETTING_GAP,
-	SETTING_TICKS,			/* one for each enum gclk_tick_timer */
+	SETTING_TICKS, /* one for each enum gclk_tick_timer */
 	SETTING_TICK_HORIZON = SETTING_TICKS + GCLK_N_TICK_TIMERS,
 	SETTING_LONG_GAP,
 	SETTING_REPLAY_MAX,
@@ -36,7 +36,8 @@ enum setting_id {
 
 struct settings {
 	struct gclk_policy policy;
-	char origin[N_SETTINGS][128];	/* "built-in", "/etc/...:3", "domain web1, <timer>" */
+	char origin[N_SETTINGS]
+		   [128]; /* "built-in", "/etc/...:3", "domain web1, <timer>" */
 };
 
 /* The built-in values. */
@@ -50,7 +51,8 @@ void settings_init(struct settings *settings);
  * with the line. An unknown setting is a warning on standard error: the file also
  * serves later releases.
  */
-int settings_read_file(struct settings *settings, const char *path, struct gclk_error *reterr);
+int settings_read_file(struct settings *settings, const char *path,
+		       struct gclk_error *reterr);
 
 /* What a domain says. Errors: GCLK_MALFORMED in our own metadata. */
 int settings_read_domain(struct settings *settings, const struct gclk_domain *domain,

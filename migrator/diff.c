@@ -21,7 +21,8 @@ static int is_signed(const struct gclk_field *field)
 
 static int same_value(const struct gclk_field *field, const void *a, const void *b)
 {
-	const char *x = (const char *)a + field->offset, *y = (const char *)b + field->offset;
+	const char *x = (const char *)a + field->offset,
+		   *y = (const char *)b + field->offset;
 
 	if (field->type == GCLK_TYPE_STRING) {
 		return !strncmp(x, y, field->size);
@@ -78,8 +79,9 @@ static unsigned sub_count(const struct gclk_subrecord *sub, const void *base)
 
 static const void *sub_at(const struct gclk_subrecord *sub, const void *base, unsigned i)
 {
-	return i < sub_count(sub, base) ?
-		       (const char *)base + sub->offset + (size_t)i * sub->record->size : NULL;
+	return i < sub_count(sub, base)
+		       ? (const char *)base + sub->offset + (size_t)i * sub->record->size
+		       : NULL;
 }
 
 static void diff_tree(const struct gclk_record *record, const void *a, const void *b,
@@ -93,8 +95,10 @@ static void diff_tree(const struct gclk_record *record, const void *a, const voi
 		for (unsigned i = 0; i < n; i++) {
 			char name[64];
 
-			snprintf(name, sizeof(name), "%.40s.%.12s[%u]", clock, sub->name, i);
-			diff_record(sub->record, sub_at(sub, a, i), sub_at(sub, b, i), name, out);
+			snprintf(name, sizeof(name), "%.40s.%.12s[%u]", clock, sub->name,
+				 i);
+			diff_record(sub->record, sub_at(sub, a, i), sub_at(sub, b, i),
+				    name, out);
 		}
 	}
 }
@@ -103,7 +107,8 @@ static void diff_part(const struct gclk_part *part, const struct gclk_state *a,
 		      const struct gclk_state *b, struct changes *out)
 {
 	uint32_t n_a, n_b;
-	const char *p = gclk_state_part(a, part, &n_a), *q = gclk_state_part(b, part, &n_b);
+	const char *p = gclk_state_part(a, part, &n_a),
+		   *q = gclk_state_part(b, part, &n_b);
 	char clock[64];
 
 	for (uint32_t i = 0; i < GCLK_MAX(n_a, n_b); i++) {
@@ -114,12 +119,13 @@ static void diff_part(const struct gclk_part *part, const struct gclk_state *a,
 		} else {
 			snprintf(clock, sizeof(clock), "%s", part->name);
 		}
-		diff_tree(part->record, i < n_a ? p + at : NULL, i < n_b ? q + at : NULL, clock,
-			  out);
+		diff_tree(part->record, i < n_a ? p + at : NULL, i < n_b ? q + at : NULL,
+			  clock, out);
 	}
 }
 
-int diff_states(const struct gclk_state *a, const struct gclk_state *b, struct changes *ret)
+int diff_states(const struct gclk_state *a, const struct gclk_state *b,
+		struct changes *ret)
 {
 	memset(ret, 0, sizeof(*ret));
 	for (unsigned i = 0; i < gclk_n_parts; i++) {
@@ -141,15 +147,15 @@ void changes_free(struct changes *changes)
 const char *unit_name(unsigned unit)
 {
 	static const char *const names[] = {
-		[GCLK_UNIT_NONE] = "",		[GCLK_UNIT_NS] = "ns",
-		[GCLK_UNIT_SECONDS] = "s",	[GCLK_UNIT_FS] = "fs",
-		[GCLK_UNIT_REALTIME_NS] = "ns", [GCLK_UNIT_GUEST_NS] = "ns",
-		[GCLK_UNIT_AXIS_NS] = "ns",	[GCLK_UNIT_HZ] = "hz",
-		[GCLK_UNIT_KHZ] = "khz",	[GCLK_UNIT_PPB] = "ppb",
-		[GCLK_UNIT_PPM] = "ppm",	[GCLK_UNIT_TICKS] = "ticks",
-		[GCLK_UNIT_COUNT] = "",		[GCLK_UNIT_BITS] = "bits",
+		[GCLK_UNIT_NONE] = "",		 [GCLK_UNIT_NS] = "ns",
+		[GCLK_UNIT_SECONDS] = "s",	 [GCLK_UNIT_FS] = "fs",
+		[GCLK_UNIT_REALTIME_NS] = "ns",	 [GCLK_UNIT_GUEST_NS] = "ns",
+		[GCLK_UNIT_AXIS_NS] = "ns",	 [GCLK_UNIT_HZ] = "hz",
+		[GCLK_UNIT_KHZ] = "khz",	 [GCLK_UNIT_PPB] = "ppb",
+		[GCLK_UNIT_PPM] = "ppm",	 [GCLK_UNIT_TICKS] = "ticks",
+		[GCLK_UNIT_COUNT] = "",		 [GCLK_UNIT_BITS] = "bits",
 		[GCLK_UNIT_ADDRESS] = "address", [GCLK_UNIT_BOOL] = "bool",
-		[GCLK_UNIT_ENUM] = "enum",	[GCLK_UNIT_HEX] = "register",
+		[GCLK_UNIT_ENUM] = "enum",	 [GCLK_UNIT_HEX] = "register",
 	};
 
 	return unit < GCLK_COUNT(names) ? names[unit] : "";
@@ -158,7 +164,8 @@ const char *unit_name(unsigned unit)
 static int has_delta(const struct gclk_field *field)
 {
 	return field->type != GCLK_TYPE_BYTES && field->type != GCLK_TYPE_STRING &&
-	       !field->names && field->unit != GCLK_UNIT_HEX && field->unit != GCLK_UNIT_ADDRESS;
+	       !field->names && field->unit != GCLK_UNIT_HEX &&
+	       field->unit != GCLK_UNIT_ADDRESS;
 }
 
 /* Decimal text of a 65-bit difference. */
@@ -166,7 +173,8 @@ static void wide_text(gclk_i128 n, char to[48])
 {
 	gclk_u128 magnitude = n < 0 ? (gclk_u128)-n : (gclk_u128)n;
 	const uint64_t billion = UINT64_C(1000000000000000000);
-	uint64_t high = (uint64_t)(magnitude / billion), low = (uint64_t)(magnitude % billion);
+	uint64_t high = (uint64_t)(magnitude / billion),
+		 low = (uint64_t)(magnitude % billion);
 
 	if (high) {
 		snprintf(to, 48, "%s%" PRIu64 "%018" PRIu64, n < 0 ? "-" : "", high, low);
@@ -180,7 +188,8 @@ int change_delta(const struct change *change, char to[48])
 	const struct gclk_field *field = change->field;
 	uint64_t a, b;
 
-	if (!has_delta(field) || !change_has(change, change->a) || !change_has(change, change->b)) {
+	if (!has_delta(field) || !change_has(change, change->a) ||
+	    !change_has(change, change->b)) {
 		return 0;
 	}
 	a = gclk_record_get(change->a, field);
@@ -205,7 +214,8 @@ static void bytes_text(const unsigned char *bytes, size_t n, char *to, size_t si
 }
 
 /* The names of the bits that are set, with their value where they are wider than one. */
-static void bits_text(const struct gclk_field *field, uint64_t value, char *to, size_t size)
+static void bits_text(const struct gclk_field *field, uint64_t value, char *to,
+		      size_t size)
 {
 	size_t used = (size_t)snprintf(to, size, "0x%" PRIx64, value);
 
@@ -216,12 +226,14 @@ static void bits_text(const struct gclk_field *field, uint64_t value, char *to, 
 		used += (size_t)snprintf(to + used, size - used, " %s", n->name);
 		if (n->value & (n->value - 1) && used < size) {
 			used += (size_t)snprintf(to + used, size - used, "=0x%" PRIx64,
-						 (value & n->value) >> __builtin_ctzll(n->value));
+						 (value & n->value) >>
+							 __builtin_ctzll(n->value));
 		}
 	}
 }
 
-static void name_text(const struct gclk_field *field, uint64_t value, char *to, size_t size)
+static void name_text(const struct gclk_field *field, uint64_t value, char *to,
+		      size_t size)
 {
 	for (const struct gclk_name *n = field->names; n->name; n++) {
 		if (n->value == value) {

@@ -6,10 +6,10 @@
 #include <guestclock/state.h>
 
 struct change {
-	char clock[64];			/* "tsc[0]", "pit.channels[2]" */
+	char clock[64]; /* "tsc[0]", "pit.channels[2]" */
 	const struct gclk_record *record;
 	const struct gclk_field *field;
-	const void *a, *b;		/* the records; NULL: not there */
+	const void *a, *b; /* the records; NULL: not there */
 };
 
 struct changes {
@@ -19,7 +19,8 @@ struct changes {
 };
 
 /* Every field whose presence or value differs. Returns 0 or GCLK_NOMEM. */
-int diff_states(const struct gclk_state *a, const struct gclk_state *b, struct changes *ret);
+int diff_states(const struct gclk_state *a, const struct gclk_state *b,
+		struct changes *ret);
 void changes_free(struct changes *changes);
 
 /* Whether the field is there on that side. */
@@ -35,6 +36,7 @@ const char *unit_name(unsigned unit);
 int change_delta(const struct change *change, char to[48]);
 
 /* A value as people read it: "4 512 345", "0x34", "merge", "enable legacy". */
-void value_text(const struct gclk_field *field, const void *record, char *to, size_t size);
+void value_text(const struct gclk_field *field, const void *record, char *to,
+		size_t size);
 
 #endif

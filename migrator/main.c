@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The `guestclock` command: finds the verb, hands it its options, ends with its exit code. */
+/* The `guestclock` command: finds the verb, hands it its options, ends with its code. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,17 +10,20 @@
 #include "migrator/verbs.h"
 
 static const struct verb *const verbs[] = {
-	&verb_host, &verb_inspect, &verb_diff,	  &verb_plan,
-	&verb_rewrite, &verb_undo, &verb_extract, &verb_explain,
+	&verb_host,    &verb_inspect, &verb_diff,    &verb_plan,
+	&verb_rewrite, &verb_undo,    &verb_extract, &verb_explain,
 };
 
 static void help(FILE *to)
 {
 	fputs("Usage: guestclock VERB [OPTION...] [FILE...]\n"
 	      "\n"
-	      "Makes the clocks of saved virtual machines right: reads the clocks in migration\n"
-	      "streams, libvirt save images and qcow2 snapshots, says what they would do on\n"
-	      "restoring, and rewrites them so that the guest finds the time that it is.\n"
+	      "Makes the clocks of saved virtual machines right: reads the clocks in "
+	      "migration\n"
+	      "streams, libvirt save images and qcow2 snapshots, says what they would do "
+	      "on\n"
+	      "restoring, and rewrites them so that the guest finds the time that it "
+	      "is.\n"
 	      "\n"
 	      "Verbs:\n",
 	      to);
@@ -28,7 +31,8 @@ static void help(FILE *to)
 		fprintf(to, "  %-10s%s\n", verbs[i]->name, verbs[i]->summary);
 	}
 	fputs("\n"
-	      "`guestclock VERB --help` tells more about each; `guestclock explain` lists what can\n"
+	      "`guestclock VERB --help` tells more about each; `guestclock explain` "
+	      "lists what can\n"
 	      "be found, and the exit codes. Every verb takes --json.\n",
 	      to);
 }
@@ -98,7 +102,8 @@ int main(int argc, char **argv)
 		}
 	}
 	if (name[0] != '-' && similar(name)) {
-		return usage_error(NULL, "there is no verb \"%s\"; is it %s?", name, similar(name));
+		return usage_error(NULL, "there is no verb \"%s\"; is it %s?", name,
+				   similar(name));
 	}
 	return usage_error(NULL, "there is no verb \"%s\"", name);
 }

@@ -14,9 +14,12 @@
 /* Length of the well-formed, printable UTF-8 character at @s; 0 if there is none. */
 static unsigned printable(const unsigned char *s)
 {
-	unsigned n = s[0] < 0x80 ? 1 : s[0] >= 0xc3 && s[0] < 0xe0 ? 2 :
-		     s[0] >= 0xe0 && s[0] < 0xf0 ? 3 : s[0] >= 0xf0 && s[0] < 0xf5 ? 4 :
-		     s[0] == 0xc2 && s[1] >= 0xa0 ? 2 : 0;	/* below 0xa0: C1 controls */
+	unsigned n = s[0] < 0x80		    ? 1
+		     : s[0] >= 0xc3 && s[0] < 0xe0  ? 2
+		     : s[0] >= 0xe0 && s[0] < 0xf0  ? 3
+		     : s[0] >= 0xf0 && s[0] < 0xf5  ? 4
+		     : s[0] == 0xc2 && s[1] >= 0xa0 ? 2
+						    : 0; /* below 0xa0: C1 controls */
 
 	if (n == 1) {
 		return s[0] >= 0x20 && s[0] != 0x7f;
@@ -99,8 +102,8 @@ static void end_sentence(const char *text)
 	}
 }
 
-static void emit(const char *severity, const char *file, const char *id, enum effect effect,
-		 const char *try, const char *sentence)
+static void emit(const char *severity, const char *file, const char *id,
+		 enum effect effect, const char *try, const char *sentence)
 {
 	fflush(stdout);
 	fprintf(stderr, "guestclock: %s: ", severity);
@@ -137,14 +140,16 @@ void message(const char *severity, const char *file, const char *id, enum effect
 	emit(severity, file, id, effect, try, sentence);
 }
 
-int fail(const char *file, const struct gclk_error *error, enum effect effect, const char *try)
+int fail(const char *file, const struct gclk_error *error, enum effect effect,
+	 const char *try)
 {
 	char at[64] = "", sentence[768];
 	const char *reason = error->sys_errno ? strerror(error->sys_errno) : NULL;
 	const char *where = file && !strcmp(error->where, file) ? "" : error->where;
 
 	if (error->offset != GCLK_ERROR_NO_OFFSET) {
-		snprintf(at, sizeof(at), "%sat byte %" PRIu64, where[0] ? " " : "", error->offset);
+		snprintf(at, sizeof(at), "%sat byte %" PRIu64, where[0] ? " " : "",
+			 error->offset);
 	}
 	/* the reason may be in the message already */
 	if (reason && strstr(error->message, reason)) {
@@ -165,7 +170,8 @@ int usage_error(const char *verb, const char *format, ...)
 	va_start(args, format);
 	vsnprintf(sentence, sizeof(sentence), format, args);
 	va_end(args);
-	snprintf(try, sizeof(try), "guestclock %s%s--help", verb ? verb : "", verb ? " " : "");
+	snprintf(try, sizeof(try), "guestclock %s%s--help", verb ? verb : "",
+		 verb ? " " : "");
 	emit("error", NULL, gclk_status_name(GCLK_USAGE), EFFECT_NONE, try, sentence);
 	return GCLK_USAGE;
 }
@@ -225,11 +231,13 @@ static void draw(const struct progress *p, uint64_t done, uint64_t total)
 		return;
 	}
 	for (unsigned i = 0; i < PROGRESS_WIDTH; i++) {
-		bar[i] = i < (unsigned)((gclk_u128)done * PROGRESS_WIDTH / total) ? '#' : '.';
+		bar[i] = i < (unsigned)((gclk_u128)done * PROGRESS_WIDTH / total) ? '#'
+										  : '.';
 	}
 	bar[PROGRESS_WIDTH] = 0;
-	fprintf(stderr, "\r[%s] %3u %%  %" PRIu64 " of %" PRIu64 " MiB, %" PRIu64 " MiB/s   ", bar,
-		(unsigned)((gclk_u128)done * 100 / total), mib, total >> 20, rate);
+	fprintf(stderr,
+		"\r[%s] %3u %%  %" PRIu64 " of %" PRIu64 " MiB, %" PRIu64 " MiB/s   ",
+		bar, (unsigned)((gclk_u128)done * 100 / total), mib, total >> 20, rate);
 }
 
 /* Shown on a terminal only, and only once the pass has taken longer than a second. */
@@ -241,7 +249,8 @@ int progress_step(void *progress, uint64_t done, uint64_t total)
 	if (p->started_ns == 0) {
 		p->started_ns = now;
 	}
-	if (now - p->started_ns < PROGRESS_AFTER_NS || now - p->shown_ns < PROGRESS_EVERY_NS) {
+	if (now - p->started_ns < PROGRESS_AFTER_NS ||
+	    now - p->shown_ns < PROGRESS_EVERY_NS) {
 		return 0;
 	}
 	if (!p->visible && !isatty(STDERR_FILENO)) {

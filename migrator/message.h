@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What goes to standard error, and how the command ends. Results go to standard
- * output; everything else comes through here, in one form:
+ * output; everything else comes through here, in one form, on one line:
  *
- *	guestclock: error: FILE: ID: sentence with numbers. Nothing was changed. Try: COMMAND
+ *	guestclock: error: FILE: ID: sentence with numbers. Nothing was changed.
+ *	Try: COMMAND
  */
 #ifndef GCLK_MIGRATOR_MESSAGE_H
 #define GCLK_MIGRATOR_MESSAGE_H
@@ -15,9 +16,9 @@
 
 /* Did anything change before the failure? */
 enum effect {
-	EFFECT_NONE,		/* "Nothing was changed." */
-	EFFECT_CHANGED,		/* the message itself says what, and how to take it back */
-	EFFECT_READING,		/* of a warning or a note: not worth a sentence */
+	EFFECT_NONE,	/* "Nothing was changed." */
+	EFFECT_CHANGED, /* the message itself says what, and how to take it back */
+	EFFECT_READING, /* of a warning or a note: not worth a sentence */
 };
 
 /*
@@ -35,7 +36,8 @@ char *clean_text(char *to, size_t size, const char *text);
  * final full stop.
  */
 void message(const char *severity, const char *file, const char *id, enum effect effect,
-	     const char *try, const char *format, ...) __attribute__((format(printf, 6, 7)));
+	     const char *try, const char *format, ...)
+	__attribute__((format(printf, 6, 7)));
 
 /**
  * fail() - report an error of the libraries
@@ -44,10 +46,12 @@ void message(const char *severity, const char *file, const char *id, enum effect
  *
  * Returns the exit code.
  */
-int fail(const char *file, const struct gclk_error *error, enum effect effect, const char *try);
+int fail(const char *file, const struct gclk_error *error, enum effect effect,
+	 const char *try);
 
 /* Wrong use of the command itself; @verb may be NULL. Returns GCLK_USAGE. */
-int usage_error(const char *verb, const char *format, ...) __attribute__((format(printf, 2, 3)));
+int usage_error(const char *verb, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
 
 /*
  * An argument as a shell would have to be given it: quoted where it must be.

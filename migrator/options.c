@@ -7,13 +7,14 @@
 #include "core/util.h"
 #include "migrator/message.h"
 #include "migrator/options.h"
+#include "migrator/text.h"
 
 /*
  * "A±B": cuts @text into A (returned in @head) and B. Also "+-" and "+/-".
  * Returns B, or NULL when there is none.
  */
-static const char *split_uncertainty(const char *text, char head[128], struct gclk_error *reterr,
-				     int *ret_status)
+static const char *split_uncertainty(const char *text, char head[128],
+				     struct gclk_error *reterr, int *ret_status)
 {
 	static const char *const signs[] = { "\xc2\xb1", "+/-", "+-", "\xb1" };
 	size_t n = strlen(text);
@@ -54,7 +55,8 @@ int parse_span(const char *text, int64_t *ret_ns, struct gclk_error *reterr)
 	return 0;
 }
 
-static int parse_uncertainty(const char *text, uint64_t *ret_ns, struct gclk_error *reterr)
+static int parse_uncertainty(const char *text, uint64_t *ret_ns,
+			     struct gclk_error *reterr)
 {
 	int64_t ns = 0;
 	int r = parse_span(text, &ns, reterr);
@@ -117,7 +119,8 @@ static int parse_distance(const char *text, struct moment *ret, struct gclk_erro
 	const char *tail = split_uncertainty(text, head, reterr, &r);
 
 	if (r < 0 || (r = gclk_duration_parse(head, &moment.at.ns, reterr)) < 0 ||
-	    (tail && (r = parse_uncertainty(tail, &moment.at.uncertainty_ns, reterr)) < 0)) {
+	    (tail &&
+	     (r = parse_uncertainty(tail, &moment.at.uncertainty_ns, reterr)) < 0)) {
 		return r;
 	}
 	*ret = moment;
@@ -156,11 +159,13 @@ static int parse_ns(const char *text, int64_t *ret_ns, struct gclk_error *reterr
 		text++;
 		n--;
 	}
-	snprintf(with_unit, sizeof(with_unit), "%s%s", text, text[n] || n == 0 ? "" : "ns");
+	snprintf(with_unit, sizeof(with_unit), "%s%s", text,
+		 text[n] || n == 0 ? "" : "ns");
 	return gclk_duration_parse(with_unit, ret_ns, reterr);
 }
 
-int parse_disagreement(const char *text, struct gclk_disagreement *ret, struct gclk_error *reterr)
+int parse_disagreement(const char *text, struct gclk_disagreement *ret,
+		       struct gclk_error *reterr)
 {
 	struct gclk_disagreement d = { 0 };
 	char head[128];
@@ -173,7 +178,8 @@ int parse_disagreement(const char *text, struct gclk_disagreement *ret, struct g
 	}
 	if (!tail) {
 		return gclk_fail(reterr, GCLK_MALFORMED, NULL, GCLK_NO_OFFSET,
-				 "\"%s\" does not say how well it is known: NS+-NS, for instance %s+-1ms",
+				 "\"%s\" does not say how well it is known: NS+-NS, for "
+				 "instance %s+-1ms",
 				 text, text);
 	}
 	if (head[0] && (r = parse_ns(head, &d.ns, reterr)) < 0) {
@@ -191,7 +197,8 @@ int parse_disagreement(const char *text, struct gclk_disagreement *ret, struct g
 	return 0;
 }
 
-int parse_gap(const char *text, uint8_t *ret_gap, int64_t *ret_cap_ns, struct gclk_error *reterr)
+int parse_gap(const char *text, uint8_t *ret_gap, int64_t *ret_cap_ns,
+	      struct gclk_error *reterr)
 {
 	int64_t cap_ns = 0;
 	int r;
@@ -212,11 +219,13 @@ int parse_gap(const char *text, uint8_t *ret_gap, int64_t *ret_cap_ns, struct gc
 		}
 	}
 	return gclk_fail(reterr, GCLK_MALFORMED, NULL, GCLK_NO_OFFSET,
-			 "\"%s\" is no gap policy: count, freeze, wall or cap=DURATION", text);
+			 "\"%s\" is no gap policy: count, freeze, wall or cap=DURATION",
+			 text);
 }
 
 /* The index of @n bytes at @word in a list of names, or -1. */
-static int find_name(const char *const *names, unsigned n_names, const char *word, size_t n)
+static int find_name(const char *const *names, unsigned n_names, const char *word,
+		     size_t n)
 {
 	for (unsigned i = 0; i < n_names; i++) {
 		if (names[i] && strlen(names[i]) == n && !strncmp(names[i], word, n)) {
@@ -226,7 +235,8 @@ static int find_name(const char *const *names, unsigned n_names, const char *wor
 	return -1;
 }
 
-static int parse_one_tick(const char *text, size_t n, uint8_t ticks[], struct gclk_error *reterr)
+static int parse_one_tick(const char *text, size_t n, uint8_t ticks[],
+			  struct gclk_error *reterr)
 {
 	const char *equals = memchr(text, '=', n);
 	size_t n_timer = equals ? (size_t)(equals - text) : n;
@@ -235,23 +245,27 @@ static int parse_one_tick(const char *text, size_t n, uint8_t ticks[], struct gc
 
 	if (timer < 0) {
 		return gclk_fail(reterr, GCLK_MALFORMED, NULL, GCLK_NO_OFFSET,
-				 "\"%.*s\" is no timer with ticks: pit, rtc, hpet, lapic or pm_timer",
+				 "\"%.*s\" is no timer with ticks: pit, rtc, hpet, lapic "
+				 "or pm_timer",
 				 (int)GCLK_MIN(n_timer, (size_t)32), text);
 	}
 	if (equals) {
-		policy = find_name(gclk_tick_policy_names, GCLK_COUNT(gclk_tick_policy_names),
-				   equals + 1, n - n_timer - 1);
+		policy = find_name(gclk_tick_policy_names,
+				   GCLK_COUNT(gclk_tick_policy_names), equals + 1,
+				   n - n_timer - 1);
 	}
 	if (policy <= GCLK_TICKS_UNKNOWN) {
 		return gclk_fail(reterr, GCLK_MALFORMED, NULL, GCLK_NO_OFFSET,
-				 "\"%.*s\" names no tick policy: TIMER=delay, catchup, merge or discard",
+				 "\"%.*s\" names no tick policy: TIMER=delay, catchup, "
+				 "merge or discard",
 				 (int)GCLK_MIN(n, (size_t)48), text);
 	}
 	ticks[timer] = (uint8_t)policy;
 	return 0;
 }
 
-int parse_ticks(const char *text, uint8_t ticks[GCLK_N_TICK_TIMERS], struct gclk_error *reterr)
+int parse_ticks(const char *text, uint8_t ticks[GCLK_N_TICK_TIMERS],
+		struct gclk_error *reterr)
 {
 	uint8_t parsed[GCLK_N_TICK_TIMERS];
 	int r = 0;
@@ -287,16 +301,16 @@ static int set_color(struct options *o, const char *text, struct gclk_error *ret
 	return 0;
 }
 
-#define SET_TEXT(member)                                                          \
-	static int set_##member(struct options *o, const char *text,              \
-				struct gclk_error *reterr)                        \
-	{                                                                         \
-		if (!*text) {                                                     \
-			return gclk_fail(reterr, GCLK_MALFORMED, NULL,            \
-					 GCLK_NO_OFFSET, "a name is missing");    \
-		}                                                                 \
-		o->member = text;                                                 \
-		return 0;                                                         \
+#define SET_TEXT(member)                                                                 \
+	static int set_##member(struct options *o, const char *text,                     \
+				struct gclk_error *reterr)                               \
+	{                                                                                \
+		if (!*text) {                                                            \
+			return gclk_fail(reterr, GCLK_MALFORMED, NULL, GCLK_NO_OFFSET,   \
+					 "a name is missing");                           \
+		}                                                                        \
+		o->member = text;                                                        \
+		return 0;                                                                \
 	}
 SET_TEXT(conf)
 SET_TEXT(output)
@@ -309,11 +323,13 @@ static int set_force(struct options *o, const char *text, struct gclk_error *ret
 
 	if (!info) {
 		return gclk_fail(reterr, GCLK_MALFORMED, NULL, GCLK_NO_OFFSET,
-				 "\"%s\" is no finding; `guestclock explain` lists them", text);
+				 "\"%s\" is no finding; `guestclock explain` lists them",
+				 text);
 	}
 	if (!info->refuses) {
 		return gclk_fail(reterr, GCLK_MALFORMED, NULL, GCLK_NO_OFFSET,
-				 "\"%s\" refuses nothing, so there is nothing to force", text);
+				 "\"%s\" refuses nothing, so there is nothing to force",
+				 text);
 	}
 	if (o->n_force == FORCE_MAX) {
 		return gclk_fail(reterr, GCLK_RANGE, NULL, GCLK_NO_OFFSET,
@@ -353,7 +369,8 @@ static int set_ticks(struct options *o, const char *text, struct gclk_error *ret
 	return parse_ticks(text, o->ticks, reterr);
 }
 
-static int set_disagreement(struct options *o, const char *text, struct gclk_error *reterr)
+static int set_disagreement(struct options *o, const char *text,
+			    struct gclk_error *reterr)
 {
 	return parse_disagreement(text, &o->disagreement, reterr);
 }
@@ -365,16 +382,17 @@ static int set_measure(struct options *o, const char *text, struct gclk_error *r
 
 struct option_row {
 	const char *name;
-	char letter;			/* 0: none */
-	const char *argument;		/* NULL: takes none */
+	char letter;	      /* 0: none */
+	const char *argument; /* NULL: takes none */
 	int (*set)(struct options *o, const char *text, struct gclk_error *reterr);
-	const char *help;		/* lines are indented by the help */
+	const char *help; /* lines are indented by the help */
 };
 
 /* clang-format off */
 static const struct option_row rows[N_OPTIONS] = {
 	[OPTION_HELP] = { "help", 'h', NULL, NULL, "this text" },
-	[OPTION_JSON] = { "json", 0, NULL, NULL, "for programs: JSON, schema guestclock.v1" },
+	[OPTION_JSON] = { "json", 0, NULL, NULL,
+		"for programs: JSON, schema guestclock.v1" },
 	[OPTION_COLOR] = { "color", 0, "WHEN", set_color,
 		"auto (on a terminal, unless NO_COLOR is set), always, never" },
 	[OPTION_CONF] = { "conf", 0, "FILE", set_conf,
@@ -390,7 +408,8 @@ static const struct option_row rows[N_OPTIONS] = {
 	[OPTION_FORCE] = { "force", 0, "ID", set_force,
 		"override the finding ID that refuses; once for each" },
 	[OPTION_HOST] = { "host", 0, "PROFILE", set_host,
-		"where the guest will run, from `guestclock host -o`;\ndefault: this host" },
+		"where the guest will run, from `guestclock host -o`;\n"
+		"default: this host" },
 	[OPTION_CAPTURED_AT] = { "captured-at", 0, "TIME", set_captured,
 		"when the guest stopped: 2026-11-21T02:26:48.125Z or\n"
 		"@1795228008.125; +-DURATION may follow, else TIME is\n"
@@ -453,9 +472,10 @@ static void help_row(const struct option_row *row, FILE *to)
 
 void options_help(const struct verb *verb, FILE *to)
 {
-	fprintf(to, "Usage: guestclock %s [OPTION...]%s%s\n\n%s\n\nExample:\n  %s\n\nOptions:\n",
-		verb->name, verb->synopsis[0] ? " " : "", verb->synopsis, verb->text,
-		verb->example);
+	fprintf(to, "Usage: guestclock %s [OPTION...]%s%s\n\n", verb->name,
+		verb->synopsis[0] ? " " : "", verb->synopsis);
+	put_filled(to, 0, verb->text);
+	fprintf(to, "\nExample:\n  %s\n\nOptions:\n", verb->example);
 	for (unsigned i = 0; i < N_OPTIONS; i++) {
 		if (verb->options & UINT32_C(1) << i) {
 			help_row(&rows[i], to);
@@ -475,7 +495,8 @@ static void getopt_rows(const struct verb *verb, struct option longs[N_OPTIONS +
 			continue;
 		}
 		longs[n++] = (struct option){ rows[i].name,
-					      rows[i].argument ? required_argument : no_argument,
+					      rows[i].argument ? required_argument
+							       : no_argument,
 					      NULL, (int)(256 + i) };
 		if (rows[i].letter) {
 			*letters++ = rows[i].letter;
@@ -538,8 +559,7 @@ static int take_files(const struct verb *verb, int argc, char **argv, struct opt
 	int n = argc - optind;
 
 	if (n < verb->min_files) {
-		return usage_error(verb->name, "%s is missing",
-				   n == 0 ? verb->synopsis : "a second file");
+		return usage_error(verb->name, "an argument is missing: %s", verb->synopsis);
 	}
 	if (n > verb->max_files) {
 		return usage_error(verb->name, "\"%s\" is one argument too many",

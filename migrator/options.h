@@ -38,9 +38,9 @@ enum option_id {
 
 /* Those that every verb takes, and those of all verbs that make a plan. */
 #define OPTIONS_COMMON (OPTION(HELP) | OPTION(JSON) | OPTION(COLOR))
-#define OPTIONS_PLAN                                                              \
-	(OPTION(CONF) | OPTION(SNAPSHOT) | OPTION(FORCE) | OPTION(HOST) |         \
-	 OPTION(CAPTURED_AT) | OPTION(RESUME_AT) | OPTION(LOAD_AT) | OPTION(ELAPSED) | \
+#define OPTIONS_PLAN                                                                     \
+	(OPTION(CONF) | OPTION(SNAPSHOT) | OPTION(FORCE) | OPTION(HOST) |                \
+	 OPTION(CAPTURED_AT) | OPTION(RESUME_AT) | OPTION(LOAD_AT) | OPTION(ELAPSED) |   \
 	 OPTION(GAP) | OPTION(TICKS) | OPTION(DISAGREEMENT))
 
 #define FORCE_MAX 32
@@ -51,26 +51,26 @@ enum color { COLOR_AUTO, COLOR_ALWAYS, COLOR_NEVER };
 /* An instant as the operator says it: absolute, or relative to another one. */
 struct moment {
 	bool relative;
-	struct gclk_instant at;		/* .ns: since 1970, or the signed distance */
+	struct gclk_instant at; /* .ns: since 1970, or the signed distance */
 };
 
 struct options {
-	uint32_t given;			/* OPTION() bits */
+	uint32_t given; /* OPTION() bits */
 	enum color color;
 	const char *conf;
 	const char *output;
 	const char *snapshot;
 	const char *host;
 	struct gclk_instant captured;
-	struct moment resume;		/* relative: to now */
-	struct moment load;		/* relative: to the resume; <= 0 */
+	struct moment resume; /* relative: to now */
+	struct moment load;   /* relative: to the resume; <= 0 */
 	int64_t elapsed_ns;
 	int64_t measure_ns;
-	uint8_t gap;			/* enum gclk_gap_policy */
+	uint8_t gap; /* enum gclk_gap_policy */
 	int64_t cap_ns;
-	uint8_t ticks[GCLK_N_TICK_TIMERS];	/* GCLK_TICKS_UNKNOWN: not said */
+	uint8_t ticks[GCLK_N_TICK_TIMERS]; /* GCLK_TICKS_UNKNOWN: not said */
 	struct gclk_disagreement disagreement;
-	const char *force[FORCE_MAX + 1];	/* NULL-terminated */
+	const char *force[FORCE_MAX + 1]; /* NULL-terminated */
 	unsigned n_force;
 	const char *files[FILES_MAX];
 	int n_files;
@@ -83,13 +83,13 @@ static inline bool given(const struct options *o, uint32_t options)
 
 struct verb {
 	const char *name;
-	const char *summary;		/* one line for the list */
-	const char *synopsis;		/* what follows the options: "FILE" */
-	const char *text;		/* what it does, a paragraph or two */
+	const char *summary;  /* one line for the list */
+	const char *synopsis; /* what follows the options: "FILE" */
+	const char *text;     /* what it does, a paragraph or two */
 	const char *example;
 	uint32_t options;
 	int min_files, max_files;
-	int (*run)(const struct options *o);	/* returns the exit code */
+	int (*run)(const struct options *o); /* returns the exit code */
 };
 
 /**
@@ -134,6 +134,7 @@ int parse_gap(const char *text, uint8_t *ret_gap, int64_t *ret_cap_ns,
 	      struct gclk_error *reterr);
 
 /* "TIMER=POLICY[,TIMER=POLICY...]"; sets only those that it names. */
-int parse_ticks(const char *text, uint8_t ticks[GCLK_N_TICK_TIMERS], struct gclk_error *reterr);
+int parse_ticks(const char *text, uint8_t ticks[GCLK_N_TICK_TIMERS],
+		struct gclk_error *reterr);
 
 #endif

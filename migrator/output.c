@@ -76,7 +76,8 @@ static int replace(const char *path, const void *bytes, size_t size)
 	return r;
 }
 
-int write_whole(const char *path, const void *bytes, size_t size, struct gclk_error *reterr)
+int write_whole(const char *path, const void *bytes, size_t size,
+		struct gclk_error *reterr)
 {
 	int r;
 
@@ -88,7 +89,8 @@ int write_whole(const char *path, const void *bytes, size_t size, struct gclk_er
 		r = replace(path, bytes, size);
 	}
 	if (r < 0) {
-		return gclk_fail(reterr, GCLK_SYS, NULL, GCLK_NO_OFFSET, "it cannot be written");
+		return gclk_fail(reterr, GCLK_SYS, NULL, GCLK_NO_OFFSET,
+				 "it cannot be written");
 	}
 	return 0;
 }

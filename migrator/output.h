@@ -11,6 +11,7 @@
  * write_whole() - a file that appears under its name when all of it is on disk
  * @path:	replaced if it is there; "-" is standard output
  */
-int write_whole(const char *path, const void *bytes, size_t size, struct gclk_error *reterr);
+int write_whole(const char *path, const void *bytes, size_t size,
+		struct gclk_error *reterr);
 
 #endif

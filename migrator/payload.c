@@ -7,13 +7,13 @@
 #include "core/util.h"
 #include "migrator/payload.h"
 
-#define SET_TEXT(record, p, member, text)                                         \
-	do {                                                                      \
-		const char *text_ = (text);                                       \
-		if (text_ && *text_) {                                            \
-			(p)->has |= GCLK_BIT(record, member);                     \
-			clean_text((p)->member, sizeof((p)->member), text_);      \
-		}                                                                 \
+#define SET_TEXT(record, p, member, text)                                                \
+	do {                                                                             \
+		const char *text_ = (text);                                              \
+		if (text_ && *text_) {                                                   \
+			(p)->has |= GCLK_BIT(record, member);                            \
+			clean_text((p)->member, sizeof((p)->member), text_);             \
+		}                                                                        \
 	} while (0)
 
 void provenance_of(const struct source *source, const struct gclk_instant *captured,
@@ -30,8 +30,10 @@ void provenance_of(const struct source *source, const struct gclk_instant *captu
 		GCLK_SET(provenance, ret, tai_offset_s, tai_offset_s);
 	}
 	if (GCLK_HAS(provenance, &source->provenance, source_format)) {
-		SET_TEXT(provenance, ret, source_format, source->provenance.source_format);
-		SET_TEXT(provenance, ret, source_detail, source->provenance.source_detail);
+		SET_TEXT(provenance, ret, source_format,
+			 source->provenance.source_format);
+		SET_TEXT(provenance, ret, source_detail,
+			 source->provenance.source_detail);
 	} else {
 		SET_TEXT(provenance, ret, source_format, source->format);
 		SET_TEXT(provenance, ret, source_detail, source->state->guest.machine);
@@ -119,7 +121,8 @@ static int fill(struct gclk_bundle *bundle, const struct source *source,
 		r = gclk_bundle_set_rewrite(bundle, &rewrite, reterr);
 	}
 	if (r == 0) {
-		r = gclk_bundle_set_plan(bundle, plan, gclk_image_carrier(source->image), reterr);
+		r = gclk_bundle_set_plan(bundle, plan, gclk_image_carrier(source->image),
+					 reterr);
 	}
 	return r;
 }

@@ -12,7 +12,7 @@
 #include "migrator/message.h"
 #include "migrator/readings.h"
 
-#define VCPUS_SHOWN 4			/* beyond, one line stands for the rest */
+#define VCPUS_SHOWN 4 /* beyond, one line stands for the rest */
 #define TIMERS_SHOWN 6
 
 struct taking {
@@ -20,7 +20,7 @@ struct taking {
 	const struct gclk_instant *captured;
 	struct readings *out;
 	bool has_axis;
-	int64_t axis_ns;		/* the shared axis at the capture */
+	int64_t axis_ns; /* the shared axis at the capture */
 };
 
 static struct reading *add(struct taking *t, const char *format, ...)
@@ -98,7 +98,8 @@ static void repeat(struct reading *r, const struct gclk_cadence *cadence)
 static void read_one_tsc(struct taking *t, uint32_t i)
 {
 	const struct gclk_tsc *tsc = &t->state->tsc[i];
-	struct reading *r = add(t, "tsc[%" PRIu32 "]", GCLK_HAS(tsc, tsc, vcpu) ? tsc->vcpu : i);
+	struct reading *r =
+		add(t, "tsc[%" PRIu32 "]", GCLK_HAS(tsc, tsc, vcpu) ? tsc->vcpu : i);
 	char ticks[TEXT_BYTES];
 
 	say(r->reads, "%.40s ticks", text_count(ticks, tsc->value_ticks));
@@ -119,13 +120,15 @@ static void read_other_tscs(struct taking *t, uint32_t from)
 	struct reading *r;
 
 	for (uint32_t i = from; i < t->state->n_vcpus; i++) {
-		int64_t d = (int64_t)(t->state->tsc[i].value_ticks - t->state->tsc[0].value_ticks);
+		int64_t d = (int64_t)(t->state->tsc[i].value_ticks -
+				      t->state->tsc[0].value_ticks);
 
 		low = GCLK_MIN(low, d);
 		high = GCLK_MAX(high, d);
 	}
 	r = add(t, "tsc[%" PRIu32 "..%" PRIu32 "]", from, t->state->n_vcpus - 1);
-	say(r->reads, "%.30s to %.30s ticks from tsc[0]", text_signed(a, low), text_signed(b, high));
+	say(r->reads, "%.30s to %.30s ticks from tsc[0]", text_signed(a, low),
+	    text_signed(b, high));
 }
 
 static uint32_t vcpus_shown(const struct gclk_state *state)
@@ -154,7 +157,8 @@ static void read_ns_clocks(struct taking *t)
 
 	if (GCLK_HAS(kvmclock, kvmclock, clock_ns)) {
 		r = add(t, "kvmclock");
-		text_span(r->reads, (int64_t)GCLK_MIN(kvmclock->clock_ns, (uint64_t)INT64_MAX));
+		text_span(r->reads,
+			  (int64_t)GCLK_MIN(kvmclock->clock_ns, (uint64_t)INT64_MAX));
 		say(r->rate, "1 GHz");
 		count(r, kvmclock->clock_ns, GCLK_NS_PER_S, 1);
 		if (GCLK_HAS(kvmclock, kvmclock, reliable) && !kvmclock->reliable) {
@@ -190,7 +194,8 @@ static enum rtc_axis rtc_now(const struct taking *t, int64_t *ret)
 
 static void say_rtc_time(struct reading *r, const struct gclk_rtc *rtc, int64_t now)
 {
-	static const char *const days[] = { "Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat" };
+	static const char *const days[] = { "Sun", "Mon", "Tue", "Wed",
+					    "Thu", "Fri", "Sat" };
 	int64_t below = 0, s = gclk_rtc_seconds_at(rtc, now, &below);
 	struct gclk_civil c;
 
@@ -200,8 +205,9 @@ static void say_rtc_time(struct reading *r, const struct gclk_rtc *rtc, int64_t 
 		return;
 	}
 	say(r->reads, "%s %04" PRId32 "-%02u-%02u %02u:%02u:%02u.%03u",
-	    days[gclk_weekday_from_days(gclk_days_from_civil(c.year, c.month, c.day))], c.year,
-	    c.month, c.day, c.hour, c.minute, c.second, (unsigned)(below / 1000000));
+	    days[gclk_weekday_from_days(gclk_days_from_civil(c.year, c.month, c.day))],
+	    c.year, c.month, c.day, c.hour, c.minute, c.second,
+	    (unsigned)(below / 1000000));
 }
 
 #define RTC_B_UIE 0x10
@@ -274,8 +280,9 @@ static void read_pit_channel(struct taking *t, unsigned n)
 	gclk_pit_cadence(pit, &cadence);
 	repeat(r, &cadence);
 	arm(r, gclk_pit_next_edge(pit, t->axis_ns), t->axis_ns);
-	if (channel->next_transition_ns >= 0 && channel->next_transition_ns < t->axis_ns &&
-	    !pit->in_kernel && !pit->irq_disabled && r->armed) {
+	if (channel->next_transition_ns >= 0 &&
+	    channel->next_transition_ns < t->axis_ns && !pit->in_kernel &&
+	    !pit->irq_disabled && r->armed) {
 		arm(r, channel->next_transition_ns, t->axis_ns);
 	}
 	if (pit->irq_disabled) {
@@ -366,7 +373,8 @@ static void read_deadline(struct taking *t, struct reading *r, uint32_t i)
 	}
 }
 
-static void read_counting(struct taking *t, struct reading *r, const struct gclk_lapic *lapic)
+static void read_counting(struct taking *t, struct reading *r,
+			  const struct gclk_lapic *lapic)
 {
 	struct gclk_cadence cadence = { 0 };
 	uint64_t bus_ns = GCLK_HAS(lapic, lapic, bus_ns) ? lapic->bus_ns : 1;
@@ -381,7 +389,8 @@ static void read_counting(struct taking *t, struct reading *r, const struct gclk
 		    text_count(initial, lapic->initial_count));
 		arm(r, gclk_lapic_next(lapic, t->axis_ns), t->axis_ns);
 	}
-	text_hz(r->rate, GCLK_NS_PER_S, bus_ns * gclk_lapic_divider(lapic->divide_config));
+	text_hz(r->rate, GCLK_NS_PER_S,
+		bus_ns * gclk_lapic_divider(lapic->divide_config));
 	gclk_lapic_cadence(lapic, &cadence);
 	repeat(r, &cadence);
 }
@@ -400,7 +409,8 @@ static bool lapic_is_idle(const struct gclk_state *state, uint32_t i)
 static void read_one_lapic(struct taking *t, uint32_t i)
 {
 	const struct gclk_lapic *lapic = &t->state->lapic[i];
-	struct reading *r = add(t, "lapic[%" PRIu32 "]", GCLK_HAS(lapic, lapic, vcpu) ? lapic->vcpu : i);
+	struct reading *r = add(t, "lapic[%" PRIu32 "]",
+				GCLK_HAS(lapic, lapic, vcpu) ? lapic->vcpu : i);
 
 	if (!gclk_lapic_interrupts(lapic)) {
 		r->silent = 1;
@@ -510,8 +520,9 @@ static void read_timers(struct taking *t)
 	qsort(sorted, n, sizeof(sorted[0]), by_expiry);
 	for (unsigned i = 0; i < GCLK_MIN(n, TIMERS_SHOWN); i++) {
 		char name[64];
-		struct reading *r = add(t, "%s", clean_text(name, sizeof(name),
-								  short_name(sorted[i]->name)));
+		struct reading *r =
+			add(t, "%s",
+			    clean_text(name, sizeof(name), short_name(sorted[i]->name)));
 
 		say(r->reads, "armed");
 		arm(r, sorted[i]->expiry_ns, t->axis_ns);

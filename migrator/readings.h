@@ -13,17 +13,17 @@
 #include "migrator/text.h"
 
 struct reading {
-	char clock[64];			/* "tsc[0]", "hpet[2]", a timer's own name */
+	char clock[64]; /* "tsc[0]", "hpet[2]", a timer's own name */
 	char reads[TEXT_BYTES];
 	char rate[TEXT_BYTES];
-	char note[TEXT_BYTES];		/* "masked", "deadline mode" */
-	uint8_t counts;			/* a clock that only goes up: value is what it reads ... */
-	uint64_t value;			/* ... in units of hz_den / hz seconds; hz 0: not known */
+	char note[TEXT_BYTES]; /* "masked", "deadline mode" */
+	uint8_t counts;	       /* a clock that only goes up: value is what it reads ... */
+	uint64_t value;	       /* ... in units of hz_den / hz seconds; hz 0: not known */
 	uint64_t hz, hz_den;
-	uint8_t armed;			/* next_ns counts */
-	uint8_t silent;			/* an expiry does not reach the guest */
-	int64_t next_ns;		/* from the capture on; negative: overdue */
-	uint64_t period_ns;		/* 0: once */
+	uint8_t armed;	    /* next_ns counts */
+	uint8_t silent;	    /* an expiry does not reach the guest */
+	int64_t next_ns;    /* from the capture on; negative: overdue */
+	uint64_t period_ns; /* 0: once */
 };
 
 struct readings {

@@ -19,19 +19,20 @@ int make_plan(const struct source *source, const struct situation *situation,
 
 	*ret = NULL;
 	if (!source->image) {
-		message("error", source->path, gclk_status_name(GCLK_UNSUPPORTED), EFFECT_NONE,
-			NULL, "a bundle does not say who will load it; a plan wants an image");
+		message("error", source->path, gclk_status_name(GCLK_UNSUPPORTED),
+			EFFECT_NONE, NULL,
+			"a bundle does not say who will load it; a plan wants an image");
 		return GCLK_UNSUPPORTED;
 	}
 	*ret = gclk_plan_new(source->state->n_vcpus);
 	if (!*ret) {
-		message("error", source->path, gclk_status_name(GCLK_NOMEM), EFFECT_NONE, NULL,
-			"no memory for a plan");
+		message("error", source->path, gclk_status_name(GCLK_NOMEM), EFFECT_NONE,
+			NULL, "no memory for a plan");
 		return GCLK_NOMEM;
 	}
 	r = gclk_plan(source->state, gclk_image_carrier(source->image), &situation->host,
-		      &situation->when, &situation->disagreement, &situation->settings.policy, *ret,
-		      &error);
+		      &situation->when, &situation->disagreement,
+		      &situation->settings.policy, *ret, &error);
 	if (r < 0 && r != -GCLK_REFUSED) {
 		return fail(source->path, &error, EFFECT_NONE, NULL);
 	}
@@ -49,8 +50,9 @@ int say_refused(const struct source *source, const struct gclk_plan *plan)
 		}
 		snprintf(text, sizeof(text), "%s%s%s", f->clock, f->clock[0] ? ": " : "",
 			 f->message);
-		snprintf(try, sizeof(try), "guestclock explain %s; --force=%s overrides it",
-			 f->info->id, f->info->id);
+		snprintf(try, sizeof(try),
+			 "guestclock explain %s; --force=%s overrides it", f->info->id,
+			 f->info->id);
 		message("error", source->path, f->info->id, EFFECT_NONE, try, "%s", text);
 	}
 	return GCLK_REFUSED;
@@ -66,10 +68,11 @@ static void put_host(const struct gclk_host *host)
 		return;
 	}
 	if (GCLK_HAS(host, host, tsc_hz_ppb)) {
-		snprintf(known, sizeof(known), " %s%" PRIu32 ".%03" PRIu32 " ppm", plus_minus(),
-			 host->tsc_hz_ppb / 1000, host->tsc_hz_ppb % 1000);
+		snprintf(known, sizeof(known), " %s%" PRIu32 ".%03" PRIu32 " ppm",
+			 plus_minus(), host->tsc_hz_ppb / 1000, host->tsc_hz_ppb % 1000);
 	}
-	put_line("runs on", "%s, TSC %s%s%s", host->hostname, text_hz(hz, host->tsc_hz, den), known,
+	put_line("runs on", "%s, TSC %s%s%s", host->hostname,
+		 text_hz(hz, host->tsc_hz, den), known,
 		 host->flags & GCLK_HOST_TSC_SCALING ? ", can scale it" : "");
 }
 
@@ -79,7 +82,8 @@ static void put_circumstances(const struct situation *s, const struct gclk_plan 
 
 	if (!strcmp(s->basis, "given")) {
 		put_line("stopped", "%s %s, as given",
-			 text_instant(a, plan->when.captured.ns, plan->when.captured.uncertainty_ns),
+			 text_instant(a, plan->when.captured.ns,
+				      plan->when.captured.uncertainty_ns),
 			 text_uncertain(b, plan->when.captured.uncertainty_ns));
 	}
 	put_host(&s->host);
@@ -93,12 +97,13 @@ static void put_circumstances(const struct situation *s, const struct gclk_plan 
 			 text_approx(a, plan->when.run.ns - plan->when.load.ns));
 	}
 	setting_value(&s->settings, SETTING_GAP, policy);
-	put_line("gap", "%s %s; policy %s (%s): %s are counted", text_span(a, plan->gap_ns),
-		 text_uncertain(b, plan->gap_uncertainty_ns), policy,
-		 s->settings.origin[SETTING_GAP], text_span(c, plan->counted_ns));
+	put_line("gap", "%s %s; policy %s (%s): %s are counted",
+		 text_span(a, plan->gap_ns), text_uncertain(b, plan->gap_uncertainty_ns),
+		 policy, s->settings.origin[SETTING_GAP], text_span(c, plan->counted_ns));
 	put_line("wall clocks", "destination minus source %s %s (%s)",
 		 text_approx(a, s->disagreement.ns),
-		 text_uncertain(b, s->disagreement.uncertainty_ns), s->disagreement_basis);
+		 text_uncertain(b, s->disagreement.uncertainty_ns),
+		 s->disagreement_basis);
 }
 
 static const struct reading *find(const struct readings *readings, const char *clock)
@@ -119,7 +124,8 @@ static bool is_clock(const char *name, const char *clock)
 	return !strncmp(name, clock, n) && (name[n] == 0 || name[n] == '[');
 }
 
-static void bound_text(const struct gclk_plan *plan, const char *clock, char to[TEXT_BYTES])
+static void bound_text(const struct gclk_plan *plan, const char *clock,
+		       char to[TEXT_BYTES])
 {
 	to[0] = 0;
 	for (unsigned i = 0; i < plan->n_bounds; i++) {
@@ -130,8 +136,8 @@ static void bound_text(const struct gclk_plan *plan, const char *clock, char to[
 }
 
 /* A TSC without a frequency of its own runs at its host's. */
-static void rate_of(const struct reading *reading, const struct gclk_host *host, uint64_t *ret_hz,
-		    uint64_t *ret_den)
+static void rate_of(const struct reading *reading, const struct gclk_host *host,
+		    uint64_t *ret_hz, uint64_t *ret_den)
 {
 	*ret_hz = reading->hz;
 	*ret_den = reading->hz_den;
@@ -157,14 +163,15 @@ static void moved_text(const struct reading *from, const struct reading *to,
 	}
 	ns = (gclk_i128)ticks * (int64_t)GCLK_NS_PER_S * (int64_t)den / (int64_t)hz;
 	ns = GCLK_MIN(GCLK_MAX(ns, (gclk_i128)INT64_MIN), (gclk_i128)INT64_MAX);
-	snprintf(out, TEXT_BYTES, "%s%.60s", ns < 0 ? "" : "+", text_span(number, (int64_t)ns));
+	snprintf(out, TEXT_BYTES, "%s%.60s", ns < 0 ? "" : "+",
+		 text_span(number, (int64_t)ns));
 }
 
 static int put_moves(const struct readings *from, const struct readings *to,
 		     const struct gclk_host *host, const struct gclk_plan *plan)
 {
-	static const char *const headings[] = { "CLOCK", ">AS SAVED", ">AS PLANNED", ">MOVED BY",
-						">BOUND" };
+	static const char *const headings[] = { "CLOCK", ">AS SAVED", ">AS PLANNED",
+						">MOVED BY", ">BOUND" };
 	struct table table;
 
 	table_begin(&table, 5, headings);
@@ -187,8 +194,9 @@ static int put_moves(const struct readings *from, const struct readings *to,
 
 static int put_ledger(const struct gclk_plan *plan)
 {
-	static const char *const headings[] = { "TICKS OF", ">PERIOD",	 ">OWED",    ">MISSED",
-						">REPLAYED", ">MERGED", ">DROPPED", "POLICY" };
+	static const char *const headings[] = { "TICKS OF", ">PERIOD",	 ">OWED",
+						">MISSED",  ">REPLAYED", ">MERGED",
+						">DROPPED", "POLICY" };
 	struct table table;
 	unsigned shown = 0;
 
@@ -201,7 +209,8 @@ static int put_ledger(const struct gclk_plan *plan)
 			continue;
 		}
 		if (e->period_ns) {
-			text_approx(period, (int64_t)GCLK_MIN(e->period_ns, (uint64_t)INT64_MAX));
+			text_approx(period,
+				    (int64_t)GCLK_MIN(e->period_ns, (uint64_t)INT64_MAX));
 		}
 		table_row(&table, e->timer, period, text_count(n[0], e->owed_before),
 			  text_count(n[1], e->missed), text_count(n[2], e->replayed),
@@ -282,18 +291,21 @@ static struct json_object *disagreement_json(const struct situation *situation)
 	struct json_object *map = json_new_map();
 
 	json_put(map, "ns", json_i64(situation->disagreement.ns));
-	json_put(map, "uncertainty_ns", json_bound(situation->disagreement.uncertainty_ns));
+	json_put(map, "uncertainty_ns",
+		 json_bound(situation->disagreement.uncertainty_ns));
 	json_put(map, "basis", json_text(situation->disagreement_basis));
 	return map;
 }
 
 struct json_object *plan_json(const char *verb, const struct source *source,
-			      const struct situation *situation, const struct gclk_plan *plan)
+			      const struct situation *situation,
+			      const struct gclk_plan *plan)
 {
 	struct json_object *answer = json_answer(verb);
 
 	json_put(answer, "format", json_text(source->format));
-	json_put(answer, "captured", json_captured(&situation->when.captured, situation->basis));
+	json_put(answer, "captured",
+		 json_captured(&situation->when.captured, situation->basis));
 	json_put(answer, "load_at", json_realtime(plan->when.load.ns));
 	json_put(answer, "resume_at", json_realtime(plan->when.run.ns));
 	json_put(answer, "disagreement", disagreement_json(situation));
@@ -306,7 +318,8 @@ struct json_object *plan_json(const char *verb, const struct source *source,
 	if (plan->policy == GCLK_GAP_CAP) {
 		json_put(answer, "cap_ns", json_i64(situation->settings.policy.cap_ns));
 	}
-	json_put(answer, "refused", json_object_new_boolean(plan->findings.n_refusing != 0));
+	json_put(answer, "refused",
+		 json_object_new_boolean(plan->findings.n_refusing != 0));
 	json_put(answer, "state", json_from_state(plan->state));
 	json_put(answer, "ledger", ledger_json(plan));
 	json_put(answer, "bounds", bounds_json(plan));

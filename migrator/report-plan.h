@@ -26,6 +26,7 @@ int put_plan(const struct source *source, const struct situation *situation,
 
 /* The answer of @verb, to which `rewrite` adds. */
 struct json_object *plan_json(const char *verb, const struct source *source,
-			      const struct situation *situation, const struct gclk_plan *plan);
+			      const struct situation *situation,
+			      const struct gclk_plan *plan);
 
 #endif

@@ -25,7 +25,8 @@ void put_line(const char *label, const char *format, ...)
 static void put_title(const struct source *source)
 {
 	const struct gclk_guest *guest = &source->state->guest;
-	const char *compression = source->image ? gclk_image_compression(source->image) : "none";
+	const char *compression =
+		source->image ? gclk_image_compression(source->image) : "none";
 	const char *accelerator = gclk_accelerator_names[guest->accelerator].name;
 
 	printf("%s", style(STYLE_BOLD));
@@ -52,11 +53,13 @@ static void put_title(const struct source *source)
 static void put_guest(const struct source *source)
 {
 	const struct gclk_guest *guest = &source->state->guest;
-	const struct gclk_domain *domain = source->image ? gclk_image_domain(source->image) : NULL;
+	const struct gclk_domain *domain =
+		source->image ? gclk_image_domain(source->image) : NULL;
 	const char *name = domain ? domain->name : guest->name;
 	const char *uuid = domain ? domain->uuid : guest->uuid;
-	const char *state = GCLK_HAS(guest, guest, run_state) ?
-				    gclk_run_state_names[guest->run_state].name : NULL;
+	const char *state = GCLK_HAS(guest, guest, run_state)
+				    ? gclk_run_state_names[guest->run_state].name
+				    : NULL;
 
 	if (!name[0] && !state) {
 		return;
@@ -86,10 +89,12 @@ static void put_captured(const struct source *source, int64_t now_ns)
 		return;
 	}
 	text_local(local, at->ns, now_ns);
-	put_line("captured", "%s %s by %s, %s ago%s%s", text_instant(utc, at->ns, at->uncertainty_ns),
+	put_line("captured", "%s %s by %s, %s ago%s%s",
+		 text_instant(utc, at->ns, at->uncertainty_ns),
 		 text_uncertain(uncertain, at->uncertainty_ns), source->basis,
 		 text_approx(ago, gclk_sub_sat(now_ns, at->ns)),
-		 strstr(local, "(UTC)") ? "" : "; here ", strstr(local, "(UTC)") ? "" : local);
+		 strstr(local, "(UTC)") ? "" : "; here ",
+		 strstr(local, "(UTC)") ? "" : local);
 	if (source->note) {
 		put_line("", "%s", source->note);
 	}
@@ -105,11 +110,13 @@ static void put_rewritten(const struct source *source, int64_t now_ns)
 		return;
 	}
 	if (!GCLK_HAS(rewrite, r, run_realtime_ns)) {
-		put_line("rewritten", "yes, but not for when; `guestclock undo` takes it back");
+		put_line("rewritten",
+			 "yes, but not for when; `guestclock undo` takes it back");
 		return;
 	}
 	put_line("rewritten",
-		 "%s for a resume at %s: a gap of %s, policy %s, %s of it counted; `guestclock undo` takes it back",
+		 "%s for a resume at %s: a gap of %s, policy %s, %s of it counted; "
+		 "`guestclock undo` takes it back",
 		 text_instant(at, r->at_realtime_ns, GCLK_NS_PER_S),
 		 text_local(run, r->run_realtime_ns, now_ns), text_approx(gap, r->gap_ns),
 		 r->gap_policy, text_approx(counted, r->counted_ns));
@@ -131,14 +138,17 @@ static void say_next(const struct reading *r, char *to, size_t size)
 
 	to[0] = 0;
 	if (r->armed) {
-		n = (size_t)snprintf(to, size, "%s%s%s", r->next_ns < 0 ? "overdue by " : "in ",
-				     text_approx(next, r->next_ns < 0 ? gclk_sub_sat(0, r->next_ns) :
-								       r->next_ns), "");
+		n = (size_t)snprintf(
+			to, size, "%s%s%s", r->next_ns < 0 ? "overdue by " : "in ",
+			text_approx(next, r->next_ns < 0 ? gclk_sub_sat(0, r->next_ns)
+							 : r->next_ns),
+			"");
 	}
 	if (r->period_ns && n < size) {
-		n += (size_t)snprintf(to + n, size - n, "%severy %s", n ? ", " : "",
-				      text_approx(period, (int64_t)GCLK_MIN(r->period_ns,
-									    (uint64_t)INT64_MAX)));
+		n += (size_t)snprintf(
+			to + n, size - n, "%severy %s", n ? ", " : "",
+			text_approx(period, (int64_t)GCLK_MIN(r->period_ns,
+							      (uint64_t)INT64_MAX)));
 	}
 	if (r->note[0] && n < size) {
 		snprintf(to + n, size - n, "%s%s", n ? "; " : "", r->note);
@@ -147,7 +157,8 @@ static void say_next(const struct reading *r, char *to, size_t size)
 
 int put_readings(const struct readings *readings)
 {
-	static const char *const headings[] = { "CLOCK", ">READS", ">RATE", "INTERRUPTS" };
+	static const char *const headings[] = { "CLOCK", ">READS", ">RATE",
+						"INTERRUPTS" };
 	struct table table;
 
 	table_begin(&table, 4, headings);
@@ -169,7 +180,7 @@ int put_readings(const struct readings *readings)
 #define CELLS 6
 #define DECADES_MAX 9
 #define LINES_MAX 8
-#define FIRST_NS 100			/* sooner is drawn here */
+#define FIRST_NS 100 /* sooner is drawn here */
 
 static unsigned decade_of(int64_t ns, int64_t *ret_start)
 {
@@ -222,8 +233,9 @@ static unsigned choose(const struct readings *readings, const struct reading *ch
 
 static void put_scale(unsigned name_width, unsigned first, unsigned last)
 {
-	static const char *const labels[] = { "100ns", "1us", "10us", "100us", "1ms", "10ms",
-					      "100ms", "1s", "10s", "100s", "1000s", "3h" };
+	static const char *const labels[] = { "100ns", "1us",  "10us",	"100us",
+					      "1ms",   "10ms", "100ms", "1s",
+					      "10s",   "100s", "1000s", "3h" };
 
 	printf("%s%-*s", style(STYLE_DIM), (int)name_width, "NEXT");
 	for (unsigned d = first; d <= last && d < GCLK_COUNT(labels); d++) {
@@ -232,7 +244,8 @@ static void put_scale(unsigned name_width, unsigned first, unsigned last)
 	printf("%s\n", style(STYLE_PLAIN));
 }
 
-static void put_bar(const struct reading *r, unsigned name_width, unsigned first, unsigned last)
+static void put_bar(const struct reading *r, unsigned name_width, unsigned first,
+		    unsigned last)
 {
 	unsigned from = first * CELLS, to = last * CELLS, at = place_of(r->next_ns);
 
@@ -252,7 +265,8 @@ static void put_bar(const struct reading *r, unsigned name_width, unsigned first
 void put_timeline(const struct readings *readings)
 {
 	const struct reading **chosen = calloc(readings->n + 1, sizeof(*chosen));
-	unsigned n = chosen ? choose(readings, chosen) : 0, shown = GCLK_MIN(n, LINES_MAX);
+	unsigned n = chosen ? choose(readings, chosen) : 0,
+		 shown = GCLK_MIN(n, LINES_MAX);
 	unsigned first, last, name_width = 0;
 
 	if (shown) {
@@ -260,7 +274,8 @@ void put_timeline(const struct readings *readings)
 		last = place_of(chosen[shown - 1]->next_ns) / CELLS + 1;
 		last = GCLK_MIN(last, first + DECADES_MAX);
 		for (unsigned i = 0; i < shown; i++) {
-			name_width = GCLK_MAX(name_width, (unsigned)strlen(chosen[i]->clock) + 2);
+			name_width = GCLK_MAX(name_width,
+					      (unsigned)strlen(chosen[i]->clock) + 2);
 		}
 		putchar('\n');
 		put_scale(name_width, first, last);
@@ -268,7 +283,8 @@ void put_timeline(const struct readings *readings)
 			put_bar(chosen[i], name_width, first, last);
 		}
 		if (n > shown) {
-			printf("%s(%u more)%s\n", style(STYLE_DIM), n - shown, style(STYLE_PLAIN));
+			printf("%s(%u more)%s\n", style(STYLE_DIM), n - shown,
+			       style(STYLE_PLAIN));
 		}
 	}
 	free(chosen);
@@ -278,10 +294,10 @@ static void put_finding(const struct gclk_finding *f)
 {
 	char text[640];
 
-	snprintf(text, sizeof(text), "%s%s%s%s: %s", f->info->id, f->clock[0] ? " " : "", f->clock,
-		 f->forced ? " (forced)" : "", f->message);
-	printf("%s%-9s%s", style(severity_style(f->severity)), gclk_severity_names[f->severity],
-	       style(STYLE_PLAIN));
+	snprintf(text, sizeof(text), "%s%s%s%s: %s", f->info->id, f->clock[0] ? " " : "",
+		 f->clock, f->forced ? " (forced)" : "", f->message);
+	printf("%s%-9s%s", style(severity_style(f->severity)),
+	       gclk_severity_names[f->severity], style(STYLE_PLAIN));
 	put_filled(stdout, 9, text);
 	if (f->severity != GCLK_NOTE && f->info->advice[0]) {
 		printf("%9s%s", "", style(STYLE_DIM));

@@ -12,7 +12,8 @@
 void put_head(const struct source *source, int64_t now_ns);
 
 /* A heading, and below it the lines "captured  ...": @label is padded. */
-void put_line(const char *label, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void put_line(const char *label, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
 
 /* Returns 0 or GCLK_NOMEM. */
 int put_readings(const struct readings *readings);

@@ -31,7 +31,8 @@ int read_this_host(struct gclk_host *ret, struct gclk_error *reterr)
 	return r;
 }
 
-static int read_profile(const char *path, struct gclk_host *ret, struct gclk_error *reterr)
+static int read_profile(const char *path, struct gclk_host *ret,
+			struct gclk_error *reterr)
 {
 	char *text;
 	size_t size;
@@ -59,9 +60,11 @@ static int find_hosts(struct situation *s, const struct options *o)
 	return 0;
 }
 
-int find_settings(struct settings *settings, const struct source *source, const struct options *o)
+int find_settings(struct settings *settings, const struct source *source,
+		  const struct options *o)
 {
-	const struct gclk_domain *domain = source->image ? gclk_image_domain(source->image) : NULL;
+	const struct gclk_domain *domain =
+		source->image ? gclk_image_domain(source->image) : NULL;
 	struct gclk_error error;
 
 	settings_init(settings);
@@ -83,7 +86,8 @@ static bool same_text(const char *a, const char *b)
 static bool max_error(const struct gclk_host *host, uint64_t *ret)
 {
 	*ret = host->ntp_maxerror_ns;
-	return host->flags & GCLK_HOST_SYNCHRONISED && GCLK_HAS(host, host, ntp_maxerror_ns);
+	return host->flags & GCLK_HOST_SYNCHRONISED &&
+	       GCLK_HAS(host, host, ntp_maxerror_ns);
 }
 
 const char *disagreement_find(const struct gclk_host *from, const struct gclk_host *to,
@@ -97,7 +101,8 @@ const char *disagreement_find(const struct gclk_host *from, const struct gclk_ho
 	if (source == to || same_text(source->boot_id, to->boot_id)) {
 		return assumed ? "assumed-same-host" : "same-boot";
 	}
-	if (max_error(source, &a) && max_error(to, &b) && a <= INT64_MAX && b <= INT64_MAX) {
+	if (max_error(source, &a) && max_error(to, &b) && a <= INT64_MAX &&
+	    b <= INT64_MAX) {
 		ret->uncertainty_ns = a + b;
 		return "synchronised";
 	}
@@ -162,8 +167,8 @@ static int find_when(struct situation *s, const struct options *o, int64_t margi
 	return 0;
 }
 
-int situation_find(struct situation *s, const struct source *source, const struct options *o,
-		   int64_t margin_ns)
+int situation_find(struct situation *s, const struct source *source,
+		   const struct options *o, int64_t margin_ns)
 {
 	int r;
 

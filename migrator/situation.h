@@ -14,12 +14,12 @@
 #include "migrator/source.h"
 
 struct situation {
-	int64_t now_ns;			/* this host's wall clock, once */
-	struct gclk_host here;		/* this host */
-	struct gclk_host host;		/* where the guest will run */
+	int64_t now_ns;	       /* this host's wall clock, once */
+	struct gclk_host here; /* this host */
+	struct gclk_host host; /* where the guest will run */
 	struct settings settings;
 	struct gclk_when when;
-	const char *basis;		/* of when.captured: "given", "birth-time", "none" ... */
+	const char *basis; /* of when.captured: "given", "birth-time", "none" ... */
 	struct gclk_disagreement disagreement;
 	/*
 	 * "given", "same-boot", "assumed-same-host", "synchronised" (both wall clocks are
@@ -34,8 +34,8 @@ struct situation {
  *
  * Returns 0, or the exit code after having said what is wrong.
  */
-int situation_find(struct situation *s, const struct source *source, const struct options *o,
-		   int64_t margin_ns);
+int situation_find(struct situation *s, const struct source *source,
+		   const struct options *o, int64_t margin_ns);
 
 /* The policies for a source, from all layers. Returns like situation_find(). */
 int find_settings(struct settings *settings, const struct source *source,
@@ -56,6 +56,7 @@ int read_this_host(struct gclk_host *ret, struct gclk_error *reterr);
  * Returns the basis, see struct situation.
  */
 const char *disagreement_find(const struct gclk_host *from, const struct gclk_host *to,
-			      const struct gclk_host *here, struct gclk_disagreement *ret);
+			      const struct gclk_host *here,
+			      struct gclk_disagreement *ret);
 
 #endif

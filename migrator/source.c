@@ -82,7 +82,8 @@ static int peek(const char *path, unsigned char *to, size_t size, size_t *ret_n,
 	return 0;
 }
 
-static int read_fd(int fd, size_t max, char **ret, size_t *ret_size, struct gclk_error *reterr)
+static int read_fd(int fd, size_t max, char **ret, size_t *ret_size,
+		   struct gclk_error *reterr)
 {
 	size_t used = 0, room = 0;
 	char *bytes = NULL;
@@ -108,8 +109,9 @@ static int read_fd(int fd, size_t max, char **ret, size_t *ret_size, struct gclk
 		}
 		if (n < 0 || used + (size_t)n > max) {
 			free(bytes);
-			return n < 0 ? gclk_fail(reterr, GCLK_SYS, NULL, used, "reading failed") :
-				       gclk_fail(reterr, GCLK_RANGE, NULL, GCLK_NO_OFFSET,
+			return n < 0 ? gclk_fail(reterr, GCLK_SYS, NULL, used,
+						 "reading failed")
+				     : gclk_fail(reterr, GCLK_RANGE, NULL, GCLK_NO_OFFSET,
 						 "more than %zu bytes", max);
 		}
 		if (n == 0) {
@@ -179,14 +181,14 @@ static int open_bundle(struct source *s, bool is_json, struct gclk_error *reterr
 	struct gclk_bundle *bundle = NULL;
 	char *bytes;
 	size_t size;
-	int r = read_whole(s->path, is_json ? JSON_MAX_BYTES : BUNDLE_MAX_BYTES, &bytes, &size,
-			   reterr);
+	int r = read_whole(s->path, is_json ? JSON_MAX_BYTES : BUNDLE_MAX_BYTES, &bytes,
+			   &size, reterr);
 
 	if (r < 0) {
 		return r;
 	}
-	r = is_json ? bundle_from_json(bytes, size, &bundle, reterr) :
-		      gclk_bundle_unpack(bytes, size, &bundle, reterr);
+	r = is_json ? bundle_from_json(bytes, size, &bundle, reterr)
+		    : gclk_bundle_unpack(bytes, size, &bundle, reterr);
 	free(bytes);
 	if (r == 0) {
 		r = take_state(s, bundle, reterr);
@@ -243,8 +245,10 @@ static void take_record(struct source *s)
 	}
 	if (gclk_bundle_unpack(record, size, &bundle, &error) < 0 ||
 	    take_descriptions(s, bundle, &error) < 0) {
-		message("warning", s->path, gclk_status_name(error.status), EFFECT_READING, NULL,
-			"the image has been rewritten, but how cannot be read: %s", error.message);
+		message("warning", s->path, gclk_status_name(error.status),
+			EFFECT_READING, NULL,
+			"the image has been rewritten, but how cannot be read: %s",
+			error.message);
 		memset(&s->provenance, 0, sizeof(s->provenance));
 		memset(&s->host, 0, sizeof(s->host));
 	}
@@ -312,7 +316,8 @@ static bool looks_like_json(const unsigned char *bytes, size_t n)
 	return i < n && bytes[i] == '{';
 }
 
-int source_open(struct source *s, const char *path, const struct options *o, enum source_use use)
+int source_open(struct source *s, const char *path, const struct options *o,
+		enum source_use use)
 {
 	unsigned char first[PEEK_BYTES];
 	struct gclk_error error;
@@ -331,8 +336,8 @@ int source_open(struct source *s, const char *path, const struct options *o, enu
 	if (gclk_bytes_are_bundle(first, n) || looks_like_json(first, n)) {
 		r = open_bundle(s, looks_like_json(first, n), &error);
 	} else {
-		if (n >= 4 && !memcmp(first, "QFI\xfb", 4) && !given(o, OPTION(SNAPSHOT)) &&
-		    (r = list_snapshots(path)) != 0) {
+		if (n >= 4 && !memcmp(first, "QFI\xfb", 4) &&
+		    !given(o, OPTION(SNAPSHOT)) && (r = list_snapshots(path)) != 0) {
 			return r;
 		}
 		r = open_image(s, o, use, &error);

@@ -16,30 +16,32 @@ struct source {
 	const char *path;
 	const char *format;		/* as in JSON: "qemu-stream", ..., "bundle" */
 	struct gclk_image *image;	/* NULL: a bundle */
-	const struct gclk_state *state;	/* as captured; to SOURCE_LOOK, as it stands */
+	const struct gclk_state *state; /* as captured; to SOURCE_LOOK, as it stands */
 	struct gclk_state *own_state;	/* of a bundle */
 	/*
 	 * From the bundle itself, or from the record that a rewriting left in the image;
 	 * without members where there is none.
 	 */
 	struct gclk_provenance provenance;
-	struct gclk_host host;		/* where the state was captured */
-	struct gclk_rewrite rewrite;	/* the last rewriting */
+	struct gclk_host host;	     /* where the state was captured */
+	struct gclk_rewrite rewrite; /* the last rewriting */
 	/* the best evidence; uncertainty_ns is GCLK_UNBOUNDED where there is none */
 	struct gclk_instant captured;
-	const char *basis;		/* "none" then */
-	const char *note;		/* may be NULL */
-	/* the instant that .state describes: the same, but of a rewritten image as it stands
-	 * the resume that it was rewritten for */
+	const char *basis; /* "none" then */
+	const char *note;  /* may be NULL */
+	/*
+	 * The instant that .state describes: the same, but of a rewritten image as it
+	 * stands the resume that it was rewritten for.
+	 */
 	struct gclk_instant stands_at;
 	struct progress progress;
 };
 
 enum source_use {
-	SOURCE_LOOK,			/* quick, never reads the guest's memory; an image as it stands */
-	SOURCE_STATE,			/* as captured, with what the guest's own clock page tells */
-	SOURCE_COPY,			/* ... and to be copied: o->output says where */
-	SOURCE_CHANGE,			/* ... and to be changed in place */
+	SOURCE_LOOK,   /* quick, never reads the guest's memory; an image as it stands */
+	SOURCE_STATE,  /* as captured, with what the guest's own clock page tells */
+	SOURCE_COPY,   /* ... and to be copied: o->output says where */
+	SOURCE_CHANGE, /* ... and to be changed in place */
 };
 
 /**

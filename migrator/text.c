@@ -22,7 +22,8 @@ static bool wants_color(enum color color)
 	if (color != COLOR_AUTO) {
 		return color == COLOR_ALWAYS;
 	}
-	return isatty(STDOUT_FILENO) && !(no_color && *no_color) && term && strcmp(term, "dumb");
+	return isatty(STDOUT_FILENO) && !(no_color && *no_color) && term &&
+	       strcmp(term, "dumb");
 }
 
 /* As setlocale() would see it, without the cost of loading a locale. */
@@ -49,8 +50,9 @@ void text_setup(enum color color)
 const char *style(enum style style)
 {
 	static const char *const sequences[] = {
-		[STYLE_PLAIN] = "\033[0m",   [STYLE_BOLD] = "\033[1m",	  [STYLE_DIM] = "\033[2m",
-		[STYLE_RED] = "\033[1;31m", [STYLE_YELLOW] = "\033[33m", [STYLE_GREEN] = "\033[32m",
+		[STYLE_PLAIN] = "\033[0m",   [STYLE_BOLD] = "\033[1m",
+		[STYLE_DIM] = "\033[2m",     [STYLE_RED] = "\033[1;31m",
+		[STYLE_YELLOW] = "\033[33m", [STYLE_GREEN] = "\033[32m",
 	};
 
 	return colored ? sequences[style] : "";
@@ -58,8 +60,9 @@ const char *style(enum style style)
 
 enum style severity_style(unsigned severity)
 {
-	return severity == GCLK_ERROR ? STYLE_RED :
-	       severity == GCLK_WARNING ? STYLE_YELLOW : STYLE_DIM;
+	return severity == GCLK_ERROR	  ? STYLE_RED
+	       : severity == GCLK_WARNING ? STYLE_YELLOW
+					  : STYLE_DIM;
 }
 
 const char *plus_minus(void)
@@ -120,7 +123,9 @@ char *text_approx(char to[TEXT_BYTES], int64_t ns)
 	static const struct {
 		uint64_t ns;
 		const char *name;
-	} units[] = { { 1000000000, "s" }, { 1000000, "ms" }, { 1000, "us" }, { 1, "ns" } };
+	} units[] = {
+		{ 1000000000, "s" }, { 1000000, "ms" }, { 1000, "us" }, { 1, "ns" }
+	};
 	uint64_t n = ns < 0 ? 0 - (uint64_t)ns : (uint64_t)ns;
 	uint64_t s = n / 1000000000;
 	const char *sign = ns < 0 ? "-" : "";
@@ -131,10 +136,11 @@ char *text_approx(char to[TEXT_BYTES], int64_t ns)
 		snprintf(to, TEXT_BYTES, "%s%" PRIu64 " d %" PRIu64 " h", sign, s / 86400,
 			 s % 86400 / 3600);
 	} else if (s >= 3600) {
-		snprintf(to, TEXT_BYTES, "%s%" PRIu64 " h %" PRIu64 " min", sign, s / 3600,
-			 s % 3600 / 60);
+		snprintf(to, TEXT_BYTES, "%s%" PRIu64 " h %" PRIu64 " min", sign,
+			 s / 3600, s % 3600 / 60);
 	} else if (s >= 120) {
-		snprintf(to, TEXT_BYTES, "%s%" PRIu64 " min %" PRIu64 " s", sign, s / 60, s % 60);
+		snprintf(to, TEXT_BYTES, "%s%" PRIu64 " min %" PRIu64 " s", sign, s / 60,
+			 s % 60);
 	} else {
 		while (i < 3 && n < units[i].ns) {
 			i++;
@@ -162,16 +168,18 @@ char *text_hz(char to[TEXT_BYTES], uint64_t hz, uint64_t den)
 	for (int d = 8; d >= 0 && digits[d] == '0'; d--) {
 		digits[d] = 0;
 	}
-	snprintf(to, TEXT_BYTES, "%" PRIu64 "%s%s %s", (uint64_t)(hz / unit), digits[0] ? "." : "",
-		 digits, names[i]);
+	snprintf(to, TEXT_BYTES, "%" PRIu64 "%s%s %s", (uint64_t)(hz / unit),
+		 digits[0] ? "." : "", digits, names[i]);
 	return to;
 }
 
 /* Decimals of a second that an uncertainty leaves worth reading: 0, 3, 6 or 9. */
 static unsigned decimals_worth(uint64_t uncertainty_ns)
 {
-	return uncertainty_ns >= GCLK_NS_PER_S ? 0 : uncertainty_ns >= 1000000 ? 3 :
-	       uncertainty_ns >= 1000 ? 6 : 9;
+	return uncertainty_ns >= GCLK_NS_PER_S ? 0
+	       : uncertainty_ns >= 1000000     ? 3
+	       : uncertainty_ns >= 1000	       ? 6
+					       : 9;
 }
 
 char *text_instant(char to[TEXT_BYTES], int64_t ns, uint64_t uncertainty_ns)
@@ -183,7 +191,8 @@ char *text_instant(char to[TEXT_BYTES], int64_t ns, uint64_t uncertainty_ns)
 	gclk_real_format(gclk_real_of_ns(ns), text);
 	point = strcspn(text, ".");
 	text[10] = ' ';
-	snprintf(to, TEXT_BYTES, "%.*s UTC", (int)(point + (decimals ? decimals + 1 : 0)), text);
+	snprintf(to, TEXT_BYTES, "%.*s UTC", (int)(point + (decimals ? decimals + 1 : 0)),
+		 text);
 	return to;
 }
 
@@ -254,7 +263,8 @@ static void add_row(struct table *table, const char *const cells[])
 
 	if (table->n_rows == table->max_rows) {
 		unsigned max = table->max_rows ? 2 * table->max_rows : 16;
-		char **more = realloc(table->cells, sizeof(*more) * max * table->n_columns);
+		char **more =
+			realloc(table->cells, sizeof(*more) * max * table->n_columns);
 
 		if (!more) {
 			table->no_memory = true;
@@ -303,7 +313,8 @@ static bool flush_right(const struct table *table, unsigned column)
 	return table->cells[column][0] == '>';
 }
 
-static void put_row(const struct table *table, unsigned row, const unsigned widths[], FILE *to)
+static void put_row(const struct table *table, unsigned row, const unsigned widths[],
+		    FILE *to)
 {
 	unsigned last = table->n_columns;
 	unsigned pending = 0;
@@ -316,8 +327,8 @@ static void put_row(const struct table *table, unsigned row, const unsigned widt
 		unsigned padding = widths[i] - text_width(text);
 		unsigned before = pending + (flush_right(table, i) ? padding : 0);
 
-		fprintf(to, "%*s%s%s%s", (int)before, "", row ? "" : style(STYLE_DIM), text,
-			row ? "" : style(STYLE_PLAIN));
+		fprintf(to, "%*s%s%s%s", (int)before, "", row ? "" : style(STYLE_DIM),
+			text, row ? "" : style(STYLE_PLAIN));
 		pending = 2 + (flush_right(table, i) ? 0 : padding);
 	}
 	fputc('\n', to);
@@ -333,7 +344,8 @@ int table_end(struct table *table, FILE *to)
 			widths[i] = GCLK_MAX(widths[i], text_width(cell(table, row, i)));
 		}
 	}
-	for (unsigned row = 0; !no_memory && table->n_rows > 1 && row < table->n_rows; row++) {
+	for (unsigned row = 0; !no_memory && table->n_rows > 1 && row < table->n_rows;
+	     row++) {
 		put_row(table, row, widths, to);
 	}
 	for (size_t i = 0; i < (size_t)table->n_rows * table->n_columns; i++) {

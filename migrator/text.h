@@ -31,10 +31,10 @@ const char *plus_minus(void);
  *	text_signed	the same with a sign, always
  *	text_span	exact: "2h13min7.000000001s"
  *	text_approx	three digits: "3.21 ms", "2 h 13 min"; negative too
- *	text_hz		exact: "2.000000123 GHz", "1.193182 MHz", "18.2 Hz"; @den 1 for whole Hz
+ *	text_hz		exact: "2.000000123 GHz", "1.193182 MHz", "18.2 Hz"; of @hz / @den
  *	text_instant	RFC 3339 in UTC, as many decimals as @uncertainty_ns makes worth
- *	text_local	"14:26:48.125 (CET)", the local time of day; with the date if it is
- *			not that of @now_ns
+ *	text_local	"14:26:48.125 (CET)", the local time of day; with the date if
+ *			it is not that of @now_ns
  *	text_uncertain	"±1.2 ms", "±unbounded"
  */
 char *text_count(char to[TEXT_BYTES], uint64_t n);

@@ -5,7 +5,7 @@
 
 #include "migrator/options.h"
 
-extern const struct verb verb_host, verb_inspect, verb_diff, verb_plan, verb_rewrite, verb_undo,
-	verb_extract, verb_explain;
+extern const struct verb verb_host, verb_inspect, verb_diff, verb_plan, verb_rewrite,
+	verb_undo, verb_extract, verb_explain;
 
 #endif

@@ -30,7 +30,8 @@ GCLK_TEST(conf, a_file)
 
 	GCLK_EQ(read_text(&s, "; the site's policy\n[policy]\ngap = cap=90s ; a comment\n"
 			      "ticks = rtc=catchup, pit=merge\n\nlong_gap = 5min\n"
-			      "tick_horizon=10s\nreplay_max = 42\n"), 0);
+			      "tick_horizon=10s\nreplay_max = 42\n"),
+		0);
 	GCLK_EQ(s.policy.gap, GCLK_GAP_CAP);
 	GCLK_EQ(s.policy.cap_ns, INT64_C(90000000000));
 	GCLK_EQ(s.policy.ticks[GCLK_TICK_RTC].policy, GCLK_TICKS_CATCHUP);
@@ -60,7 +61,8 @@ GCLK_TEST(conf, a_wrong_file_names_its_line)
 
 	for (unsigned i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
 		GCLK_EQ(read_text(&s, rows[i].text), -GCLK_MALFORMED);
-		CU_ASSERT(strstr(error.where, rows[i].where) || strstr(error.message, rows[i].where));
+		CU_ASSERT(strstr(error.where, rows[i].where) ||
+			  strstr(error.message, rows[i].where));
 	}
 }
 
@@ -69,7 +71,8 @@ GCLK_TEST(conf, only_the_usual_file_may_be_missing)
 	struct settings s;
 
 	settings_init(&s);
-	GCLK_EQ(settings_read_file(&s, "/nonexistent/guestclock.conf", &error), -GCLK_SYS);
+	GCLK_EQ(settings_read_file(&s, "/nonexistent/guestclock.conf", &error),
+		-GCLK_SYS);
 }
 
 GCLK_TEST(conf, later_layers_win)
@@ -96,15 +99,18 @@ GCLK_TEST(conf, later_layers_win)
 	GCLK_EQ(read_text(&s, "[policy]\ngap=freeze\nticks=pit=merge,hpet=discard\n"), 0);
 	GCLK_EQ(settings_read_domain(&s, &domain, &error), 0);
 	settings_read_options(&s, &o);
-	GCLK_EQ(s.policy.gap, GCLK_GAP_WALL);				/* metadata over file */
-	GCLK_EQ(s.policy.ticks[GCLK_TICK_PIT].policy, GCLK_TICKS_DELAY);	/* XML over file */
-	GCLK_EQ(s.policy.ticks[GCLK_TICK_RTC].policy, GCLK_TICKS_DISCARD);	/* metadata over XML */
-	GCLK_EQ(s.policy.ticks[GCLK_TICK_HPET].policy, GCLK_TICKS_DISCARD);	/* file */
-	GCLK_EQ(s.policy.ticks[GCLK_TICK_LAPIC].policy, GCLK_TICKS_MERGE);	/* option */
+	GCLK_EQ(s.policy.gap, GCLK_GAP_WALL); /* metadata over file */
+	GCLK_EQ(s.policy.ticks[GCLK_TICK_PIT].policy,
+		GCLK_TICKS_DELAY); /* XML over file */
+	GCLK_EQ(s.policy.ticks[GCLK_TICK_RTC].policy,
+		GCLK_TICKS_DISCARD); /* metadata over XML */
+	GCLK_EQ(s.policy.ticks[GCLK_TICK_HPET].policy, GCLK_TICKS_DISCARD); /* file */
+	GCLK_EQ(s.policy.ticks[GCLK_TICK_LAPIC].policy, GCLK_TICKS_MERGE);  /* option */
 	GCLK_EQ(s.policy.ticks[GCLK_TICK_LAPIC].by_operator, 1);
 	GCLK_EQ(s.policy.ticks[GCLK_TICK_RTC].by_operator, 0);
 	CU_ASSERT_STRING_EQUAL(s.origin[SETTING_GAP], "domain web1, <metadata>");
-	CU_ASSERT_STRING_EQUAL(s.origin[SETTING_TICKS + GCLK_TICK_PIT], "domain web1, <clock>");
+	CU_ASSERT_STRING_EQUAL(s.origin[SETTING_TICKS + GCLK_TICK_PIT],
+			       "domain web1, <clock>");
 	CU_ASSERT_STRING_EQUAL(s.origin[SETTING_TICKS + GCLK_TICK_LAPIC], "--ticks");
 
 	strcpy(domain.metadata[0].value, "maybe");
@@ -117,7 +123,8 @@ GCLK_TEST(conf, shown_values_can_be_written)
 	struct settings s, again;
 	char name[32], value[64];
 
-	GCLK_EQ(read_text(&s, "[policy]\ngap=cap=1h30min\nlong_gap=90s\nreplay_max=7\n"), 0);
+	GCLK_EQ(read_text(&s, "[policy]\ngap=cap=1h30min\nlong_gap=90s\nreplay_max=7\n"),
+		0);
 	settings_init(&again);
 	setting_value(&s, SETTING_GAP, value);
 	GCLK_EQ(parse_gap(value, &again.policy.gap, &again.policy.cap_ns, &error), 0);

@@ -47,12 +47,12 @@ GCLK_TEST(diff, every_kind_of_difference)
 	char delta[48];
 
 	GCLK_SET(tsc, &a->tsc[1], value_ticks, UINT64_MAX);
-	GCLK_SET(tsc, &b->tsc[1], value_ticks, 9);		/* wrapped */
+	GCLK_SET(tsc, &b->tsc[1], value_ticks, 9); /* wrapped */
 	GCLK_SET(rtc, &a->rtc, base_at_ns, INT64_MIN);
-	GCLK_SET(rtc, &b->rtc, base_at_ns, INT64_MAX);		/* wider than 64 bits */
+	GCLK_SET(rtc, &b->rtc, base_at_ns, INT64_MAX); /* wider than 64 bits */
 	GCLK_SET(hpet, &a->hpet, n_timers, 1);
 	GCLK_SET(hpet, &b->hpet, n_timers, 2);
-	GCLK_SET(hpet_timer, &b->hpet.timers[1], period_ticks, 77);	/* only there */
+	GCLK_SET(hpet_timer, &b->hpet.timers[1], period_ticks, 77); /* only there */
 	GCLK_SET(pit, &a->pit, in_kernel, 0);
 	GCLK_SET(pit, &b->pit, in_kernel, 1);
 	GCLK_SET(lapic, &a->lapic[0], initial_count, 100);
@@ -145,14 +145,19 @@ GCLK_TEST(situation, wall_clocks_agree_only_where_that_is_known)
 	CU_ASSERT_STRING_EQUAL(disagreement_find(&here, &here, &here, &d), "same-boot");
 	GCLK_EQ(d.ns, 0);
 	GCLK_EQ(d.uncertainty_ns, 0);
-	CU_ASSERT_STRING_EQUAL(disagreement_find(&unknown, &here, &here, &d), "assumed-same-host");
+	CU_ASSERT_STRING_EQUAL(disagreement_find(&unknown, &here, &here, &d),
+			       "assumed-same-host");
 	GCLK_EQ(d.uncertainty_ns, 0);
-	CU_ASSERT_STRING_EQUAL(disagreement_find(&there, &here, &here, &d), "synchronised");
+	CU_ASSERT_STRING_EQUAL(disagreement_find(&there, &here, &here, &d),
+			       "synchronised");
 	GCLK_EQ(d.uncertainty_ns, 1500);
-	CU_ASSERT_STRING_EQUAL(disagreement_find(&unknown, &there, &here, &d), "synchronised");
+	CU_ASSERT_STRING_EQUAL(disagreement_find(&unknown, &there, &here, &d),
+			       "synchronised");
 	GCLK_EQ(d.uncertainty_ns, 1500);
-	CU_ASSERT_STRING_EQUAL(disagreement_find(&adrift, &here, &here, &d), "unmeasured");
+	CU_ASSERT_STRING_EQUAL(disagreement_find(&adrift, &here, &here, &d),
+			       "unmeasured");
 	GCLK_EQ(d.uncertainty_ns, GCLK_UNBOUNDED);
-	CU_ASSERT_STRING_EQUAL(disagreement_find(&unknown, &adrift, &here, &d), "unmeasured");
+	CU_ASSERT_STRING_EQUAL(disagreement_find(&unknown, &adrift, &here, &d),
+			       "unmeasured");
 	GCLK_EQ(d.uncertainty_ns, GCLK_UNBOUNDED);
 }

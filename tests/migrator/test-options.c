@@ -24,8 +24,12 @@ GCLK_TEST(options, captured_at_is_right_to_its_last_digit)
 		{ "@12.25", S * 49 / 4, S / 100 },
 		{ "@12.25+-3ms", S * 49 / 4, 3000000 },
 		{ "@12.25+/-3ms", S * 49 / 4, 3000000 },
-		{ "@12.25\xc2\xb1" "0s", S * 49 / 4, 0 },
-		{ "@12\xb1" "20us", 12 * S, 20000 },
+		{ "@12.25\xc2\xb1"
+		  "0s",
+		  S * 49 / 4, 0 },
+		{ "@12\xb1"
+		  "20us",
+		  12 * S, 20000 },
 	};
 
 	for (unsigned i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
@@ -39,8 +43,14 @@ GCLK_TEST(options, captured_at_is_right_to_its_last_digit)
 
 GCLK_TEST(options, a_bad_instant_changes_nothing)
 {
-	static const char *const bad[] = { "", "yesterday", "@", "@1+-", "@1+--3ms", "@1+-x",
-					   "2026-02-30T00:00:00Z", "+5s" };
+	static const char *const bad[] = { "",
+					   "yesterday",
+					   "@",
+					   "@1+-",
+					   "@1+--3ms",
+					   "@1+-x",
+					   "2026-02-30T00:00:00Z",
+					   "+5s" };
 
 	for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
 		struct gclk_instant at = { 7, 8 };
@@ -68,7 +78,7 @@ GCLK_TEST(options, resume_is_absolute_relative_or_now)
 	GCLK_EQ(parse_resume("@100", &m, &error), 0);
 	CU_ASSERT(!m.relative);
 	GCLK_EQ(m.at.ns, 100 * S);
-	GCLK_EQ(m.at.uncertainty_ns, 0);	/* a promise, not a reading */
+	GCLK_EQ(m.at.uncertainty_ns, 0); /* a promise, not a reading */
 	CU_ASSERT(parse_resume("5s", &m, &error) < 0);
 	CU_ASSERT(parse_resume("", &m, &error) < 0);
 }
@@ -94,7 +104,9 @@ GCLK_TEST(options, disagreement_has_units_and_an_uncertainty)
 	} rows[] = {
 		{ "0+-0", 0, 0 },
 		{ "-1500+-200", -1500, 200 },
-		{ "+1500\xc2\xb1" "200", 1500, 200 },
+		{ "+1500\xc2\xb1"
+		  "200",
+		  1500, 200 },
 		{ "2ms+-100us", 2000000, 100000 },
 		{ "-2.5s+-1ms", -2500000000, 1000000 },
 		{ "+-1ms", 0, 1000000 },
@@ -106,7 +118,7 @@ GCLK_TEST(options, disagreement_has_units_and_an_uncertainty)
 		GCLK_EQ(d.ns, rows[i].ns);
 		GCLK_EQ(d.uncertainty_ns, rows[i].uncertainty_ns);
 	}
-	CU_ASSERT(parse_disagreement("5ms", &d, &error) < 0);	/* how well is it known? */
+	CU_ASSERT(parse_disagreement("5ms", &d, &error) < 0); /* how well is it known? */
 	CU_ASSERT(parse_disagreement("1+--2", &d, &error) < 0);
 	CU_ASSERT(parse_disagreement("x+-2", &d, &error) < 0);
 	CU_ASSERT(parse_disagreement("1+-", &d, &error) < 0);
@@ -129,7 +141,7 @@ GCLK_TEST(options, gap_policies)
 	GCLK_EQ(cap, 60 * S);
 	GCLK_EQ(parse_gap("cap=0s", &gap, &cap, &error), 0);
 	GCLK_EQ(cap, 0);
-	CU_ASSERT(parse_gap("cap", &gap, &cap, &error) < 0);	/* without its duration */
+	CU_ASSERT(parse_gap("cap", &gap, &cap, &error) < 0); /* without its duration */
 	CU_ASSERT(parse_gap("cap=-1s", &gap, &cap, &error) < 0);
 	CU_ASSERT(parse_gap("counts", &gap, &cap, &error) < 0);
 	CU_ASSERT(parse_gap("", &gap, &cap, &error) < 0);
@@ -159,9 +171,12 @@ GCLK_TEST(options, tick_policies)
 /* Text of random words never does more than be refused. */
 GCLK_TEST(options, random_text_is_refused_or_parsed)
 {
-	static const char *const pieces[] = { "+", "-", "\xc2\xb1", "+-", "1", "99999999999999999999",
-					      "ms", "s", "h", ".", "@", "cap=", "pit", "=", "merge",
-					      ",", "now", "2026-01-01T00:00:00Z", " ", "\xff", "" };
+	static const char *const pieces[] = {
+		"+",   "-",    "\xc2\xb1", "+-", "1",	"99999999999999999999",
+		"ms",  "s",    "h",	   ".",	 "@",	"cap=",
+		"pit", "=",    "merge",	   ",",	 "now", "2026-01-01T00:00:00Z",
+		" ",   "\xff", ""
+	};
 	unsigned n_pieces = sizeof(pieces) / sizeof(pieces[0]);
 
 	for (unsigned i = 0; i < 20000 * gclk_test_scale(); i++) {
@@ -242,11 +257,14 @@ GCLK_TEST(options, a_command_line)
 {
 	struct options o;
 
-	GCLK_EQ(parse(&o, (const char *const[]){ "sample", "--gap", "cap=1h", "--ticks", "pit=merge",
-						 "in.img", "--ticks=rtc=catchup", "-o", "out",
-						 "--force", "tsc-frequency-unknown", "--json", NULL }),
+	GCLK_EQ(parse(&o,
+		      (const char *const[]){ "sample", "--gap", "cap=1h", "--ticks",
+					     "pit=merge", "in.img", "--ticks=rtc=catchup",
+					     "-o", "out", "--force",
+					     "tsc-frequency-unknown", "--json", NULL }),
 		0);
-	CU_ASSERT(given(&o, OPTION(JSON)) && given(&o, OPTION(GAP)) && !given(&o, OPTION(HOST)));
+	CU_ASSERT(given(&o, OPTION(JSON)) && given(&o, OPTION(GAP)) &&
+		  !given(&o, OPTION(HOST)));
 	GCLK_EQ(o.cap_ns, 3600 * S);
 	GCLK_EQ(o.ticks[GCLK_TICK_PIT], GCLK_TICKS_MERGE);
 	GCLK_EQ(o.ticks[GCLK_TICK_RTC], GCLK_TICKS_CATCHUP);
@@ -261,7 +279,7 @@ GCLK_TEST(options, wrong_command_lines_are_usage_errors)
 	static const char *const bad[][8] = {
 		{ "sample", NULL },
 		{ "sample", "a", "b", NULL },
-		{ "sample", "a", "--in-place", NULL },		/* not of this verb */
+		{ "sample", "a", "--in-place", NULL }, /* not of this verb */
 		{ "sample", "a", "--nonsense", NULL },
 		{ "sample", "a", "-x", NULL },
 		{ "sample", "a", "--json=1", NULL },
@@ -269,7 +287,7 @@ GCLK_TEST(options, wrong_command_lines_are_usage_errors)
 		{ "sample", "a", "--output", "", NULL },
 		{ "sample", "a", "--gap", "count", "--gap", "wall", NULL },
 		{ "sample", "a", "--force", "no-such-finding", NULL },
-		{ "sample", "a", "--force", "long-gap", NULL },	/* refuses nothing */
+		{ "sample", "a", "--force", "long-gap", NULL }, /* refuses nothing */
 		{ "sample", "a", "--elapsed", "-1s", NULL },
 		{ "sample", "a", "--color", "blue", NULL },
 	};

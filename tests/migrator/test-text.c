@@ -42,8 +42,10 @@ GCLK_TEST(text, frequencies_are_exact)
 	CU_ASSERT_STRING_EQUAL(text_hz(to, 2000000123, 1), "2.000000123 GHz");
 	CU_ASSERT_STRING_EQUAL(text_hz(to, 1193182, 1), "1.193182 MHz");
 	CU_ASSERT_STRING_EQUAL(text_hz(to, 1, 1), "1 Hz");
-	CU_ASSERT_STRING_EQUAL(text_hz(to, UINT64_C(1000000000000000), 10000000), "100 MHz");
-	CU_ASSERT_STRING_EQUAL(text_hz(to, UINT64_C(1000000000000000), 69841279), "14.31817994 MHz");
+	CU_ASSERT_STRING_EQUAL(text_hz(to, UINT64_C(1000000000000000), 10000000),
+			       "100 MHz");
+	CU_ASSERT_STRING_EQUAL(text_hz(to, UINT64_C(1000000000000000), 69841279),
+			       "14.31817994 MHz");
 }
 
 GCLK_TEST(text, decimals_follow_the_uncertainty)
@@ -52,7 +54,8 @@ GCLK_TEST(text, decimals_follow_the_uncertainty)
 
 	CU_ASSERT_STRING_EQUAL(text_instant(to, 1500000001, UINT64_C(2000000000)),
 			       "1970-01-01 00:00:01 UTC");
-	CU_ASSERT_STRING_EQUAL(text_instant(to, 1500000001, 5000000), "1970-01-01 00:00:01.500 UTC");
+	CU_ASSERT_STRING_EQUAL(text_instant(to, 1500000001, 5000000),
+			       "1970-01-01 00:00:01.500 UTC");
 	CU_ASSERT_STRING_EQUAL(text_instant(to, 1500000001, 0),
 			       "1970-01-01 00:00:01.500000001 UTC");
 }
@@ -62,7 +65,8 @@ GCLK_TEST(text, local_time_names_its_zone)
 	char to[TEXT_BYTES];
 
 	setenv("TZ", "CET-1", 1);
-	CU_ASSERT_STRING_EQUAL(text_local(to, 1500000000, 2000000000), "01:00:01.500 (CET)");
+	CU_ASSERT_STRING_EQUAL(text_local(to, 1500000000, 2000000000),
+			       "01:00:01.500 (CET)");
 	CU_ASSERT_STRING_EQUAL(text_local(to, 1500000000, INT64_C(172800) * 1000000000),
 			       "1970-01-01 01:00:01.500 (CET)");
 	/* before 1970 the second still begins below */
@@ -80,9 +84,13 @@ GCLK_TEST(text, foreign_text_is_cleaned)
 		{ "a\033[31mb", "a?[31mb" },
 		{ "a\tb\nc", "a?b?c" },
 		{ "gr\xc3\xbc\xc3\x9f", "gr\xc3\xbc\xc3\x9f" },
-		{ "\xc2\x9b" "31m", "??31m" },			/* C1 control sequence introducer */
-		{ "\xc0\xaf", "??" },				/* overlong */
-		{ "\xe2\x80\xae" "abc", "???abc" },		/* turns the direction of writing */
+		{ "\xc2\x9b"
+		  "31m",
+		  "??31m" },	      /* C1 control sequence introducer */
+		{ "\xc0\xaf", "??" }, /* overlong */
+		{ "\xe2\x80\xae"
+		  "abc",
+		  "???abc" }, /* turns the direction of writing */
 		{ "\xf0\x9f\x95\x90", "\xf0\x9f\x95\x90" },
 		{ "\xff\xfe", "??" },
 		{ "end\xe2\x82", "end??" },
@@ -90,7 +98,8 @@ GCLK_TEST(text, foreign_text_is_cleaned)
 	char to[64];
 
 	for (unsigned i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-		CU_ASSERT_STRING_EQUAL(clean_text(to, sizeof(to), rows[i].in), rows[i].out);
+		CU_ASSERT_STRING_EQUAL(clean_text(to, sizeof(to), rows[i].in),
+				       rows[i].out);
 	}
 }
 
@@ -100,7 +109,8 @@ GCLK_TEST(text, what_does_not_fit_is_cut_visibly)
 
 	CU_ASSERT_STRING_EQUAL(clean_text(to, sizeof(to), "1234567"), "1234567");
 	CU_ASSERT_STRING_EQUAL(clean_text(to, sizeof(to), "12345678"), "1234...");
-	CU_ASSERT_STRING_EQUAL(clean_text(to, sizeof(to), "123\xc3\xbc\xc3\xbc\xc3\xbc"), "123...");
+	CU_ASSERT_STRING_EQUAL(clean_text(to, sizeof(to), "123\xc3\xbc\xc3\xbc\xc3\xbc"),
+			       "123...");
 }
 
 /* Never longer than the buffer, never a control character, whatever the bytes. */
@@ -108,7 +118,8 @@ GCLK_TEST(text, random_bytes_come_out_clean)
 {
 	for (unsigned i = 0; i < 20000 * gclk_test_scale(); i++) {
 		char in[40], to[32];
-		size_t n = gclk_random_below(sizeof(in) - 1), size = 5 + gclk_random_below(27);
+		size_t n = gclk_random_below(sizeof(in) - 1),
+		       size = 5 + gclk_random_below(27);
 
 		for (size_t k = 0; k < n; k++) {
 			in[k] = (char)(1 + gclk_random_below(255));
