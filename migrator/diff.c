@@ -95,7 +95,7 @@ static void diff_tree(const struct gclk_record *record, const void *a, const voi
 		for (unsigned i = 0; i < n; i++) {
 			char name[64];
 
-			snprintf(name, sizeof(name), "%.40s.%.12s[%u]", clock, sub->name,
+			snprintf(name, sizeof(name), "%.36s.%.12s[%u]", clock, sub->name,
 				 i);
 			diff_record(sub->record, sub_at(sub, a, i), sub_at(sub, b, i),
 				    name, out);

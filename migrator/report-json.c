@@ -146,8 +146,8 @@ static struct json_object *source_value(const struct gclk_source_field *field)
 		return must(json_object_new_int64((int64_t)field->value));
 	}
 	if (field->size <= 8) {
-		return field->is_signed ? json_i64((int64_t)field->value) :
-					  json_u64(field->value);
+		return field->is_signed ? json_i64((int64_t)field->value)
+					: json_u64(field->value);
 	}
 	hex = malloc(2 * (size_t)field->size + 1);
 	if (!hex) {
@@ -169,7 +169,8 @@ static struct json_object *section_map(struct json_object *source,
 	char raw[512], name[512];
 
 	if (field->instance) {
-		snprintf(raw, sizeof(raw), "%s#%" PRIu32, field->section, field->instance);
+		snprintf(raw, sizeof(raw), "%s#%" PRIu32, field->section,
+			 field->instance);
 	} else {
 		snprintf(raw, sizeof(raw), "%s", field->section);
 	}
@@ -188,7 +189,8 @@ struct json_object *json_source(const struct gclk_image *image)
 	char name[256];
 
 	for (unsigned i = 0; image && gclk_image_source_field(image, i, &field); i++) {
-		json_put(section_map(source, &field), clean_text(name, sizeof(name), field.field),
+		json_put(section_map(source, &field),
+			 clean_text(name, sizeof(name), field.field),
 			 source_value(&field));
 	}
 	return source;
@@ -224,8 +226,8 @@ struct json_object *json_value(const struct change *change, const void *side)
 
 void json_print(struct json_object *answer)
 {
-	puts(json_object_to_json_string_ext(answer, JSON_C_TO_STRING_PRETTY |
-							    JSON_C_TO_STRING_SPACED |
-							    JSON_C_TO_STRING_NOSLASHESCAPE));
+	puts(json_object_to_json_string_ext(
+		answer, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED |
+				JSON_C_TO_STRING_NOSLASHESCAPE));
 	json_object_put(answer);
 }
