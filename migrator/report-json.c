@@ -182,16 +182,27 @@ static struct json_object *section_map(struct json_object *source,
 	return map;
 }
 
+/* A section may hold a field of the same name twice: "name", "name#1". */
+static void add_source_field(struct json_object *section,
+			     const struct gclk_source_field *field)
+{
+	char name[256], again[280];
+
+	clean_text(name, sizeof(name), field->field);
+	snprintf(again, sizeof(again), "%s", name);
+	for (unsigned i = 1; json_object_object_get_ex(section, again, NULL); i++) {
+		snprintf(again, sizeof(again), "%s#%u", name, i);
+	}
+	json_put(section, again, source_value(field));
+}
+
 struct json_object *json_source(const struct gclk_image *image)
 {
 	struct json_object *source = json_new_map();
 	struct gclk_source_field field;
-	char name[256];
 
 	for (unsigned i = 0; image && gclk_image_source_field(image, i, &field); i++) {
-		json_put(section_map(source, &field),
-			 clean_text(name, sizeof(name), field.field),
-			 source_value(&field));
+		add_source_field(section_map(source, &field), &field);
 	}
 	return source;
 }

@@ -127,6 +127,13 @@ class Help(Case):
         self.fails(USAGE, "--nonsense")
         self.fails(USAGE, "migrate")
 
+    def test_an_answer_that_cannot_be_written_is_a_failure(self):
+        with open("/dev/full", "wb") as full:
+            done = subprocess.run([options.guestclock, "explain"], stdout=full, check=False,
+                                  stderr=subprocess.PIPE)
+        self.assertEqual(done.returncode, SYS)
+        self.assertIn(b"could not be written", done.stderr)
+
     def test_wrong_arguments(self):
         for args in (["inspect"], ["inspect", "a", "b"], ["diff", "a"], ["plan", "--gap"],
                      ["plan", "x", "--gap", "maybe"], ["plan", "x", "--ticks", "tsc=merge"],
@@ -358,6 +365,9 @@ class Images(Case):
         clock = tree["state"]["virtual_clock"]["clock_ns"]
         self.assertEqual(tree["source"]["timer"]["cpu_clock_offset"], clock)
         self.assertIsNone(tree["rewrite"])
+        pit = tree["source"]["i8254"]	# channel 0's next transition stands there twice
+        self.assertEqual(pit["channels[0].next_transition_time#1"],
+                         tree["state"]["pit"]["channels"][0]["next_transition_ns"])
         self.assertIn("virtual_clock", self.works("inspect", self.image).out)
         self.assertEqual(self.answer("inspect", "-", stdin=self.original)["state"], tree["state"])
 
