@@ -251,6 +251,12 @@ static void flush_behind(struct gclk_output *o)
 	}
 }
 
+void gclk_output_wrote(struct gclk_output *output, uint64_t n)
+{
+	output->bytes += n;
+	flush_behind(output);
+}
+
 int gclk_output_write(void *output, const void *buf, size_t n, struct gclk_error *reterr)
 {
 	struct gclk_output *o = output;
@@ -324,8 +330,7 @@ static int copy_data(struct gclk_output *o, struct copying *c, uint64_t data_end
 		ssize_t k = c->buf ? -1 : copy_file_range(c->fd, &from, o->fd, &to, n, 0);
 
 		if (k > 0) {
-			o->bytes += (uint64_t)k;
-			flush_behind(o);
+			gclk_output_wrote(o, (uint64_t)k);
 		} else {
 			c->buf = c->buf ? c->buf : malloc(PIECE_BYTES);
 			if (!c->buf) {

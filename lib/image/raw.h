@@ -69,6 +69,8 @@ int gclk_output_open(const char *path, int like, struct gclk_output *ret,
 		     struct gclk_error *reterr);
 /* Appends; for struct gclk_sink. */
 int gclk_output_write(void *output, const void *buf, size_t n, struct gclk_error *reterr);
+/* The caller has appended @n bytes by means of its own (splice). */
+void gclk_output_wrote(struct gclk_output *output, uint64_t n);
 /* Appends bytes of a file, in the kernel where it can; holes stay holes. */
 int gclk_output_copy(struct gclk_output *output, int fd, uint64_t offset, uint64_t n,
 		     const struct gclk_progress *progress, struct gclk_error *reterr);
