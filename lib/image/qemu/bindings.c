@@ -401,9 +401,6 @@ static int store(const struct gclk_tail *tail, const struct gclk_located *row,
 	    __builtin_mul_overflow(value, UINT64_C(1000), &value)) {
 		value = 0;	/* below the field's minimum: refused next */
 	}
-	if (binding->conversion == BIT_4) {
-		value = value >> 4 & 1;
-	}
 	if (!in_range(field, value)) {
 		char name[160];
 
@@ -838,9 +835,6 @@ int gclk_located_encode(const struct gclk_located *row, const struct gclk_state 
 		}
 		value /= 1000;
 	} else if (binding->conversion == BIT_4) {
-		value <<= 4;
-	}
-	if (binding->conversion == BIT_4) {
 		value <<= 4;
 	}
 	if (wire_put(row, value, bytes) < 0) {
