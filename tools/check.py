@@ -68,7 +68,7 @@ class Check:
     def fail(self, name, output, since, cases=1):
         self.total.add(0, cases, 0)
         self.say(name, "FAILED", since)
-        print(tail(output, 60), flush=True)
+        print(tail(output, 40), flush=True)
 
     def setup(self, name, arguments, env):
         """Configure a build directory once; meson notices changes by itself."""
@@ -78,12 +78,12 @@ class Check:
             run(["meson", "setup", directory, ROOT] + arguments, env)
         return directory
 
-    def build(self, name, arguments=(), env=None, targets=()):
+    def build(self, name, arguments=(), env=None):
         """The build directory, or None where it did not build."""
         since = time.monotonic()
         try:
             directory = self.setup(name, list(arguments), env)
-            run(["ninja", "-C", directory] + list(targets), env)
+            run(["ninja", "-C", directory, "--quiet", "-k", "0"], env)
         except subprocess.CalledProcessError as error:
             self.fail("build " + name, error.stdout, since)
             return None
@@ -95,9 +95,8 @@ class Check:
         log = os.path.join(directory, "meson-logs", "testlog.json")
         if os.path.exists(log):
             os.remove(log)
-        done = subprocess.run(["meson", "test", "-C", directory, "--timeout-multiplier",
-                               str(patience)] +
-                              list(arguments), env=environment(env), text=True,
+        command = ["meson", "test", "-C", directory, "--timeout-multiplier", str(patience)]
+        done = subprocess.run(command + list(arguments), env=environment(env), text=True,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         counts, bad = (0, 0, 0), []
         if os.path.exists(log):
@@ -156,8 +155,8 @@ class Check:
                                             "-Db_lundef=false", "-Dbuildtype=debugoptimized"],
                                env)
         if directory:
-            self.meson_test("ASan + UBSan", directory, ["--no-suite", "layers", "--no-suite", "e2e"],
-                            env)
+            self.meson_test("ASan + UBSan", directory,
+                            ["--no-suite", "layers", "--no-suite", "e2e"], env)
 
     def pure_layers(self):
         """No answer may hang on what the optimiser or NDEBUG made of the code."""
