@@ -488,6 +488,10 @@ static void move_rtc_ticks(struct gclk_move *move)
 		 gclk_rtc_periodic_edges(rtc, rtc->next_periodic_ns - 1, load);
 	if (gclk_move_is_untouched(move)) {
 		outcome = rtc_by_itself(move, missed);
+	} else if (rtc->axis == GCLK_AXIS_GUEST && !move->counted_ns) {
+		/* its axis stands: nothing is missed, what is owed stays owed */
+		outcome = (struct outcome){ GCLK_TICKS_CATCHUP, rtc->owed_ticks };
+		missed = 0;
 	} else if (missed || rtc->owed_ticks) {
 		outcome = rtc_outcome(move, load, missed, &next);
 	} else {

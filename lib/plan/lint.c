@@ -115,7 +115,7 @@ static void lint_rtc(const struct gclk_state *state, const struct gclk_instant *
 	rest = GCLK_MIN(rest < 0 ? -rest : rest, ZONE_NS - (rest < 0 ? -rest : rest));
 	if (rest > 2 * GCLK_NS_PER_S || apart > 14 * 4 * ZONE_NS || apart < -14 * 4 * ZONE_NS) {
 		gclk_findings_add(findings, "rtc-wall-apart", "rtc",
-				  "it shows %s more than the host's wall clock (UTC)",
+				  "it is %s off the host's wall clock (UTC)",
 				  gclk_duration_format(apart, text));
 	}
 }
