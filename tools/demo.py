@@ -186,10 +186,10 @@ def show(who, gaps, results):
     columns = ["stock QEMU", "guestclock"]
     print("\nA Linux %s guest (clocksource %s), saved and restored:\n" %
           (who[0], who[1] if len(who) > 1 else "unknown"))
-    print("%-26s%12s    %12s" % ("", *columns))
-    print("%-26s%s s  %s s" % ("away for", *(seconds(gap) for gap in gaps)))
+    print("%-28s%14s  %14s" % ("", *columns))
+    print("%-28s%s s  %s s" % ("away for", *(seconds(gap) for gap in gaps)))
     for clock in CLOCKS:
-        print("%-26s%s s  %s s" % ("lost on its " + clock,
+        print("%-28s%s s  %s s" % ("lost on its " + clock,
                                    *(seconds(result[clock]) for result in results)))
 
 
