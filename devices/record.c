@@ -202,7 +202,9 @@ GCLK_API int gclk_record_is_valid(const struct gclk_record *record, const void *
 		return 0;
 	}
 	for (; has; has &= has - 1) {
-		if (!field_is_valid(&record->fields[__builtin_ctzll(has)], base)) {
+		const struct gclk_field *field = &record->fields[__builtin_ctzll(has)];
+
+		if (field->restricted && !field_is_valid(field, base)) {
 			return 0;
 		}
 	}

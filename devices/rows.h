@@ -26,20 +26,29 @@
 	.size = sizeof(((struct gclk_##R *)0)->member), \
 	.index = gclk_##R##_f_##member
 
+/* Whether a row's range is less than its type holds. */
+#define LESS_u8(min, max)	((min) > 0 || (max) < UINT8_MAX)
+#define LESS_u16(min, max)	((min) > 0 || (max) < UINT16_MAX)
+#define LESS_u32(min, max)	((min) > 0 || (max) < UINT32_MAX)
+#define LESS_u64(min, max)	((min) > 0 || (max) < UINT64_MAX)
+#define LESS_i32(min, max)	1
+#define LESS_i64(min, max)	((min) != GCLK_I64_MIN || (max) != GCLK_I64_MAX)
+
 #define ROW_F(R, kind, member, unit_, min_, max_, doc_) \
 	{ .name = #member, .doc = doc_, .min = (uint64_t)(min_), .max = (uint64_t)(max_), \
-	  .type = GCLK_TYPE_##kind, .unit = GCLK_UNIT_##unit_, PLACE(R, member) },
+	  .type = GCLK_TYPE_##kind, .unit = GCLK_UNIT_##unit_, \
+	  .restricted = LESS_##kind((uint64_t)(min_), (uint64_t)(max_)), PLACE(R, member) },
 #define ROW_E(R, kind, member, names_, doc_) \
 	{ .name = #member, .doc = doc_, .names = names_, .max = UINT64_MAX, \
-	  .type = GCLK_TYPE_##kind, .unit = UNIT_##names_, PLACE(R, member) },
+	  .type = GCLK_TYPE_##kind, .unit = UNIT_##names_, .restricted = 1, PLACE(R, member) },
 #define ROW_M(R, kind, member, names_, doc_) \
 	{ .name = #member, .doc = doc_, .names = names_, .max = UINT64_MAX, \
-	  .type = GCLK_TYPE_##kind, .unit = GCLK_UNIT_HEX, PLACE(R, member) },
+	  .type = GCLK_TYPE_##kind, .unit = GCLK_UNIT_HEX, .restricted = 1, PLACE(R, member) },
 #define ROW_B(R, bytes, member, doc_) \
 	{ .name = #member, .doc = doc_, .type = GCLK_TYPE_BYTES, .unit = GCLK_UNIT_HEX, \
 	  PLACE(R, member) },
 #define ROW_S(R, bytes, member, doc_) \
-	{ .name = #member, .doc = doc_, .type = GCLK_TYPE_STRING, .unit = GCLK_UNIT_NONE, \
+	{ .name = #member, .doc = doc_, .type = GCLK_TYPE_STRING, .unit = GCLK_UNIT_NONE, .restricted = 1, \
 	  PLACE(R, member) },
 
 #define FIELDS(R, LIST) \

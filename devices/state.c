@@ -59,13 +59,16 @@ uint32_t gclk_state_capacity(const struct gclk_state *state)
 /* Everything but the pointers to the arrays, which belong to the block. */
 static void copy_head(struct gclk_state *to, const struct gclk_state *from)
 {
-	struct gclk_state head = *from;
+	struct gclk_tsc *tsc = to->tsc;
+	struct gclk_vcpu *vcpu = to->vcpu;
+	struct gclk_lapic *lapic = to->lapic;
+	struct gclk_timer *timers = to->timers;
 
-	head.tsc = to->tsc;
-	head.vcpu = to->vcpu;
-	head.lapic = to->lapic;
-	head.timers = to->timers;
-	*to = head;
+	*to = *from;
+	to->tsc = tsc;
+	to->vcpu = vcpu;
+	to->lapic = lapic;
+	to->timers = timers;
 }
 
 GCLK_API void gclk_state_clear(struct gclk_state *state)
@@ -93,12 +96,18 @@ GCLK_API int gclk_state_assign(struct gclk_state *to, const struct gclk_state *f
 				 "a state with %" PRIu32 " vCPUs does not fit into one made for %" PRIu32,
 				 n, room);
 	}
-	gclk_state_clear(to);
+	if (from->n_timers > GCLK_TIMERS_MAX) {
+		return gclk_fail(reterr, GCLK_RANGE, "n_timers", GCLK_NO_OFFSET,
+				 "%" PRIu32 " is more than %d", from->n_timers, GCLK_TIMERS_MAX);
+	}
 	copy_head(to, from);
 	memcpy(to->tsc, from->tsc, n * sizeof(*to->tsc));
 	memcpy(to->vcpu, from->vcpu, n * sizeof(*to->vcpu));
 	memcpy(to->lapic, from->lapic, n * sizeof(*to->lapic));
-	memcpy(to->timers, from->timers, GCLK_TIMERS_MAX * sizeof(*to->timers));
+	memcpy(to->timers, from->timers, from->n_timers * sizeof(*to->timers));
+	memset(to->tsc + n, 0, (room - n) * sizeof(*to->tsc));
+	memset(to->vcpu + n, 0, (room - n) * sizeof(*to->vcpu));
+	memset(to->lapic + n, 0, (room - n) * sizeof(*to->lapic));
 	return 0;
 }
 

@@ -63,6 +63,7 @@ struct gclk_field {
 	uint16_t size;			/* bytes of the member */
 	uint8_t type;			/* enum gclk_type */
 	uint8_t unit;			/* enum gclk_unit */
+	uint8_t restricted;		/* the type holds values that the field does not allow */
 	uint8_t index;			/* of the row, and of its bit in .has */
 };
 
