@@ -79,6 +79,9 @@ static int run(const struct options *o)
 				  ? NULL
 				  : &source.stands_at,
 			  &findings);
+		if (source.image) {
+			gclk_image_lint(source.image, &findings);
+		}
 		r = given(o, OPTION(JSON)) ? answer_json(&source, &findings)
 					   : answer_text(&source, &findings);
 	}

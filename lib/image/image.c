@@ -245,6 +245,20 @@ GCLK_API const struct gclk_domain *gclk_image_domain(const struct gclk_image *im
 	return image->has_domain ? &image->domain : NULL;
 }
 
+GCLK_API void gclk_image_lint(const struct gclk_image *image, struct gclk_findings *findings)
+{
+	const struct gclk_domain_timer *tsc;
+
+	if (!image->has_domain || image->domain.invtsc != GCLK_DOMAIN_YES) {
+		return;
+	}
+	tsc = gclk_domain_timer(&image->domain, "tsc");
+	if (!tsc || !tsc->frequency_hz) {
+		gclk_findings_add(findings, "invtsc-without-frequency", "tsc",
+				  "the domain has the CPU feature invtsc and no TSC frequency");
+	}
+}
+
 GCLK_API int gclk_image_source_field(const struct gclk_image *image, unsigned index,
 				     struct gclk_source_field *ret)
 {

@@ -162,6 +162,17 @@ static void gap_findings(struct gclk_move *move, int64_t raw_elapsed_ns)
 				  "time-outs shorter than that are overdue",
 				  gclk_duration_format(move->counted_ns, a));
 	}
+	if (GCLK_HAS(host, move->host, ntp_state) && move->host->ntp_state >= 1 &&
+	    move->host->ntp_state <= 3 && !move->plan->when.elapsed_given) {
+		gclk_findings_add(findings, "leap-second-near", "",
+				  "this host's wall clock %s a leap second",
+				  move->host->ntp_state == 3 ? "is within" : "announces");
+	}
+	if (gclk_move_row(move, GCLK_CLOCK_TSC)->start == GCLK_START_LOAD && !move->resume_ns &&
+	    move->counted_ns) {
+		gclk_findings_add(findings, "resume-is-the-load", "tsc",
+				  "the TSC runs from the load, the other clocks from the resume");
+	}
 	if (move->policy->gap == GCLK_GAP_WALL && move->elapsed_ns > 0) {
 		gclk_findings_add(findings, "wall-clock-behind", "",
 				  "a running guest's wall clock stays %s behind until it is set",

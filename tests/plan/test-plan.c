@@ -431,3 +431,17 @@ GCLK_TEST(findings, too_many_are_counted)
 	GCLK_EQ(findings.n, GCLK_FINDINGS_MAX);
 	GCLK_EQ(findings.left_out, 5);
 }
+
+GCLK_TEST(plan, leap_seconds_and_one_instant_are_said)
+{
+	WORLD(&world_kernel);
+	GCLK_EQ(world_plan(&w), 0);
+	CU_ASSERT_PTR_NOT_NULL(world_finding(&w, "resume-is-the-load"));
+	CU_ASSERT_PTR_NULL(world_finding(&w, "leap-second-near"));
+	GCLK_SET(host, &w.host, ntp_state, 1);
+	world_resume(&w, 9 * S, 10 * S);
+	GCLK_EQ(world_plan(&w), 0);
+	CU_ASSERT_PTR_NULL(world_finding(&w, "resume-is-the-load"));
+	CU_ASSERT_PTR_NOT_NULL(world_finding(&w, "leap-second-near"));
+	world_end(&w);
+}

@@ -62,6 +62,13 @@ const struct gclk_state *gclk_image_state(const struct gclk_image *image);
 /* Who will load the image: stock QEMU, by accelerator and version. */
 const struct gclk_carrier *gclk_image_carrier(const struct gclk_image *image);
 
+/**
+ * gclk_image_lint() - what is wrong with the guest as its container describes it
+ *
+ * Beside gclk_lint(), which looks at the state alone.
+ */
+void gclk_image_lint(const struct gclk_image *image, struct gclk_findings *findings);
+
 /*
  * One piece of evidence about the instant of the stop; the image offers them
  * best first. basis is a kebab-case word: "birth-time", "rtc-second", "mtime".
