@@ -1074,6 +1074,18 @@ static void write_data(struct gclk_rtc *rtc, uint8_t value, int64_t t, struct gc
 	}
 }
 
+/* A change of rate can leave a tick that is overdue: it comes at once. */
+static void catch_up_with(struct gclk_rtc *rtc, int64_t t, struct gclk_line *line)
+{
+	if (facts_of(rtc)->phase_from_now && rtc->periodic_expiry_ns != GCLK_TIMER_OFF &&
+	    rtc->periodic_expiry_ns <= t) {
+		uint64_t before = line->rises;
+
+		periodic_by_timer(rtc, t, line);
+		line->last_rise_ns = line->rises > before ? t : line->last_rise_ns;
+	}
+}
+
 GCLK_API void gclk_rtc_write(struct gclk_rtc *rtc, uint16_t port, uint8_t value, int64_t t,
 			     struct gclk_line *irq8)
 {
@@ -1082,6 +1094,7 @@ GCLK_API void gclk_rtc_write(struct gclk_rtc *rtc, uint16_t port, uint8_t value,
 	advance(rtc, t, &line);
 	if (port & 1) {
 		write_data(rtc, value, t, &line);
+		catch_up_with(rtc, t, &line);
 	} else {
 		/* bit 7 masks the NMI; QEMU does not keep it */
 		rtc->cmos_index = facts_of(rtc)->phase_from_now ? value & 0x7f : value;
