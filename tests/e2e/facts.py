@@ -81,7 +81,7 @@ def grid_point(grid, steps=0):
 def set_pit(image, steps):
     when = grid_point(pit_grid(image), steps)
     image.set("i8254", "channels[0].next_transition_time", when)
-    image.set("i8254", "channels[0].next_transition_time#2", when)
+    image.set("i8254", "channels[0].next_transition_time#1", when)
 
 
 def set_lapic(image, steps):

@@ -241,16 +241,25 @@ def phase(lines, source, hz, edge=slice(None)):
     return least + math.floor((min(found[edge]) - least) / period + 0.2) * period
 
 
-def missing(before, after, source, hz, window=3, settled=False):
+def missing(before, after, source, hz, settled=False):
     """Interrupts that the guest's TSC says should have come between, and did not.
 
     Whole where the timer kept its grid against the TSC; the fraction is a phase shift.
     Only the lines next to the gap count, so that a tick lost to a busy host elsewhere is
     not blamed on it; settled=True takes the last lines after instead, when replay is over.
     """
-    first = phase(before, source, hz, slice(-window, None))
-    last = phase(after, source, hz, slice(-window, None) if settled else slice(0, window))
+    old = after[0]["z" + source]		# perhaps stamped before the save
+    after = [line for line in after if line["z" + source] != old]
+    first = phase(before, source, hz, slice(-2, None))
+    last = phase(after, source, hz, slice(-4, None) if settled else slice(0, 4))
     return (last - first) * hz / 1e9
+
+
+def instant_of_tsc(lines, tsc):
+    """When the guest's TSC had that value, on the host's CLOCK_REALTIME."""
+    reference = lines[-1].stamp
+    return reference.real - round((reference.tsc - (tsc + tsc_offset(lines))) * 1e9 /
+                                  qemu.tsc_hz())
 
 
 def rate_of_pit(hz):

@@ -81,18 +81,41 @@ def rfc3339(realtime_ns):
     return whole.strftime("%Y-%m-%dT%H:%M:%S") + ".%09dZ" % (realtime_ns % 10**9)
 
 
+STAMP_NS = 300000		# farther off than this, an event's stamp was the scheduler's
+WIDTH_NS = 2000000		# between the RESUME stamp and the answer to cont
+TRIES = 8
+
+
 class Saved:
-    """A stopped guest in a file, with what it said before, and the STOP stamp."""
+    """A stopped guest in a file, with what it said before, and the STOP stamp.
+
+    On a busy host QEMU can lose its processor between stopping the clocks and stamping the
+    event. Under TCG the image itself says what the guest's TSC was at the stop, and the
+    guest's lines when that was: a guest whose stamp is off is saved again.
+    """
 
     def __init__(self, lab, append, lines=60, name="saved.img", live=False, **options):
         self.lab = lab
-        self.options = dict(lab.options, kernel=lab.guest, append=append, **options)
+        self.options = {**lab.options, **options, "kernel": lab.guest, "append": append}
         self.path = lab.path(name)
-        with qemu.Qemu(lab.work, **self.options) as emulator:
+        for _ in range(TRIES):
+            self._save(lines, live)
+            if abs(self.stop_late) <= STAMP_NS:
+                return
+            print("# the STOP stamp was %.1f ms late: saving another" % (self.stop_late / 1e6))
+        raise qemu.QmpError("no STOP stamp within %d us in %d tries: the host is too busy" %
+                            (STAMP_NS // 1000, TRIES))
+
+    def _save(self, lines, live):
+        with qemu.Qemu(self.lab.work, **self.options) as emulator:
             guest.reports(emulator, lines, 60)
             self.stop = emulator.save(self.path, live)
             self.before = [line for line in guest.parse(emulator.serial.take())
                            if line.kind == "G"][5:]
+        self.stop_late = 0
+        if self.options["accel"].startswith("tcg") and "-icount" not in str(self.options):
+            ticks = self.image.get("timer", "cpu_ticks_offset")
+            self.stop_late = self.stop - guest.instant_of_tsc(self.before, ticks)
 
     @property
     def image(self):
@@ -102,9 +125,11 @@ class Saved:
 class Run:
     """A restored guest: what it said after, and the instants."""
 
-    def __init__(self, saved, after, loaded, resumed, cont_ns, announced=None, answer=None):
+    def __init__(self, saved, after, loaded, resumed, cont_ns, width, announced=None,
+                 answer=None):
         self.saved, self.after = saved, after
         self.loaded, self.resumed, self.cont_ns = loaded, resumed, cont_ns
+        self.resume_width = width
         self.announced, self.answer = announced, answer
 
     @property
@@ -125,18 +150,22 @@ class Run:
         return self.missing(source, hz, settled) + late * hz / qemu.tsc_hz()
 
 
+class Disturbed(Exception):
+    """The host was too busy for this run to say anything; another may."""
+
+
 def load(saved, path, lines=60, at=None, hold=0.0, answer=None, timeout=60):
     """Load an image paused, hold it, resume it (at an instant), listen."""
     with qemu.Qemu(saved.lab.work, incoming=True, **saved.options) as emulator:
         loaded = emulator.load(path)["real"]
         time.sleep(hold)
-        late = at is not None and qemu.now().real > at
+        if at is not None and qemu.now().real > at:
+            raise Disturbed("the load ended %.1f ms after the resume instant" %
+                            ((loaded - at) / 1e6))
         resumed, cont_ns = emulator.cont(at)
-        if late:
-            raise qemu.QmpError("the load ended %.1f ms after the resume instant" %
-                                ((loaded - at) / 1e6))
+        width = emulator.resume_width
         after = guest.reports(emulator, lines, timeout)
-    return Run(saved, after, loaded, resumed, cont_ns, at, answer)
+    return Run(saved, after, loaded, resumed, cont_ns, width, at, answer)
 
 
 def restored(saved, lines=60):
@@ -167,14 +196,31 @@ def rewrite(saved, out, resume_at, *extra, source=None, captured=True):
     return command(saved.lab, *args, *extra)
 
 
-def rewritten(saved, *extra, pause_s=0.0, lead_s=1.5, lines=60, source=None, name="out.img"):
+def undisturbed(attempt):
+    """attempt(), again while the host was too busy for it to say anything."""
+    for _ in range(TRIES):
+        try:
+            run = attempt()
+            if run.resume_width <= WIDTH_NS:
+                return run
+            reason = "between RESUME and its answer lay %.1f ms" % (run.resume_width / 1e6)
+        except Disturbed as disturbed:
+            reason = str(disturbed)
+        print("# %s: once more" % reason, flush=True)
+    raise qemu.QmpError("no undisturbed resume in %d tries: the host is too busy" % TRIES)
+
+
+def rewritten(saved, *extra, pause_s=0.0, lead_s=2.0, lines=60, source=None, name="out.img"):
     """Wait, rewrite for an instant a little ahead, load paused, resume at that instant."""
     out = saved.lab.path(name)
-    left = pause_s - lead_s - (qemu.now().real - saved.stop) / 1e9
-    time.sleep(max(0.0, left))
-    resume_at = qemu.now().real + int(lead_s * 1e9)
-    answer = rewrite(saved, out, resume_at, *extra, source=source)
-    return load(saved, out, lines, at=resume_at, answer=answer)
+
+    def attempt():
+        left = pause_s - lead_s - (qemu.now().real - saved.stop) / 1e9
+        time.sleep(max(0.0, left))
+        resume_at = qemu.now().real + int(lead_s * 1e9)
+        answer = rewrite(saved, out, resume_at, *extra, source=source)
+        return load(saved, out, lines, at=resume_at, answer=answer)
+    return undisturbed(attempt)
 
 
 def copy(source, target):

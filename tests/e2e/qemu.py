@@ -310,14 +310,20 @@ class Qemu:
         return self.qmp.event("STOP", first)[1]["real"]
 
     def cont(self, at=None):
-        """Resume, at an instant if one is given. Returns (RESUME stamp, ns that cont took)."""
+        """Resume, at an instant if one is given. Returns (RESUME stamp, ns that cont took).
+
+        self.resume_width is how long after the stamp the answer came, ns: the guest's
+        clocks started in between.
+        """
         first = len(self.qmp.events)
         if at is not None:
             wait_until(at)
         begin = now()
         self.qmp.cmd("cont")
-        took = now().raw - begin.raw
-        return self.qmp.event("RESUME", first)[1]["real"], took
+        end = now()
+        resumed = self.qmp.event("RESUME", first)[1]["real"]
+        self.resume_width = end.real - resumed
+        return resumed, end.raw - begin.raw
 
     def status(self):
         return self.qmp.cmd("query-status")["status"]

@@ -46,9 +46,9 @@ class Section:
         self.fields = {}
 
     def add(self, field):
-        """A name that is there already (the PIT writes one field twice) gets "#2"."""
+        """A name that is there already (the PIT writes one field twice) gets "#1"."""
         if field.name in self.fields:
-            field.name += "#2"
+            field.name += "#1"
         self.fields[field.name] = field
 
     def is_named(self, name):
