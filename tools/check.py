@@ -120,7 +120,7 @@ class Check:
         ok = result["result"] in ("OK", "EXPECTEDFAIL")
         added = self.total.add_output(output, ok)
         if not ok:
-            bad.append("--- %s: %s\n%s" % (result["name"], result["result"], output))
+            bad.append("--- %s: %s\n%s" % (result["name"], result["result"], telling(output)))
         return tuple(a + b for a, b in zip(counts, added))
 
     def program(self, path, arguments, timeout):
@@ -226,6 +226,14 @@ def tests_of(directory, names):
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     known = {line.split(" / ")[-1].strip() for line in done.stdout.split("\n")}
     return [name for name in names if name in known]
+
+
+def telling(output):
+    """Of a long list of checks, those that failed and the end; anything else as it is."""
+    lines = output.rstrip("\n").split("\n")
+    if not CHECKS.search(output):
+        return output
+    return "\n".join([line for line in lines[:-5] if ": FAIL" in line] + lines[-5:])
 
 
 def tail(text, lines):
