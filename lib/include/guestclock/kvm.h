@@ -14,6 +14,12 @@ extern "C" {
  * @ret_host:	filled as far as this process may look; what could not be read is absent
  * @measure_ns:	how long to measure the TSC against CLOCK_MONOTONIC_RAW; 0: not at all
  *
+ * tsc_hz is what the TSC makes in one second of CLOCK_REALTIME in the long run, as the
+ * kernel steers that clock. tsc_hz_ppb covers the rounding on the way (120 ppb at 2.5 GHz
+ * where the kernel's kHz is known, the width of the brackets where it was measured), 1 ppm
+ * for the discipline of a synchronised wall clock, and a slew in progress. It does not
+ * cover the error of a wall clock without discipline: GCLK_HOST_SYNCHRONISED is then absent.
+ *
  * Opens /dev/kvm, /proc and /sys, and closes all of them again: call it before a
  * sandbox closes. Errors: none for what is merely missing; GCLK_SYS when even
  * the clocks cannot be read.
