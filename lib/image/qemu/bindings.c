@@ -621,8 +621,7 @@ static void classify(const struct gclk_tail *tail, struct gclk_state *state)
 
 	if (state->virtual_clock.has & GCLK_BIT(virtual_clock, icount_bias_ns)) {
 		accel = GCLK_ACCEL_TCG_ICOUNT;
-	} else if (state->kvmclock.has || state->tsc[0].value_ticks ||
-		   GCLK_HAS(tsc, &state->tsc[0], frequency_hz)) {
+	} else if (state->kvmclock.has || state->tsc[0].value_ticks) {
 		accel = GCLK_ACCEL_KVM;
 	}
 	GCLK_SET(guest, &state->guest, accelerator, accel);
@@ -646,6 +645,8 @@ static void finish_tsc(struct gclk_state *state)
 			GCLK_UNSET(tsc, tsc, emulated_offset_ticks);
 			continue;
 		}
+		/* -cpu tsc-frequency= is saved, but the emulator's ticks keep the host's rate */
+		GCLK_UNSET(tsc, tsc, frequency_hz);
 		GCLK_SET(tsc, tsc, value_ticks, (uint64_t)state->virtual_clock.host_ticks +
 							(uint64_t)tsc->emulated_offset_ticks);
 		if (accel == GCLK_ACCEL_TCG_ICOUNT) {
