@@ -46,9 +46,9 @@ def resume(saved, patch, lines=40, hold=0.0):
 # ---- where each timer's grid lies, by each device's own rule ----
 
 def pit_grid(image):
-    """(now, a falling edge on the grid, period) of channel 0 in mode 2, on the axis.
+    """(now, a grid point, period) of channel 0 in mode 2, on the axis.
 
-    The output rises, and interrupts, one count after it fell.
+    QEMU lowers the line there and raises it, which interrupts, one count later.
     """
     count = image.get("i8254", "channels[0].count")
     return (image.get("timer", "cpu_clock_offset"),
@@ -78,8 +78,13 @@ def grid_point(grid, steps=0):
     return int(base + ((now - base) // period + 1 + steps) * period + 0.999999)
 
 
-def set_pit(image, steps):
-    when = grid_point(pit_grid(image), steps)
+def set_pit(image, steps, up=0):
+    """Rounded down, as QEMU does: it evaluates the output at this very instant, and one ns
+    before the grid point the output is low. up=1 shows what rounding up does."""
+    now, base, _ = pit_grid(image)
+    count = image.get("i8254", "channels[0].count")
+    k = (now - base) * guest.PIT_HZ // (count * 10**9) + 1 + steps
+    when = base + k * count * 10**9 // guest.PIT_HZ + up
     image.set("i8254", "channels[0].next_transition_time", when)
     image.set("i8254", "channels[0].next_transition_time#1", when)
 
@@ -161,6 +166,9 @@ def pic(lab):
     """The PIT through the 8259s, whose edge detector was saved with the line high."""
     row("guest", "axis moved, s", "next expiry", "ticks delivered for the gap", "cont, ms")
     deliveries(lab, "pit", HZ, "pit=%d pic=yes" % HZ, (10, 3600), TREATMENTS)
+    print("\nrounded up, not down:\n")
+    deliveries(lab, "pit", HZ, "pit=%d pic=yes" % HZ, (10,), {"first after": 0, "one before": -1},
+               lambda image, steps: set_pit(image, steps, up=1))
 
 
 @experiment
