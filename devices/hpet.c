@@ -396,13 +396,27 @@ GCLK_API int gclk_hpet_timer_interrupts(const struct gclk_hpet *hpet, unsigned n
 	return is_enabled(hpet) && (hpet->timers[n].config & TN_ENABLE) != 0;
 }
 
+GCLK_API int gclk_hpet_timer_route(const struct gclk_hpet *hpet, unsigned n)
+{
+	if (hpet->timers[n].config & TN_FSB) {
+		return -1;
+	}
+	if (is_legacy(hpet) && n <= 1) {
+		return n == 0 ? 0 : 8;
+	}
+	return (int)((hpet->timers[n].config & TN_ROUTE) >> 9);
+}
+
 /* Takes a line down, and its status. */
 static void lower(struct gclk_hpet *hpet, unsigned n, struct gclk_hpet_lines *lines)
 {
+	int route = gclk_hpet_timer_route(hpet, n);
+
 	hpet->isr &= ~(UINT64_C(1) << n);
-	if (!(hpet->timers[n].config & TN_FSB)) {
+	if (route >= 0) {
 		GCLK_SET(hpet_timer, &hpet->timers[n], irq_level, 0);
 		lines->level &= ~(1u << n);
+		lines->lowered |= 1u << route;
 	}
 }
 
@@ -529,17 +543,6 @@ GCLK_API void gclk_hpet_timer_cadence(const struct gclk_hpet *hpet, unsigned n,
 		ret->period_den = ret->period_den > 1 ? ret->period_den / 10 : 1;
 	}
 	ret->period_num = (uint64_t)fs;
-}
-
-GCLK_API int gclk_hpet_timer_route(const struct gclk_hpet *hpet, unsigned n)
-{
-	if (hpet->timers[n].config & TN_FSB) {
-		return -1;
-	}
-	if (is_legacy(hpet) && n <= 1) {
-		return n == 0 ? 0 : 8;
-	}
-	return (int)((hpet->timers[n].config & TN_ROUTE) >> 9);
 }
 
 /* ---- register access ---- */
@@ -748,14 +751,18 @@ static void start(struct gclk_hpet *hpet, int64_t t)
 	}
 }
 
-static void halt(struct gclk_hpet *hpet, int64_t t, struct gclk_hpet_lines *lines)
+/* The counter stands at what it was at @t, when it ran. */
+static void freeze(struct gclk_hpet *hpet, int64_t t)
 {
 	uint32_t frac;
 
-	/* .config still says that it runs */
 	GCLK_SET(hpet, hpet, counter_ticks, gclk_hpet_counter_at(hpet, t, &frac));
 	GCLK_SET(hpet, hpet, counter_frac_fs, facts_of(hpet)->counts_by_offset ? 0 : frac);
 	GCLK_SET(hpet, hpet, counter_at_ns, t);
+}
+
+static void disarm_all(struct gclk_hpet *hpet, struct gclk_hpet_lines *lines)
+{
 	for (unsigned n = 0; n < hpet->n_timers; n++) {
 		if (facts_of(hpet)->lowers_on_disable) {
 			take_down(hpet, n, lines);
@@ -769,19 +776,24 @@ static void write_config(struct gclk_hpet *hpet, const struct value *v, int64_t 
 			 struct gclk_hpet_lines *lines)
 {
 	uint64_t old = hpet->config, new = merged(old, v) & (CFG_ENABLE | CFG_LEGACY);
+	bool starts = !(old & CFG_ENABLE) && (new & CFG_ENABLE);
+	bool stops = (old & CFG_ENABLE) && !(new & CFG_ENABLE);
 
 	if (v->high_half) {
 		return;
 	}
-	if ((old & CFG_ENABLE) && !(new & CFG_ENABLE)) {
-		halt(hpet, t, lines);
+	if (stops) {
+		freeze(hpet, t);
 	}
 	hpet->config = new;
-	if (!(old & CFG_ENABLE) && (new & CFG_ENABLE)) {
+	if (starts) {
 		start(hpet, t);
+	} else if (stops) {
+		disarm_all(hpet, lines);
 	}
 	if ((old ^ new) & CFG_LEGACY) {
 		lines->legacy = new & CFG_LEGACY ? 1 : -1;
+		lines->lowered |= 1u << 0 | (new & CFG_LEGACY ? 1u << 8 : 0);
 	}
 }
 

@@ -1186,24 +1186,31 @@ GCLK_API void gclk_pit_silence(struct gclk_pit *pit, int silent, int64_t t,
 {
 	const struct gclk_pit_dialect *f = facts_of(pit);
 	struct gclk_pit_channel *ch = &pit->channels[0];
+	bool was_silent = pit->irq_disabled != 0;
 	struct gclk_line line;
 
 	advance(pit, t, &line);
-	if (!silent && pit->irq_disabled) {
-		pit->irq_disabled = 0;
-		if (f->period_in_ns) {
-			ch->load_time_ns = t;	/* the kernel reloads from the count */
-		} else if (f->steps_by_timer) {
-			restart_timer(pit, 0, t, &line);
-		} else {
-			gclk_line_set(&line, ch->irq_level, t);
-		}
-	} else if (silent) {
-		pit->irq_disabled = 1;
-	}
 	GCLK_SET(pit, pit, irq_disabled, silent != 0);
+	line.level = 0;		/* of the line, while it is cut off */
+	if (f->steps_by_timer) {
+		ch->irq_level = 0;
+	}
+	if (was_silent && !silent && f->period_in_ns) {
+		ch->load_time_ns = t;	/* the kernel reloads from the count */
+	} else if (was_silent && !silent && f->steps_by_timer) {
+		restart_timer(pit, 0, t, &line);
+	} else if (!silent) {
+		gclk_line_set(&line, ch->irq_level, t);
+	}
 	plan_rise(pit, t);
 	gclk_line_give(&line, irq0);
+}
+
+GCLK_API void gclk_pit_lowered(struct gclk_pit *pit)
+{
+	if (facts_of(pit)->steps_by_timer) {
+		pit->channels[0].irq_level = 0;
+	}
 }
 
 /* ---- lifecycle ---- */

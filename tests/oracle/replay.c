@@ -42,11 +42,12 @@
 #define VECTOR_PIN 0x50u
 
 /*
- * A handler stamps its entry 4 instructions after the interrupt is taken, and that waits
+ * A handler stamps its entry ENTRY_NS after the interrupt is taken, and that waits
  * for the end of an access with interrupts off (about 100 instructions), of another
  * handler (200), or of the two together: each instruction takes 1 ns.
  */
 #define SLACK_NS 1000
+#define ENTRY_NS 4	/* a rise after this much before the stamp is for the next interrupt */
 
 enum { PIT, RTC, HPET, LAPIC, PM, N_DEVICES };
 static const char *const names[N_DEVICES] = { "pit", "rtc", "hpet", "lapic", "pm" };
@@ -96,8 +97,9 @@ static void rise(unsigned vector, unsigned device, int64_t t)
 	q->at[q->n++] = t;
 }
 
-static void interrupt(unsigned vector, int64_t t)
+static void interrupt(unsigned vector, int64_t stamp)
 {
+	int64_t t = stamp - ENTRY_NS;
 	struct queue *q = &queues[vector & 0xff];
 	char what[64];
 
@@ -256,6 +258,9 @@ static void settle_hpet(const struct gclk_hpet_lines *lines, int64_t t)
 		if (lines->rises[n] != hpet_listed[n]) {
 			bad("HPET rises in one go", lines->rises[n], hpet_listed[n]);
 		}
+	}
+	if (lines->lowered & 1 && !legacy) {
+		gclk_pit_lowered(&pit);
 	}
 	if (lines->legacy > 0) {
 		legacy = true;

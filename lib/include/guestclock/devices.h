@@ -125,6 +125,12 @@ void gclk_pit_write(struct gclk_pit *pit, uint16_t port, uint8_t value, int64_t 
 /* The HPET's legacy mode cuts channel 0 off (1) or lets it through again (0). */
 void gclk_pit_silence(struct gclk_pit *pit, int silent, int64_t t, struct gclk_line *irq0);
 
+/*
+ * Somebody else drove IRQ0 low (gclk_hpet_lines.lowered): a device that tells its level
+ * again and again raises it with the next telling, even without a change of its own.
+ */
+void gclk_pit_lowered(struct gclk_pit *pit);
+
 /* ---- RTC (MC146818) ---- */
 
 #define GCLK_RTC_HZ 32768
@@ -214,6 +220,7 @@ extern const struct gclk_hpet_dialect gclk_hpet_dialects[GCLK_N_DIALECTS];
 struct gclk_hpet_lines {
 	uint32_t pulsed;		/* bit n: timer n's line rose (and fell, if edge-triggered) */
 	uint32_t level;			/* bit n: timer n's line is up afterwards */
+	uint32_t lowered;		/* bit n: input n was driven low, whoever else had raised it */
 	uint64_t rises[GCLK_HPET_TIMERS_MAX];	/* by timer; FSB messages count as rises */
 	int8_t legacy;			/* 1: legacy mode began, PIT and RTC are cut off; -1: it ended */
 };
