@@ -55,6 +55,21 @@ static uint64_t base_bound(const struct gclk_move *move, enum gclk_clock clock)
 	return gclk_bound_add(bound, move->uncertainty_ns);
 }
 
+/*
+ * A clock that runs from the load: with all of the gap counted its error is the stop's
+ * and the load's, wherever the resume is; otherwise it is off by what lies between load
+ * and resume.
+ */
+static uint64_t load_bound(const struct gclk_move *move, enum gclk_clock clock)
+{
+	const struct gclk_when *when = &move->plan->when;
+	uint64_t bound = gclk_bound_add(gclk_move_row(move, clock)->start_uncertainty_ns,
+					when->load.uncertainty_ns);
+
+	return gclk_bound_add(bound, move->policy->gap == GCLK_GAP_COUNT ?
+					     move->stop_uncertainty_ns : when->run.uncertainty_ns);
+}
+
 static void say_ahead(struct gclk_move *move, uint64_t ahead_ns)
 {
 	char text[GCLK_DURATION_TEXT_BYTES];
@@ -86,11 +101,10 @@ static int move_tsc(struct gclk_move *move, struct gclk_error *reterr)
 			(int64_t)((uint64_t)to->virtual_clock.host_ticks + delta);
 	}
 	say_ahead(move, ahead_ns);
-	bound = gclk_bound_add(base_bound(move, GCLK_CLOCK_TSC), ahead_ns);
+	bound = row->start == GCLK_START_LOAD ? load_bound(move, GCLK_CLOCK_TSC) :
+						base_bound(move, GCLK_CLOCK_TSC);
+	bound = gclk_bound_add(bound, ahead_ns);
 	bound = gclk_bound_add(bound, 1);		/* the floor, less than a tick */
-	if (row->start == GCLK_START_LOAD && move->policy->gap != GCLK_GAP_FREEZE) {
-		bound = gclk_bound_add(bound, move->plan->when.load.uncertainty_ns);
-	}
 	if (ns) {
 		bound = gclk_bound_add(bound, move->rate_ppb == GCLK_UNBOUNDED ? GCLK_UNBOUNDED :
 					      gclk_drift_ns_ceil((uint64_t)ns, move->rate_ppb));

@@ -27,7 +27,8 @@ struct gclk_move {
 	int64_t elapsed_ns;		/* >= 0 */
 	int64_t resume_ns;		/* run - load; >= 0 */
 	int64_t counted_ns;		/* 0..elapsed */
-	uint64_t uncertainty_ns;	/* of elapsed */
+	uint64_t uncertainty_ns;	/* of elapsed: the stop's and the resume's */
+	uint64_t stop_uncertainty_ns;	/* of the stop, as the destination's clock has it */
 	int64_t rtc_shift_ns;		/* added to the instants of a clock on the wall's axis */
 	uint64_t rtc_uncertainty_ns;
 

@@ -103,7 +103,6 @@ static int measure_gap(struct gclk_move *move, const struct gclk_when *when,
 		return gclk_fail(reterr, GCLK_RANGE, "when", GCLK_NO_OFFSET,
 				 "the gap does not fit 64 bits");
 	}
-	move->uncertainty_ns = when->run.uncertainty_ns;
 	if (when->elapsed_given) {
 		elapsed = when->elapsed_ns;
 		if (!captured_known) {
@@ -113,12 +112,12 @@ static int measure_gap(struct gclk_move *move, const struct gclk_when *when,
 	} else if (!captured_known) {
 		gclk_findings_add(&move->plan->findings, "capture-instant-unknown", "",
 				  "nothing tells when this guest stopped");
-		move->uncertainty_ns = GCLK_UNBOUNDED;
+		move->stop_uncertainty_ns = GCLK_UNBOUNDED;
 	} else {
-		move->uncertainty_ns = gclk_bound_add(
-			gclk_bound_add(move->uncertainty_ns, when->captured.uncertainty_ns),
-			disagreement->uncertainty_ns);
+		move->stop_uncertainty_ns = gclk_bound_add(when->captured.uncertainty_ns,
+							   disagreement->uncertainty_ns);
 	}
+	move->uncertainty_ns = gclk_bound_add(when->run.uncertainty_ns, move->stop_uncertainty_ns);
 	*ret_elapsed = elapsed;
 	*ret_wall = wall;
 	return 0;

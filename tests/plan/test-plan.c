@@ -445,3 +445,19 @@ GCLK_TEST(plan, leap_seconds_and_one_instant_are_said)
 	CU_ASSERT_PTR_NOT_NULL(world_finding(&w, "leap-second-near"));
 	world_end(&w);
 }
+
+GCLK_TEST(plan, a_counter_from_the_load_has_the_loads_uncertainty)	/* R5 */
+{
+	WORLD(&world_kernel);
+	w.when.captured.uncertainty_ns = 7;
+	w.when.load.uncertainty_ns = 500;
+	w.when.run.uncertainty_ns = 60000;
+	GCLK_EQ(world_plan(&w), 0);
+	GCLK_EQ(world_bound(&w, "tsc"), 1000 + 7 + 500 + 1 + 1000);
+	GCLK_EQ(world_bound(&w, "kvmclock"), 1000 + 7 + 60000 + 2);
+	w.policy.gap = GCLK_GAP_CAP;
+	w.policy.cap_ns = S;
+	GCLK_EQ(world_plan(&w), 0);
+	GCLK_EQ(world_bound(&w, "tsc"), 1000 + 500 + 60000 + 1 + 100);
+	world_end(&w);
+}
