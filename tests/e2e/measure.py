@@ -82,8 +82,8 @@ def rfc3339(realtime_ns):
 
 
 STAMP_NS = 300000		# farther off than this, an event's stamp was the scheduler's
-WIDTH_NS = 2000000		# between the RESUME stamp and the answer to cont
-TRIES = 8
+WIDTH_NS = 1000000		# between the RESUME stamp and the answer to cont
+TRIES = 12
 
 
 class Saved:
@@ -207,7 +207,7 @@ def undisturbed(attempt):
         except Disturbed as disturbed:
             reason = str(disturbed)
         print("# %s: once more" % reason, flush=True)
-    raise qemu.QmpError("no undisturbed resume in %d tries: the host is too busy" % TRIES)
+    raise qemu.QmpError("no undisturbed resume in %d tries: the host is too busy, or cont is slow" % TRIES)
 
 
 def rewritten(saved, *extra, pause_s=0.0, lead_s=2.0, lines=60, source=None, name="out.img"):
