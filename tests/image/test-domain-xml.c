@@ -148,8 +148,8 @@ GCLK_TEST(domain_xml, entities_and_external_parts_are_refused)
 		"<!DOCTYPE d [<!ENTITY a 'aaaaaaaaaa'><!ENTITY b '&a;&a;&a;&a;&a;&a;&a;&a;'>"
 		"<!ENTITY c '&b;&b;&b;&b;&b;&b;&b;&b;'><!ENTITY d '&c;&c;&c;&c;&c;&c;&c;&c;'>"
 		"<!ENTITY e '&d;&d;&d;&d;&d;&d;&d;&d;'>]><domain><name>&e;</name></domain>",
-		"<!DOCTYPE d [<!ENTITY f SYSTEM 'file:///etc/hostname'>]>"
-		"<domain><name>&f;</name></domain>",
+		("<!DOCTYPE d [<!ENTITY f SYSTEM 'file:///etc/hostname'>]>"
+		 "<domain><name>&f;</name></domain>"),
 		"<!DOCTYPE domain SYSTEM 'http://127.0.0.1/domain.dtd'><domain/>",
 		"<domain><name>&undeclared;</name></domain>",
 	};
