@@ -439,6 +439,11 @@ static void interrupt(struct gclk_hpet *hpet, unsigned n, uint64_t count,
 		lines->level |= 1u << n;
 	} else {
 		hpet->isr &= ~(UINT64_C(1) << n);
+		if (timer->irq_level && !(timer->config & TN_FSB)) {
+			count--;	/* a pulse on a line that is up only ends that */
+			timer->irq_level = 0;
+			lines->level &= ~(1u << n);
+		}
 	}
 	if (count) {
 		lines->rises[n] += count;
