@@ -207,7 +207,8 @@ def undisturbed(attempt):
         except Disturbed as disturbed:
             reason = str(disturbed)
         print("# %s: once more" % reason, flush=True)
-    raise qemu.QmpError("no undisturbed resume in %d tries: the host is too busy, or cont is slow" % TRIES)
+    raise qemu.QmpError("no undisturbed resume in %d tries: the host is too busy, or cont is "
+                        "slow" % TRIES)
 
 
 def rewritten(saved, *extra, pause_s=0.0, lead_s=2.0, lines=60, source=None, name="out.img"):
