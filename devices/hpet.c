@@ -652,6 +652,24 @@ static void take_down(struct gclk_hpet *hpet, unsigned n, struct gclk_hpet_lines
 	lower(hpet, n, lines);
 }
 
+/*
+ * A timer has come to drive another input. What its status says of it holds there too; but
+ * QEMU tells an input its level only when that changes, and leaves the old one as it is.
+ */
+static void reroute(struct gclk_hpet *hpet, unsigned n, struct gclk_hpet_lines *lines)
+{
+	struct gclk_hpet_timer *timer = &hpet->timers[n];
+	bool up = !facts_of(hpet)->counts_by_offset && (hpet->isr >> n & 1) &&
+		  !(timer->config & TN_FSB);
+
+	if (up && !timer->irq_level) {
+		lines->rises[n]++;
+		lines->pulsed |= 1u << n;
+	}
+	GCLK_SET(hpet_timer, timer, irq_level, up);
+	lines->level = (lines->level & ~(1u << n)) | (uint32_t)up << n;
+}
+
 /* Bits of a timer's configuration that its capabilities let the guest write. */
 static uint64_t writable(const struct gclk_hpet *hpet, const struct gclk_hpet_timer *timer)
 {
@@ -671,6 +689,7 @@ static void write_timer_config(struct gclk_hpet *hpet, unsigned n, const struct 
 	struct gclk_hpet_timer *timer = &hpet->timers[n];
 	uint64_t old = timer->config, mask = v->mask & writable(hpet, timer);
 	bool qemu = facts_of(hpet)->counts_by_offset;
+	int route = gclk_hpet_timer_route(hpet, n);
 
 	if (v->high_half) {
 		return;
@@ -679,6 +698,9 @@ static void write_timer_config(struct gclk_hpet *hpet, unsigned n, const struct 
 		lower(hpet, n, lines);
 	}
 	timer->config = (old & ~mask) | (v->bits & mask);
+	if (gclk_hpet_timer_route(hpet, n) != route) {
+		reroute(hpet, n, lines);
+	}
 	if (timer->config & TN_32BIT) {
 		timer->comparator_ticks = (uint32_t)timer->comparator_ticks;
 		timer->period_ticks = (uint32_t)timer->period_ticks;
@@ -799,6 +821,8 @@ static void write_config(struct gclk_hpet *hpet, const struct value *v, int64_t 
 	if ((old ^ new) & CFG_LEGACY) {
 		lines->legacy = new & CFG_LEGACY ? 1 : -1;
 		lines->lowered |= 1u << 0 | (new & CFG_LEGACY ? 1u << 8 : 0);
+		reroute(hpet, 0, lines);
+		reroute(hpet, 1, lines);
 	}
 }
 

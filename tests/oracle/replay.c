@@ -276,6 +276,9 @@ static void settle(unsigned device, unsigned vector, const struct gclk_line *lin
 	}
 }
 
+/* Timer 1 has had input 8 up in legacy mode, so that the RTC does not raise it again. */
+static bool hpet_holds_8;
+
 static void settle_hpet(const struct gclk_hpet_lines *lines, int64_t t)
 {
 	struct gclk_line line;
@@ -297,41 +300,70 @@ static void settle_hpet(const struct gclk_hpet_lines *lines, int64_t t)
 		if (line.rises) {
 			rise(VECTOR_PIT, PIT, t);
 		}
-		if (rtc.irq_level) {
+		if (rtc.irq_level && !hpet_holds_8) {
 			rise(VECTOR_RTC, RTC, t);
 		}
 	}
 }
 
-/* Everything up to @t, in one go. */
-static void advance(int64_t t)
+/* Every device but one up to @t, in one go. */
+static void advance_others(int device, int64_t t)
 {
 	struct gclk_hpet_lines lines;
 	struct gclk_line line;
 
-	if (compared[PIT]) {
+	if (compared[PIT] && device != PIT) {
 		gclk_pit_advance(&pit, t, &line);
 		settle(PIT, VECTOR_PIT, &line, t);
 	}
-	if (compared[RTC]) {
+	if (compared[RTC] && device != RTC) {
 		gclk_rtc_advance(&rtc, t, &line);
 		settle(RTC, VECTOR_RTC, &line, t);
 	}
-	if (compared[LAPIC]) {
+	if (compared[LAPIC] && device != LAPIC) {
 		gclk_lapic_advance(&lapic, t, &line);
 		settle(LAPIC, 0, &line, t);
 	}
-	if (compared[PM]) {
+	if (compared[PM] && device != PM) {
 		gclk_pm_timer_advance(&pm, t, &line);
 		settle(PM, VECTOR_SCI, &line, t);
 	}
-	if (compared[HPET]) {
+	if (compared[HPET] && device != HPET) {
 		gclk_hpet_advance(&hpet, t, &lines);
 		settle_hpet(&lines, t);
 	}
 	now = t;
-	memset(n_listed, 0, sizeof(n_listed));
-	memset(hpet_listed, 0, sizeof(hpet_listed));
+}
+
+static void advance(int64_t t)
+{
+	advance_others(-1, t);
+}
+
+/* When a timer that may not interrupt next expires: QEMU then lowers the input it would drive. */
+static int64_t next_lowering(int64_t t)
+{
+	int64_t first = t, e;
+
+	for (unsigned n = 0; compared[HPET] && n < hpet.n_timers; n++) {
+		e = gclk_hpet_timer_next(&hpet, n, now);
+		if (!gclk_hpet_timer_interrupts(&hpet, n) && e != GCLK_TIMER_OFF &&
+		    gclk_hpet_timer_route(&hpet, n) == 0) {
+			first = GCLK_MIN(first, e);
+		}
+	}
+	return first;
+}
+
+/* Goes up to the last instant before @t at which one device changes another. */
+static void approach(int64_t t)
+{
+	int64_t e;
+
+	while (compared[PIT] && (e = next_lowering(t)) < t) {
+		list_rises(e);
+		advance(e);
+	}
 }
 
 /* ---- accesses ---- */
@@ -389,6 +421,10 @@ static uint32_t access_hpet(const struct access *a)
 	struct gclk_hpet_lines lines;
 	uint32_t v = 0;
 
+	gclk_hpet_advance(&hpet, a->t, &lines);
+	settle_hpet(&lines, a->t);
+	memset(hpet_listed, 0, sizeof(hpet_listed));
+	hpet_holds_8 = legacy && hpet.timers[1].irq_level;
 	if (a->write) {
 		gclk_hpet_write(&hpet, a->addr - HPET_BASE, 4, a->value, a->t, &lines);
 	} else {
@@ -438,19 +474,16 @@ static void access(const struct access *a)
 	if (device < 0 || !compared[device]) {
 		return;
 	}
+	approach(a->t);
 	list_rises(a->t);
-	/* the accessed device advances by its access, the others after it */
+	/* the accessed device advances by its access */
+	advance_others(device, a->t);
 	v = by_device[device](a);
-	n_listed[device] = 0;
-	if (device == HPET) {
-		memset(hpet_listed, 0, sizeof(hpet_listed));
-	}
 	n_steps[device]++;
 	if (!a->write && v != a->value) {
 		snprintf(what, sizeof(what), "read of %s 0x%x", names[device], a->addr);
 		bad(what, v, a->value);
 	}
-	advance(a->t);
 }
 
 /* ---- the stream at the end ---- */
@@ -495,6 +528,7 @@ static void save(struct end *end, int64_t t)
 
 static void stop(int64_t t)
 {
+	approach(t - 1);
 	list_rises(t - 1);
 	advance(t - 1);
 	save(&ends[BEFORE], t);
@@ -627,6 +661,7 @@ static void take(const char *line)
 		return;
 	case 'i':
 		if (sscanf(line + 1, "%" SCNx32 " %" SCNd64, &vector, &t) == 2) {
+			approach(t);
 			list_rises(t);
 			advance(t);
 			interrupt(vector, t);
