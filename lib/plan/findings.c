@@ -33,6 +33,12 @@ GCLK_API const struct gclk_finding_info gclk_finding_table[] = {
 	ROW("long-gap", GCLK_WARNING, 0, "a long gap is counted",
 	    "The guest will find that much time gone at once. Whatever waits for a deadline on a clock that counts finds it overdue: service watchdogs, leases, cluster tokens and time-outs expire; where no paravirtual clock can tell the guest that it was stopped, its stall and lockup detectors may speak; a clocksource that wraps within the gap (PM timer 4.69 s, 32-bit HPET 42.9 s, the scaled 64-bit product of a TSC clocksource about 1100 s) loses whole turns until the next tick.",
 	    "Use --gap cap=DURATION or --gap wall if the guest's programs cannot bear it.")
+	ROW("stall-reports", GCLK_WARNING, 0, "the guest's kernel may report stalls",
+	    "More than 21 s pass at once for a guest that no paravirtual clock can tell that it was stopped. Where its kernel was in the middle of a grace period, it reports an RCU stall, with traces, on its console. Measured on a stock guest with a gap of 60 s: harmless.",
+	    "Nothing, or a smaller --gap cap=DURATION.")
+	ROW("clocksource-wraps", GCLK_WARNING, 0, "a guest that keeps time by a short counter loses whole turns",
+	    "A guest that keeps time by the PM timer (24 bits, a turn of 4.687 s) or by the low half of the HPET (42.95 s) sees a gap only modulo that turn; a rest of more than half a turn it takes for a step backwards and its clocks stand still until the counter has caught up. The state does not tell which counter the guest keeps time by; one that uses the TSC or a paravirtual clock is not affected.",
+	    "Look at current_clocksource in the guest; with acpi_pm or hpet use --gap wall and set its clock, or restart it with a TSC that it trusts.")
 	ROW("wall-clock-behind", GCLK_ERROR, 0, "a running guest's wall clock stays behind",
 	    "With the policy `wall` monotonic clocks stand still over the gap while the real-time clock goes on. A running guest keeps its wall clock by its monotonic one and does not read the real-time clock again.",
 	    "Set the guest's time after the resume: through its agent, by its own time synchronisation, or by `hwclock --hctosys`.")

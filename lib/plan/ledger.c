@@ -34,13 +34,6 @@ struct outcome {
 	uint64_t replayed;
 };
 
-static int tells_time_by_counter(const struct gclk_state *state)
-{
-	const struct gclk_vcpu *vcpu = &state->vcpu[0];
-
-	return (vcpu->system_time_msr & 1) || (vcpu->hv_reference_tsc_msr & 1);
-}
-
 /* The policy for a kind of timer, before the carrier has its say. */
 static enum gclk_tick_policy wanted(struct gclk_move *move, enum gclk_tick_timer timer)
 {
@@ -81,7 +74,7 @@ static enum gclk_tick_policy possible(struct gclk_move *move, enum gclk_tick_tim
 				  gclk_tick_policy_names[policy], name);
 		return GCLK_TICKS_MERGE;
 	}
-	if (tells_time_by_counter(move->from)) {
+	if (gclk_tells_time_by_page(move->from)) {
 		gclk_findings_add(&move->plan->findings, "replay-and-count", name,
 				  "the guest has a paravirtual clock that counts the gap");
 	}

@@ -61,6 +61,14 @@ static inline int gclk_move_is_untouched(const struct gclk_move *move)
 	return move->policy->gap == GCLK_GAP_FREEZE;
 }
 
+/* The guest has a page from which it can read time, and be told that it was stopped. */
+static inline int gclk_tells_time_by_page(const struct gclk_state *state)
+{
+	const struct gclk_vcpu *vcpu = &state->vcpu[0];
+
+	return (vcpu->system_time_msr & 1) || (vcpu->hv_reference_tsc_msr & 1);
+}
+
 /* rate.c: the frequency of the guest's TSC, and what the destination makes of it. */
 void gclk_move_rate(struct gclk_move *move);
 

@@ -137,6 +137,37 @@ static int64_t counted(const struct gclk_policy *policy, int64_t elapsed_ns)
 	return 0;
 }
 
+/* Half a turn of what guests keep time by where they trust neither TSC nor hypervisor. */
+#define PM_TIMER_HALF_TURN_NS INT64_C(2343486504)	/* 2^23 / 3579545 Hz */
+#define HPET_HALF_TURN_NS INT64_C(21474836480)		/* 2^31 / 100 MHz */
+#define STALL_TIMEOUT_NS (21 * GCLK_NS_PER_S)		/* of a stock kernel */
+
+/* What a guest makes of the step that nothing tells it about. */
+static void step_findings(struct gclk_move *move)
+{
+	struct gclk_findings *findings = &move->plan->findings;
+	int hpet = (move->from->hpet.config & 1) != 0;
+	char text[GCLK_DURATION_TEXT_BYTES];
+
+	if (gclk_tells_time_by_page(move->from)) {
+		return;
+	}
+	gclk_duration_format(move->counted_ns, text);
+	if (move->counted_ns > STALL_TIMEOUT_NS) {
+		gclk_findings_add(findings, "stall-reports", "",
+				  "%s at once is more than the 21 s after which kernels report "
+				  "a stall", text);
+	}
+	if (move->counted_ns > PM_TIMER_HALF_TURN_NS) {
+		int wraps = hpet && move->counted_ns > HPET_HALF_TURN_NS;
+
+		gclk_findings_add(findings, "clocksource-wraps", wraps ? "hpet" : "pm_timer",
+				  "%s is more than half a turn of the PM timer (4.687 s)%s: a guest "
+				  "that keeps time by it misreads the gap", text,
+				  wraps ? " and of the HPET's low half (42.95 s)" : "");
+	}
+}
+
 static void gap_findings(struct gclk_move *move, int64_t raw_elapsed_ns)
 {
 	struct gclk_findings *findings = &move->plan->findings;
@@ -161,6 +192,7 @@ static void gap_findings(struct gclk_move *move, int64_t raw_elapsed_ns)
 				  "time-outs shorter than that are overdue",
 				  gclk_duration_format(move->counted_ns, a));
 	}
+	step_findings(move);
 	if (GCLK_HAS(host, move->host, ntp_state) && move->host->ntp_state >= 1 &&
 	    move->host->ntp_state <= 3 && !move->plan->when.elapsed_given) {
 		gclk_findings_add(findings, "leap-second-near", "",

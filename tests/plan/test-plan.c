@@ -461,3 +461,26 @@ GCLK_TEST(plan, a_counter_from_the_load_has_the_loads_uncertainty)	/* R5 */
 	GCLK_EQ(world_bound(&w, "tsc"), 1000 + 500 + 60000 + 1 + 100);
 	world_end(&w);
 }
+
+GCLK_TEST(plan, what_a_guest_makes_of_the_step_is_announced)
+{
+	WORLD(&world_axis);
+	world_resume(&w, 2 * S, 2 * S);
+	GCLK_EQ(world_plan(&w), 0);
+	CU_ASSERT_PTR_NULL(world_finding(&w, "clocksource-wraps"));
+	CU_ASSERT_PTR_NULL(world_finding(&w, "stall-reports"));
+	world_resume(&w, 10 * S, 10 * S);
+	GCLK_EQ(world_plan(&w), 0);
+	CU_ASSERT_PTR_NOT_NULL(world_finding(&w, "clocksource-wraps"));
+	CU_ASSERT_PTR_NULL(world_finding(&w, "stall-reports"));
+	world_resume(&w, 60 * S, 60 * S);
+	GCLK_EQ(world_plan(&w), 0);
+	CU_ASSERT_PTR_NOT_NULL(world_finding(&w, "stall-reports"));
+	CU_ASSERT_STRING_EQUAL(world_finding(&w, "clocksource-wraps")->clock, "hpet");
+	/* a page can carry the word that the guest was stopped */
+	GCLK_SET(vcpu, &w.state->vcpu[0], system_time_msr, UINT64_C(0x1001));
+	GCLK_EQ(world_plan(&w), 0);
+	CU_ASSERT_PTR_NULL(world_finding(&w, "stall-reports"));
+	CU_ASSERT_PTR_NULL(world_finding(&w, "clocksource-wraps"));
+	world_end(&w);
+}
