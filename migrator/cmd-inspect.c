@@ -19,6 +19,25 @@ static struct json_object *rewrite_json(const struct source *source)
 	return json_from_record(&gclk_rewrite_record, &source->rewrite);
 }
 
+/* As the XML has them; a policy that it does not say is null. */
+static struct json_object *domain_timers_json(const struct gclk_domain *domain)
+{
+	struct json_object *list = json_new_list();
+
+	for (size_t i = 0; i < domain->n_timers; i++) {
+		const struct gclk_domain_timer *timer = &domain->timers[i];
+		const char *ticks = timer->ticks == GCLK_DOMAIN_TICKS_NONE
+					    ? NULL
+					    : gclk_tick_policy_names[timer->ticks];
+		struct json_object *map = json_new_map();
+
+		json_put(map, "name", json_text(timer->name));
+		json_put(map, "tickpolicy", json_text(ticks));
+		json_append(list, map);
+	}
+	return list;
+}
+
 static struct json_object *domain_json(const struct source *source)
 {
 	const struct gclk_domain *domain =
@@ -34,6 +53,7 @@ static struct json_object *domain_json(const struct source *source)
 	json_put(map, "machine", json_text(domain->machine));
 	json_put(map, "clock_offset", json_text(domain->clock.offset));
 	json_put(map, "clock_timezone", json_text(domain->clock.timezone));
+	json_put(map, "timers", domain_timers_json(domain));
 	return map;
 }
 

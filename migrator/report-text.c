@@ -50,6 +50,26 @@ static void put_title(const struct source *source)
 	putchar('\n');
 }
 
+/* "rtc catchup, pit discard": the tick policies that the domain's XML says. */
+static void put_tick_policies(const struct gclk_domain *domain)
+{
+	char text[512];
+	size_t n = 0;
+
+	for (size_t i = 0; i < domain->n_timers && n < sizeof(text); i++) {
+		const struct gclk_domain_timer *timer = &domain->timers[i];
+
+		if (timer->ticks != GCLK_DOMAIN_TICKS_NONE) {
+			n += (size_t)snprintf(text + n, sizeof(text) - n, "%s%s %s",
+					      n ? ", " : "", timer->name,
+					      gclk_tick_policy_names[timer->ticks]);
+		}
+	}
+	if (n) {
+		put_line("ticks", "%s", text);
+	}
+}
+
 static void put_guest(const struct source *source)
 {
 	const struct gclk_guest *guest = &source->state->guest;
@@ -73,6 +93,9 @@ static void put_guest(const struct source *source)
 		put_line("rtc keeps", "%s%s%s", clock->offset,
 			 clock->timezone[0] || clock->basis[0] ? ", " : "",
 			 clock->timezone[0] ? clock->timezone : clock->basis);
+	}
+	if (domain) {
+		put_tick_policies(domain);
 	}
 }
 
