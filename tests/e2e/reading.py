@@ -9,8 +9,9 @@ inspect` is compared with it, value by value.
     expected_rows(image, facts)     the table of the text: reads, rate, next, period
     differences(expected, found)    ["path: expected X, found Y"]
 
-facts: what only the one who started the guest knows: accel, mib, run_state, and where the
-reading needs the host's clock, captured_ns.
+facts: what only the one who started the guest knows: accel, mib, and where the reading needs
+them, rtc_clock, icount_shift, captured_ns (the host's clock) and captured_coarse (when that is
+an upper limit only), catches_up, name and uuid.
 """
 import base64
 import calendar
@@ -31,6 +32,7 @@ HPET_TIMER_BITS = {1: "level", 2: "interrupt_enable", 3: "periodic", 4: "periodi
                    15: "fsb_capable"}
 LVT_BITS = {12: "delivery_status", 16: "masked", 17: "periodic", 18: "tsc_deadline"}
 PIT_STATUS_BITS = {0: "bcd", 6: "null_count", 7: "out"}
+RUN_STATES = {"running": "running", "paused": "paused", "save-vm": "paused"}
 # subsections of cpu that hold one or more MSRs: name, ((field, member), ...)
 CPU_MSRS = {
     "steal_time_msr": {"env.steal_time_msr": "steal_time_msr"},
@@ -181,8 +183,9 @@ def guest_record(g):
     if data[start] == 7:
         length = int.from_bytes(data[start + 1:start + 5], "big")
         record["machine"] = data[start + 5:start + 5 + length].decode()
-    if "run_state" in g.facts:
-        record["run_state"] = g.facts["run_state"]
+    for section in g.image.find("globalstate"):
+        name = bytes(data[section.offset + 4:section.offset + 104]).split(b"\0")[0].decode()
+        record["run_state"] = RUN_STATES[name]
     for name in ("name", "uuid"):
         if name in g.facts:
             record[name] = g.facts[name]
@@ -472,6 +475,8 @@ def rtc_row(g):
     now = g.axis if axis == "guest" else g.facts.get("captured_ns")
     if axis == "monotonic" or now is None:
         return Row("(needs the instant of the capture)")
+    if axis == "realtime" and g.facts.get("captured_coarse"):
+        return Row(spoken_time(g.rtc_ns(now)))
     reg_b = g.image.get_at(g.image.find("mc146818rtc")[0].fields["cmos_data"])[11]
     period, nexts = None, []
     if reg_b & 0x40:

@@ -35,9 +35,11 @@ DEVICES = ["-device", "i6300esb", "-device", "ib700", "-device", "e1000e", "-dev
 
 
 class Case:
-    def __init__(self, name, append=TIMERS, ask=False, live=False, rare=False, **options):
+    def __init__(self, name, append=TIMERS, ask=False, live=False, rare=False, over=False,
+                 **options):
         self.name, self.append, self.ask, self.live = name, append, ask, live
         self.rare = rare		# not every machine can start it
+        self.over = over		# saved over an older file, whose birth it keeps
         self.options = dict({"accel": "tcg", "machine": "pc", "smp": 1, "hpet": True,
                              "rtc": "base=utc"}, **options)
 
@@ -93,6 +95,7 @@ def others():
                cpu="host,hv-time,hv-synic,hv-stimer,hv-vpindex,hv-runtime,hv-frequencies")
     yield Case("tcg pc, a frequency given", cpu="qemu64,tsc-frequency=2000000000")
     yield Case("tcg pc, saved while it ran", live=True)
+    yield Case("tcg pc, over an older image", over=True)
     yield Case("tcg pc 4.2", "pit=100 report=50", machine="pc-i440fx-4.2")
 
 
@@ -119,11 +122,14 @@ class Saved:
     """A guest in a file, and what only its starter knows."""
 
     def __init__(self, lab, case):
-        self.path = os.path.join(lab.work, "saved.img")
+        self.path = os.path.join(lab.work, "older.img" if case.over else "saved.img")
+        if case.over:
+            with open(self.path, "wb") as older:
+                older.write(bytes(1 << 16))
         options = dict(case.options)
         if case.append is not None:
             options.update(kernel=lab.guest, append=case.append)
-        if os.path.exists(self.path):
+        if os.path.exists(self.path) and not case.over:
             os.unlink(self.path)		# a file of its own has a birth of its own
         with started(lab, case, options) as emulator:
             if case.append is None:
@@ -133,8 +139,7 @@ class Saved:
             self.stop = emulator.save(self.path, case.live)
             self.lines = [line for line in guest.parse(emulator.serial.take())
                           if line.kind == "G"]
-        self.facts = {"accel": case.accel, "mib": 16, "rtc_clock": case.rtc_clock,
-                      "run_state": "running" if case.live else "paused"}
+        self.facts = {"accel": case.accel, "mib": 16, "rtc_clock": case.rtc_clock}
         match = re.search("shift=([0-9]+)", " ".join(options.get("extra", ())))
         if match:
             self.facts["icount_shift"] = int(match.group(1))
@@ -217,6 +222,7 @@ class Lab:
         captured = answer["captured"]["realtime_ns"]
         if captured is not None:
             saved.facts["captured_ns"] = int(captured)
+            saved.facts["captured_coarse"] = answer["captured"]["uncertainty_ns"] is None
         return answer, reading.table_of(self.run("inspect", saved.path))
 
 
@@ -233,6 +239,9 @@ def check_bytes(t, name, saved, answer, table):
 def check_captured(t, name, saved, answer):
     """The bound on the stop is true."""
     captured = answer["captured"]
+    if captured["basis"] == "none":
+        t.check(name + ": captured", captured["realtime_ns"] is None, "nothing tells when")
+        return
     if captured["uncertainty_ns"] is None:
         t.check(name + ": captured", int(captured["realtime_ns"]) + 10**9 >= saved.stop,
                 "an upper limit, by " + captured["basis"])
@@ -321,6 +330,8 @@ def check(lab, case):
         shutil.copy(saved.path, os.path.join(lab.keep, re.sub(r"\W+", "-", case.name) + ".img"))
     answer, table = lab.inspect(saved)
     check_bytes(lab.t, case.name, saved, answer, table)
+    lab.t.check(case.name + ": run state", answer["state"]["guest"]["run_state"] ==
+                ("running" if case.live else "paused"))
     check_captured(lab.t, case.name, saved, answer)
     if case.rtc_clock == "host":
         check_wall(lab.t, case, saved, answer)
