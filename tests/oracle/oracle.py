@@ -366,7 +366,7 @@ class PmTimer:
         elif kind < 0.78:
             s.read(0, 4, PM + 8)
         else:
-            s.wait_up_to(rng.choice([10, 10, 10000]) * S)
+            s.wait_up_to(rng.choice([10] * 30 + [10000]) * S)
 
 
 class Together:
@@ -604,6 +604,27 @@ def run_boot(args, group, boot, first, count):
     return done.returncode, done.stdout, machine
 
 
+def run_until_agreed(args, group, boot, first, count):
+    """The same boot up to three times.
+
+    Scripts are deterministic, the emulator is not quite: its main loop sets a timer anew
+    while the processor's thread looks for the next expiry, and on a busy machine that
+    thread now and then runs past one (seen once in some 4000 scripts). A difference that
+    is ours comes again each time. Every repetition is said.
+    """
+    for attempt in range(3):
+        try:
+            status, text, machine = run_boot(args, group, boot, first, count)
+        except (RuntimeError, OSError) as error:
+            status, text, machine = 1, "%s\n" % error, "?"
+        if status == 0:
+            break
+        if attempt < 2:
+            print("%s: boot %d differed (%s); again" %
+                  (group, boot, text.splitlines()[0] if text else "no answer"), flush=True)
+    return status, text, machine
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rom", required=True)
@@ -632,7 +653,7 @@ def main():
             if args.boot is not None and boot != args.boot:
                 continue
             count = min(per_boot, args.scripts - first)
-            status, text, machine = run_boot(args, group, boot, first, count)
+            status, text, machine = run_until_agreed(args, group, boot, first, count)
             for line in text.splitlines():
                 words = line.replace(",", "").replace(";", "").split()
                 if "accesses" in words:
