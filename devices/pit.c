@@ -145,7 +145,8 @@ static int64_t elapsed(const struct gclk_pit *pit, unsigned n, int64_t t)
 		if (GCLK_HAS(pit_channel, ch, held_ticks) && ch->held_ticks >= 0) {
 			return ch->held_ticks;
 		}
-		return gclk_ticks_by(t, HZ) - gclk_ticks_by(ch->load_time_ns, HZ);
+		since = gclk_ticks_by(t, HZ) - gclk_ticks_by(ch->load_time_ns, HZ);
+		return GCLK_MAX(since, 0);
 	}
 	since = gclk_sub(t, ch->load_time_ns);
 	if (f->period_in_ns && n == 0 && is_periodic(out_mode(f, ch))) {
@@ -729,14 +730,31 @@ GCLK_API void gclk_pit_advance(struct gclk_pit *pit, int64_t t, struct gclk_line
 
 /* ---- pure answers ---- */
 
+/* The channel as it is once a count that is due by @t has been loaded. */
+static void load_if_due(struct gclk_pit *copy, unsigned n, int64_t t)
+{
+	const struct gclk_pit_channel *ch = &copy->channels[n];
+
+	if (facts_of(copy)->loads_on_clock && ch->pending_count &&
+	    ch->pending_at_ns != GCLK_TIMER_OFF && ch->pending_at_ns <= t) {
+		load_pending(copy, n);
+	}
+}
+
 GCLK_API uint16_t gclk_pit_count_at(const struct gclk_pit *pit, unsigned n, int64_t t)
 {
-	return counting_element(pit, n, t);
+	struct gclk_pit copy = *pit;
+
+	load_if_due(&copy, n, t);
+	return counting_element(&copy, n, t);
 }
 
 GCLK_API int gclk_pit_out_at(const struct gclk_pit *pit, unsigned n, int64_t t)
 {
-	return output(pit, n, t);
+	struct gclk_pit copy = *pit;
+
+	load_if_due(&copy, n, t);
+	return output(&copy, n, t);
 }
 
 GCLK_API uint64_t gclk_pit_edges(const struct gclk_pit *pit, int64_t t0, int64_t t1)

@@ -201,3 +201,162 @@ GCLK_TEST(pit, raising_transition_gives_one)
 		GCLK_EQ(line.rises, pit.channels[0].mode == 1 ? 0 : 1);
 	}
 }
+
+/* An 8254 counter, one CLK pulse at a time, in the data sheet's words. */
+struct counter {
+	unsigned mode, n;	/* count as written, 1..65536 */
+	unsigned element;	/* what is read */
+	bool out, first_half;
+	uint64_t rises;
+};
+
+static void set_out(struct counter *c, bool out)
+{
+	c->rises += out && !c->out;
+	c->out = out;
+}
+
+static void load(struct counter *c)
+{
+	c->element = c->mode == 3 ? c->n & ~1u : c->n;
+	c->first_half = true;
+}
+
+static void clock_square(struct counter *c)
+{
+	c->element -= 2;
+	/* odd counts stay one CLK longer at 0 in the high half */
+	if (c->element == 0 && !(c->n % 2 && c->first_half)) {
+		c->element = c->n & ~1u;
+		c->first_half = !c->first_half;
+		set_out(c, c->first_half);
+	} else if (c->element == (unsigned)-2) {
+		c->element = c->n & ~1u;
+		c->first_half = false;
+		set_out(c, false);
+	}
+}
+
+static void pulse(struct counter *c)
+{
+	switch (c->mode) {
+	case 0:
+		c->element = (c->element - 1) & 0xffff;
+		if (c->element == 0) {
+			set_out(c, true);
+		}
+		break;
+	case 2:
+		c->element--;
+		set_out(c, c->element != 1);
+		if (c->element == 0) {
+			c->element = c->n;
+			set_out(c, true);
+		}
+		break;
+	case 3:
+		clock_square(c);
+		break;
+	default:
+		set_out(c, true);
+		c->element = (c->element - 1) & 0xffff;
+		if (c->element == 0 && !c->rises) {
+			set_out(c, false);
+		}
+		break;
+	}
+}
+
+GCLK_TEST(pit, closed_form_equals_clock_by_clock)
+{
+	static const unsigned modes[] = { 0, 2, 3, 4 };
+
+	for (unsigned i = 0; i < 400 * gclk_test_scale(); i++) {
+		unsigned n = 2 + (unsigned)gclk_random_below(UINT64_C(1) << gclk_random_below(11));
+		struct counter c = { .mode = modes[i % 4], .n = n };
+		struct gclk_pit pit = loaded(GCLK_DIALECT_DATASHEET, c.mode, (uint16_t)n);
+
+		load(&c);
+		c.out = c.mode != 0;
+		for (unsigned k = 0; k < 3 * n + 3; k++) {
+			int64_t t = ((int64_t)k * 1000000000 + F - 1) / F;
+
+			/* only the low 16 bits of what an odd mode 3 counts are defined */
+			if (!(c.mode == 3 && n % 2)) {
+				GCLK_EQ(gclk_pit_count_at(&pit, 0, t), c.element & 0xffff);
+			}
+			GCLK_EQ(gclk_pit_out_at(&pit, 0, t), c.out);
+			GCLK_EQ(gclk_pit_edges(&pit, 0, t), c.rises);
+			pulse(&c);
+		}
+	}
+}
+
+/* Channel 2 of the data sheet's: the gate stops and starts it. */
+GCLK_TEST(pit, gate)
+{
+	struct gclk_pit pit;
+	int64_t clk = 838096;	/* 1000 clocks and a bit */
+
+	gclk_pit_init(&pit, GCLK_DIALECT_DATASHEET, 0);
+	gclk_pit_write(&pit, 0x61, 1, 0, NULL);
+	gclk_pit_write(&pit, 0x43, 0xb0, 0, NULL);	/* mode 0 */
+	gclk_pit_write(&pit, 0x42, 0x10, 0, NULL);
+	gclk_pit_write(&pit, 0x42, 0x27, 0, NULL);	/* 10000 */
+	GCLK_EQ(gclk_pit_count_at(&pit, 2, clk + 839), 9000);
+	gclk_pit_write(&pit, 0x61, 0, clk + 839, NULL);
+	GCLK_EQ(gclk_pit_count_at(&pit, 2, 100 * clk), 9000);
+	gclk_pit_write(&pit, 0x61, 1, 100 * clk, NULL);
+	GCLK_EQ(gclk_pit_count_at(&pit, 2, 101 * clk), 8000);
+	GCLK_EQ(gclk_pit_peek(&pit, 0x61, 101 * clk) & 0x21, 0x01);
+	GCLK_EQ(gclk_pit_peek(&pit, 0x61, 110 * clk) & 0x21, 0x21);
+	/* a one-shot waits for its trigger, and is low from there until it has counted */
+	gclk_pit_write(&pit, 0x61, 0, 200 * clk, NULL);
+	gclk_pit_write(&pit, 0x43, 0xb2, 200 * clk, NULL);
+	gclk_pit_write(&pit, 0x42, 0x10, 200 * clk, NULL);
+	gclk_pit_write(&pit, 0x42, 0x27, 200 * clk, NULL);
+	GCLK_EQ(gclk_pit_peek(&pit, 0x61, 300 * clk) & 0x20, 0x20);
+	gclk_pit_write(&pit, 0x61, 1, 300 * clk, NULL);
+	GCLK_EQ(gclk_pit_peek(&pit, 0x61, 305 * clk) & 0x20, 0);
+	GCLK_EQ(gclk_pit_peek(&pit, 0x61, 311 * clk) & 0x20, 0x20);
+}
+
+GCLK_TEST(pit, latches_bcd_and_null_count)
+{
+	struct gclk_pit pit;
+
+	gclk_pit_init(&pit, GCLK_DIALECT_DATASHEET, 0);
+	gclk_pit_write(&pit, 0x43, 0x35, 0, NULL);	/* channel 0, word, mode 2, BCD */
+	gclk_pit_write(&pit, 0x40, 0x00, 0, NULL);
+	gclk_pit_write(&pit, 0x40, 0x10, 0, NULL);	/* 1000 */
+	gclk_pit_write(&pit, 0x43, 0xe2, 0, NULL);	/* status of channel 0 */
+	GCLK_EQ(gclk_pit_read(&pit, 0x40, 0, NULL), 0x80 | 0x40 | 0x35);
+	gclk_pit_write(&pit, 0x43, 0xe2, 1000, NULL);
+	GCLK_EQ(gclk_pit_read(&pit, 0x40, 1000, NULL), 0x80 | 0x35);
+	/* loaded at the first CLK, ten clocks on it reads 0990 */
+	gclk_pit_write(&pit, 0x43, 0x00, 839 + 8400, NULL);
+	gclk_pit_write(&pit, 0x43, 0x00, 50000, NULL);	/* already latched */
+	GCLK_EQ(gclk_pit_read(&pit, 0x40, 60000, NULL), 0x90);
+	GCLK_EQ(gclk_pit_read(&pit, 0x40, 60000, NULL), 0x09);
+	GCLK_EQ(gclk_pit_edges(&pit, 0, 839 + 838096), 1);
+}
+
+GCLK_TEST(pit, invalid_states_are_refused_by_name)
+{
+	struct gclk_pit pit;
+	struct gclk_error error = { 0 };
+
+	gclk_pit_init(&pit, GCLK_DIALECT_QEMU, 0);
+	GCLK_EQ(gclk_pit_validate(&pit, &error), 0);
+	pit.channels[1].mode = 9;
+	GCLK_EQ(gclk_pit_validate(&pit, &error), -GCLK_RANGE);
+	CU_ASSERT_STRING_EQUAL(error.where, "pit.channels.mode");
+	pit.channels[1].mode = 255;
+	pit.channels[2].count = 0;
+	GCLK_EQ(gclk_pit_validate(&pit, &error), -GCLK_RANGE);
+	CU_ASSERT_STRING_EQUAL(error.where, "pit.channels[2].count");
+	pit.channels[2].count = 65536;
+	pit.channels[0].count_latched = 4;
+	GCLK_EQ(gclk_pit_validate(&pit, &error), -GCLK_RANGE);
+	CU_ASSERT_STRING_EQUAL(error.where, "pit.channels.count_latched");
+}
