@@ -32,16 +32,18 @@ PACKAGES = "systemd-sysv,dbus,udev,linux-image-cloud-amd64"
 MEMORY_MIB = 512
 APPEND = "root=/dev/vda rw console=ttyS0"
 BOOT_S = 400			# patience: the machine may be busy
-# services with a watchdog: WatchdogSec, seconds between pings, ms of work before each
+# services with a watchdog: WatchdogSec, seconds between pings, thousands of turns before each
 DOGS = {"gc-dog-10": (10, 3, 0), "gc-dog-30": (30, 10, 0), "gc-dog-90": (90, 30, 0),
-        "gc-worker-10": (10, 3, 150), "gc-worker-30": (30, 10, 150)}
+        "gc-worker-10": (10, 3, 20000), "gc-worker-30": (30, 10, 20000),
+        "gc-slow-30": (30, 10, 200000)}
 CONTROL = "gc-dog-10"		# is stopped at the end: the watchdog must bite then
 SHIPPED = ["systemd-journald", "systemd-udevd", "systemd-logind"]
 
 UNITS = {
     "gc-clocks.service": "[Service]\nExecStart=/usr/local/bin/gc clocks /dev/ttyS0\n",
     "gc-churn.service": "[Service]\nExecStart=/usr/local/bin/gc churn 10\n",
-    "gc-shell.service": "[Service]\nEnvironment=PS1= PS2=\nExecStart=/bin/sh\nStandardInput=tty-force\n"
+    "gc-shell.service": "[Service]\nEnvironment=PS1= PS2=\nExecStart=/bin/sh\n"
+                        "StandardInput=tty-force\n"
                         "StandardOutput=tty\nTTYPath=/dev/ttyS1\nRestart=always\n",
     "gc-tick.service": "[Service]\nType=oneshot\nExecStart=/bin/true\n",
     "gc-tick.timer": "[Timer]\nOnActiveSec=20s\nOnUnitActiveSec=20s\nAccuracySec=100ms\n",
@@ -317,6 +319,7 @@ class Outcome:
         self.restarted, self.moved, self.gone = {}, {}, False
         self.sources, self.journal, self.cont_ms, self.answered = [], "", 0.0, True
         self.silence_s, self.timers, self.real_set_s, self.control = 0.0, "", None, None
+        self.dogs = ""
 
     def name(self):
         return "%s, %d s, %s" % (self.saved.machine.name(), self.gap_s, self.policy)
@@ -372,6 +375,8 @@ def watch(outcome, emulator, resumed, watch_s, control):
     outcome.journal = ask(emulator, "SYSTEMD_COLORS=0 journalctl -q --no-pager "
                                     "-o short-monotonic -n 90 -b") or ""
     outcome.timers = ask(emulator, TIMERS) or ""
+    outcome.dogs = ask(emulator, "systemctl show -p Id "
+                                 "-p WatchdogUSec -p NRestarts 'gc-*-[139]0.service'") or ""
     if control:
         ask(emulator, "kill -STOP $(systemctl show -p ExecMainPID --value %s)" % CONTROL)
         listen(emulator, 20)
@@ -431,6 +436,7 @@ def report(outcome, out=sys.stdout):
     for line in outcome.journal.split("\n"):
         if re.search(r"Watchdog|timeout|Failed|killed|jump|Time has been|ABRT|SIG", line):
             put("journal", line[:170])
+    put("dogs", " ".join(outcome.dogs.split()))
     put("timers", " | ".join(line for line in outcome.timers.split("\n") if line))
 
 
