@@ -478,11 +478,30 @@ static void advance(struct gclk_hpet *hpet, int64_t t, struct gclk_hpet_lines *l
 	}
 }
 
+/* Most accesses find nothing to do. */
+static bool is_any_due(const struct gclk_hpet *hpet, int64_t t)
+{
+	for (unsigned n = 0; n < reachable(hpet); n++) {
+		const struct gclk_hpet_timer *timer = &hpet->timers[n];
+
+		bool unknown = !GCLK_HAS(hpet_timer, timer, expiry_ns);
+
+		if (is_due(timer, t) || (unknown && !facts_of(hpet)->counts_by_offset)) {
+			return true;
+		}
+	}
+	return false;
+}
+
 GCLK_API void gclk_hpet_advance(struct gclk_hpet *hpet, int64_t t, struct gclk_hpet_lines *lines)
 {
 	struct gclk_hpet_lines unused;
 
-	advance(hpet, t, lines ? lines : &unused);
+	if (is_any_due(hpet, t)) {
+		advance(hpet, t, lines ? lines : &unused);
+	} else if (lines) {
+		begin(hpet, lines);
+	}
 }
 
 GCLK_API int64_t gclk_hpet_timer_next(const struct gclk_hpet *hpet, unsigned n, int64_t t)

@@ -129,7 +129,7 @@ static int64_t armed_for(const struct gclk_lapic *lapic)
 /* QEMU: the expiry after @t by the load instant. */
 static int64_t expiry_after(const struct gclk_lapic *lapic, int64_t t)
 {
-	int64_t d = gclk_floor_div(gclk_sub(t, lapic->load_time_ns), unit_ns(lapic));
+	int64_t d = gclk_sub(t, lapic->load_time_ns) >> shift_in(lapic);
 	int64_t n = (int64_t)lapic->initial_count + 1;
 
 	if (is_masked(lapic)) {
@@ -229,7 +229,7 @@ GCLK_API uint32_t gclk_lapic_count_at(const struct gclk_lapic *lapic, int64_t t)
 	if (!facts_of(lapic)->counts_to_minus_one) {
 		return (uint32_t)(remaining_ns(lapic, t) / unit_ns(lapic));
 	}
-	d = gclk_floor_div(gclk_sub(t, lapic->load_time_ns), unit_ns(lapic));
+	d = gclk_sub(t, lapic->load_time_ns) >> shift_in(lapic);
 	if (is_periodic(lapic)) {
 		return (uint32_t)(n - gclk_floor_mod(d, n + 1));
 	}

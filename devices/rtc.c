@@ -467,7 +467,7 @@ static int64_t planned(int64_t clock)
 	return gclk_add(gclk_tick_floor(clock, HZ), 1);
 }
 
-/* QEMU: ticks from the state's next one up to @t; the instant of the last goes to @ret_last. */
+/* QEMU: ticks from the state's next one up to @t; the last one's instant goes to @ret_last. */
 static int64_t planned_ticks(const struct gclk_rtc *rtc, int64_t t, int64_t *ret_last)
 {
 	int64_t next = rtc->periodic_expiry_ns, p = tick_clocks(rtc), k;
@@ -475,15 +475,18 @@ static int64_t planned_ticks(const struct gclk_rtc *rtc, int64_t t, int64_t *ret
 	if (!p || next == GCLK_TIMER_OFF || !GCLK_HAS(rtc, rtc, periodic_expiry_ns) || next > t) {
 		return 0;
 	}
-	k = gclk_floor_div(clock_by(t) - clock_of(next), p);
-	k = k < 0 ? 0 : k;	/* the first one is due even if it is off the grid */
-	*ret_last = k == 0 ? next : planned(clock_of(next) + k * p);
+	/* periods are powers of 2; the first tick is due even if it is off the grid */
+	k = clock_by(t) - clock_of(next);
+	k = k < 0 ? 0 : k >> __builtin_ctzll((uint64_t)p);
+	if (ret_last) {
+		*ret_last = k == 0 ? next : planned(clock_of(next) + k * p);
+	}
 	return k + 1;
 }
 
 GCLK_API int64_t gclk_rtc_periodic_next(const struct gclk_rtc *rtc, int64_t t)
 {
-	int64_t p = tick_clocks(rtc), last, k;
+	int64_t p = tick_clocks(rtc), k;
 
 	if (!p) {
 		return GCLK_TIMER_OFF;
@@ -491,7 +494,7 @@ GCLK_API int64_t gclk_rtc_periodic_next(const struct gclk_rtc *rtc, int64_t t)
 	if (!facts_of(rtc)->phase_from_now) {
 		return tick_instant(rtc, ticks_by(rtc, t) + 1);
 	}
-	k = planned_ticks(rtc, t, &last);
+	k = planned_ticks(rtc, t, NULL);
 	if (k == 0) {
 		return GCLK_HAS(rtc, rtc, periodic_expiry_ns) ? rtc->periodic_expiry_ns
 							      : GCLK_TIMER_OFF;
@@ -512,15 +515,13 @@ GCLK_API int64_t gclk_rtc_periodic_last(const struct gclk_rtc *rtc, int64_t t)
 
 GCLK_API uint64_t gclk_rtc_periodic_edges(const struct gclk_rtc *rtc, int64_t t0, int64_t t1)
 {
-	int64_t last;
-
 	if (t1 <= t0 || !tick_clocks(rtc)) {
 		return 0;
 	}
 	if (!facts_of(rtc)->phase_from_now) {
 		return (uint64_t)(ticks_by(rtc, t1) - ticks_by(rtc, t0));
 	}
-	return (uint64_t)(planned_ticks(rtc, t1, &last) - planned_ticks(rtc, t0, &last));
+	return (uint64_t)(planned_ticks(rtc, t1, NULL) - planned_ticks(rtc, t0, NULL));
 }
 
 GCLK_API void gclk_rtc_cadence(const struct gclk_rtc *rtc, struct gclk_cadence *ret)

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Clock ticks and ns, for devices: exact, floored towards minus infinity, held
- * at the ends of int64_t. The products of a span below two hours need 64 bits
- * only, and take the fast way.
+ * at the ends of int64_t.
  */
 #ifndef GCLK_DEVICES_TICKS_H
 #define GCLK_DEVICES_TICKS_H
@@ -19,7 +18,7 @@ static inline int64_t gclk_clip(gclk_i128 v)
 	return v > INT64_MAX ? INT64_MAX : v < INT64_MIN ? INT64_MIN : (int64_t)v;
 }
 
-static inline int64_t gclk_floor_div(int64_t a, int64_t b)
+static inline __attribute__((always_inline)) int64_t gclk_floor_div(int64_t a, int64_t b)
 {
 	return a / b - (a % b < 0);
 }
@@ -31,18 +30,20 @@ static inline int64_t gclk_floor_mod(int64_t a, int64_t b)
 	return r < 0 ? r + b : r;
 }
 
-/* floor(a * b / d), b and d positive */
-static inline int64_t gclk_scale(int64_t a, int64_t b, int64_t d)
+/*
+ * floor(a * b / d) for positive b and d with b * d < 2^63: whole multiples of d are split
+ * off, so that 64 bits are enough for any a whose result fits. Inlined: the divisors are
+ * constants, and division by a constant is none.
+ */
+static inline __attribute__((always_inline)) int64_t gclk_scale(int64_t a, int64_t b, int64_t d)
 {
-	int64_t product;
-	gclk_i128 wide, q;
+	int64_t whole = gclk_floor_div(a, d), rest = a - whole * d, product, sum;
 
-	if (!__builtin_mul_overflow(a, b, &product)) {
-		return gclk_floor_div(product, d);
+	if (__builtin_mul_overflow(whole, b, &product) ||
+	    __builtin_add_overflow(product, rest * b / d, &sum)) {
+		return a < 0 ? INT64_MIN : INT64_MAX;
 	}
-	wide = (gclk_i128)a * b;
-	q = wide / d;
-	return gclk_clip(wide % d < 0 ? q - 1 : q);
+	return sum;
 }
 
 /* Whole ticks by @ns. */
@@ -64,12 +65,22 @@ static inline int64_t gclk_tick_ceil(int64_t ticks, int64_t hz)
 
 static inline int64_t gclk_add(int64_t a, int64_t b)
 {
-	return gclk_clip((gclk_i128)a + b);
+	int64_t sum;
+
+	if (!__builtin_add_overflow(a, b, &sum)) {
+		return sum;
+	}
+	return b < 0 ? INT64_MIN : INT64_MAX;
 }
 
 static inline int64_t gclk_sub(int64_t a, int64_t b)
 {
-	return gclk_clip((gclk_i128)a - b);
+	int64_t difference;
+
+	if (!__builtin_sub_overflow(a, b, &difference)) {
+		return difference;
+	}
+	return b < 0 ? INT64_MAX : INT64_MIN;
 }
 
 #endif
