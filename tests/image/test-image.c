@@ -14,6 +14,7 @@ static const char *const streams[] = {
 	"pc-shared-uuid.qs.xz", "pc-xbzrle.qs.xz", "q35-kvm-4.qs.xz",
 };
 #define N_STREAMS (sizeof(streams) / sizeof(streams[0]))
+#define ICOUNT 2	/* the one that cannot be moved */
 
 static struct gclk_image *open_or_fail(const char *path)
 {
@@ -100,7 +101,7 @@ GCLK_TEST(image, every_stream_is_read_and_encodes_to_itself)
 
 GCLK_TEST(image, what_the_streams_say)
 {
-	struct gclk_image *kvm = open_stream(6), *icount = open_stream(2), *old = open_stream(0);
+	struct gclk_image *kvm = open_stream(6), *icount = open_stream(ICOUNT), *old = open_stream(0);
 
 	CU_ASSERT_FATAL(kvm && icount && old);
 	GCLK_EQ(kvm->state->n_vcpus, 4);
@@ -120,9 +121,25 @@ GCLK_TEST(image, what_the_streams_say)
 	gclk_image_close(old);
 }
 
+GCLK_TEST(image, counted_instructions_are_refused_by_name)	/* R6 */
+{
+	struct gclk_image *image = open_stream(ICOUNT);
+	struct moved m;
+
+	CU_ASSERT_FATAL(image != NULL);
+	CU_ASSERT_STRING_EQUAL(image->state->incompatible[0], "qemu-icount");
+	GCLK_EQ(move(&m, image, GCLK_GAP_COUNT, 1000000000), -GCLK_REFUSED);
+	CU_ASSERT_STRING_EQUAL(m.plan->findings.items[0].info->id, "incompatible-feature");
+	gclk_plan_free(m.plan);
+	gclk_image_close(image);
+}
+
 GCLK_TEST(image, freeze_and_no_gap_change_no_byte)	/* R9 */
 {
 	for (unsigned i = 0; i < N_STREAMS; i++) {
+		if (i == ICOUNT) {
+			continue;
+		}
 		static const struct { uint8_t gap; int64_t elapsed_ns; } cases[] = {
 			{ GCLK_GAP_FREEZE, INT64_C(7200000000000) }, { GCLK_GAP_COUNT, 0 },
 			{ GCLK_GAP_CAP, 0 }, { GCLK_GAP_WALL, 0 },

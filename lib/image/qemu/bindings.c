@@ -620,7 +620,13 @@ static void classify(const struct gclk_tail *tail, struct gclk_state *state)
 	uint8_t accel = GCLK_ACCEL_TCG;
 
 	if (state->virtual_clock.has & GCLK_BIT(virtual_clock, icount_bias_ns)) {
+		/*
+		 * The axis is then bias + (icount << shift), and a fixed shift is not in the
+		 * stream: it can be looked at, not moved.
+		 */
 		accel = GCLK_ACCEL_TCG_ICOUNT;
+		memcpy(state->incompatible[state->n_incompatible++], "qemu-icount",
+		       sizeof("qemu-icount"));
 	} else if (state->kvmclock.has || state->tsc[0].value_ticks) {
 		accel = GCLK_ACCEL_KVM;
 	}
