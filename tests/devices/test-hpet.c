@@ -197,3 +197,81 @@ GCLK_TEST(hpet, level_status_and_legacy)
 	GCLK_EQ(gclk_hpet_peek(&hpet, 0xf0, 8, 900005), 10001);	/* the fraction was kept */
 	GCLK_EQ(gclk_hpet_peek(&hpet, 0x000, 8, 0), INT64_C(10000000) << 32 | 0x8086a201);
 }
+
+/* One timer of the data sheet's, one tick of the main counter at a time. */
+GCLK_TEST(hpet, closed_form_equals_tick_by_tick)
+{
+	for (unsigned i = 0; i < 300 * gclk_test_scale(); i++) {
+		bool narrow = gclk_random_below(2), periodic = gclk_random_below(2);
+		uint64_t counter = UINT32_MAX - gclk_random_below(3000), edges = 0, cmp, period;
+		uint64_t mask = narrow ? UINT32_MAX : UINT64_MAX;
+		struct gclk_hpet hpet;
+
+		gclk_hpet_init(&hpet, GCLK_DIALECT_DATASHEET, 3, 10000000, 4, 0);
+		cmp = (counter + 1 + gclk_random_below(4000)) & mask;
+		period = periodic ? 1 + gclk_random_below(1500) : 0;
+		gclk_hpet_write(&hpet, 0xf0, 8, counter, 0, NULL);
+		gclk_hpet_write(&hpet, 0x100, 4,
+				ENABLE | (narrow ? NARROW : 0) | (periodic ? PERIODIC | SETVAL : 0),
+				0, NULL);
+		gclk_hpet_write(&hpet, 0x108, 8, cmp, 0, NULL);
+		if (periodic) {
+			gclk_hpet_write(&hpet, 0x108, 8, period, 0, NULL);
+		}
+		gclk_hpet_write(&hpet, 0x10, 4, 1, 0, NULL);
+		for (int64_t t = 0; t <= 60000; t += 10) {
+			uint64_t now = counter + (uint64_t)t / 10;
+
+			if (t > 0 && (now & mask) == cmp) {
+				edges++;
+				cmp = (cmp + period) & mask;
+			}
+			GCLK_EQ(gclk_hpet_counter_at(&hpet, t, NULL), now);
+			GCLK_EQ(gclk_hpet_timer_edges(&hpet, 0, 0, t), edges);
+			GCLK_EQ(gclk_hpet_peek(&hpet, 0x108, 8, t), cmp);
+		}
+	}
+}
+
+static void refused(const struct gclk_hpet *hpet, const char *where)
+{
+	struct gclk_error error = { 0 };
+
+	GCLK_EQ(gclk_hpet_validate(hpet, &error), -GCLK_RANGE);
+	CU_ASSERT_STRING_EQUAL(error.where, where);
+}
+
+GCLK_TEST(hpet, invalid_states_are_refused_by_name)
+{
+	struct gclk_hpet good, hpet;
+
+	gclk_hpet_init(&good, GCLK_DIALECT_QEMU, 3, 10000000, 4, 0);
+	GCLK_EQ(gclk_hpet_validate(&good, NULL), 0);
+	hpet = good;
+	hpet.n_timers = 33;
+	refused(&hpet, "hpet.n_timers");
+	hpet = good;
+	GCLK_UNSET(hpet, &hpet, n_timers);
+	refused(&hpet, "hpet.n_timers");
+	hpet = good;
+	hpet.period_fs = 69841279;
+	refused(&hpet, "hpet.period_fs");
+	hpet = good;
+	hpet.isr = 8;
+	refused(&hpet, "hpet.isr");
+	hpet = good;
+	hpet.counter_frac_fs = 10000000;
+	refused(&hpet, "hpet.counter_frac_fs");
+	hpet = good;
+	hpet.config = 4;
+	refused(&hpet, "hpet.config");
+	hpet = good;
+	hpet.timers[2].index = 1;
+	refused(&hpet, "hpet.timers[2].index");
+	hpet = good;
+	hpet.timers[1].config = 0x10000;
+	refused(&hpet, "hpet.timers[1].config");
+	hpet = good;
+	hpet.timers[0].wrap = 2;
+	refused(&hpet, "hpet.timers[0].wrap");
+}

@@ -162,3 +162,19 @@ GCLK_TEST(lapic, edges_add_up)
 		}
 	}
 }
+
+GCLK_TEST(lapic, invalid_states_are_refused_by_name)
+{
+	struct gclk_error error = { 0 };
+	struct gclk_lapic lapic;
+
+	gclk_lapic_init(&lapic, GCLK_DIALECT_KVM, 40, 0);
+	GCLK_EQ(gclk_lapic_validate(&lapic, &error), 0);
+	lapic.divide_config = 4;
+	GCLK_EQ(gclk_lapic_validate(&lapic, &error), -GCLK_RANGE);
+	CU_ASSERT_STRING_EQUAL(error.where, "lapic.divide_config");
+	lapic.divide_config = 0;
+	lapic.bus_ns = 0;
+	GCLK_EQ(gclk_lapic_validate(&lapic, &error), -GCLK_RANGE);
+	CU_ASSERT_STRING_EQUAL(error.where, "lapic.bus_ns");
+}

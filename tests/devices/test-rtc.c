@@ -291,3 +291,23 @@ GCLK_TEST(rtc, owed_ticks_come_back_on_acknowledge)
 	GCLK_EQ(line.level, 0);
 	GCLK_EQ(rtc.owed_ticks, 43);
 }
+
+GCLK_TEST(rtc, invalid_states_are_refused_by_name)
+{
+	struct gclk_error error = { 0 };
+	struct gclk_rtc rtc;
+
+	gclk_rtc_init(&rtc, GCLK_DIALECT_QEMU, 0, 0);
+	GCLK_EQ(gclk_rtc_validate(&rtc, &error), 0);
+	rtc.period_clocks = 3;
+	GCLK_EQ(gclk_rtc_validate(&rtc, &error), -GCLK_RANGE);
+	CU_ASSERT_STRING_EQUAL(error.where, "rtc.period_clocks");
+	rtc.period_clocks = 32;
+	rtc.dialect = 7;
+	GCLK_EQ(gclk_rtc_validate(&rtc, &error), -GCLK_RANGE);
+	CU_ASSERT_STRING_EQUAL(error.where, "rtc.dialect");
+	rtc.dialect = 0;
+	rtc.has &= ~GCLK_BIT(rtc, cmos);
+	GCLK_EQ(gclk_rtc_validate(&rtc, &error), -GCLK_RANGE);
+	CU_ASSERT_STRING_EQUAL(error.where, "rtc.cmos");
+}
