@@ -30,7 +30,8 @@
  *   - Time is a 64-bit number of ns: years outside 1678..2261 wrap.
  *   - With lost tick policy slew (.catches_up), a tick that finds the interrupt pending is
  *     owed, and replayed at 2 to 8 times the rate, and when register C is read.
- *     Pending is taken to mean that the line is up; QEMU asks the local APIC.
+ *     Whether it is pending QEMU asks the local APIC; .irq_pending stands for that where
+ *     somebody keeps it, else the line being up does.
  *
  * Not modelled: the square-wave pin, and daylight saving (DSE is kept, as in QEMU).
  */
@@ -626,10 +627,31 @@ static void plan_update(struct gclk_rtc *rtc, int64_t t)
 	GCLK_SET(rtc, rtc, update_expiry_ns, (int64_t)next);
 }
 
-static void raise(struct gclk_rtc *rtc, int64_t t, struct gclk_line *line)
+/* Whether a raise would reach the processor. */
+static bool would_reach(const struct gclk_rtc *rtc, const struct gclk_line *line)
 {
+	return GCLK_HAS(rtc, rtc, irq_pending) ? !rtc->irq_pending : !line->level;
+}
+
+/* Returns whether it was more than an interrupt that is there already. */
+static bool raise(struct gclk_rtc *rtc, int64_t t, struct gclk_line *line)
+{
+	bool reached = would_reach(rtc, line);
+
 	rtc->cmos[R_C] |= C_IRQF;
-	gclk_line_set(line, 1, t);
+	line->level = 1;
+	if (reached) {
+		gclk_line_rise(line, 1, t);
+		if (GCLK_HAS(rtc, rtc, irq_pending)) {
+			rtc->irq_pending = 1;
+		}
+	}
+	return reached;
+}
+
+GCLK_API void gclk_rtc_taken(struct gclk_rtc *rtc)
+{
+	GCLK_SET(rtc, rtc, irq_pending, 0);
 }
 
 static void update_ends(struct gclk_rtc *rtc, int64_t t, struct gclk_line *line)
@@ -710,9 +732,8 @@ static void periodic_by_timer(struct gclk_rtc *rtc, int64_t t, struct gclk_line 
 	if (k == 0) {
 		return;
 	}
-	owed = rtc->catches_up ? k - !line->level : 0;
 	rtc->cmos[R_C] |= C_PF;
-	raise(rtc, first, line);
+	owed = k - raise(rtc, first, line);
 	GCLK_SET(rtc, rtc, next_periodic_ns, planned(clock_of(first) + k * tick_clocks(rtc)));
 	rtc->periodic_expiry_ns = rtc->next_periodic_ns;
 	if (rtc->catches_up) {
@@ -736,18 +757,16 @@ static void replay(struct gclk_rtc *rtc, int64_t t, struct gclk_line *line)
 		return;
 	}
 	if (rtc->owed_ticks) {
-		rtc->cmos[R_C] |= C_PF | C_IRQF;
-		if (!line->level) {
-			raise(rtc, at, line);
-			rtc->owed_ticks--;
-		}
+		rtc->cmos[R_C] |= C_PF;
+		rtc->owed_ticks -= raise(rtc, at, line);
 	}
 	replay_in_vain(rtc, at, t);
 }
 
 #define EVENTS_MAX 4	/* an update and an alarm; then nobody looks until C is read */
 
-static void advance_by_timers(struct gclk_rtc *rtc, int64_t t, struct gclk_line *line)
+/* Ticks and replays up to @t, in their order; of both only the first can be more than pending. */
+static void tick_until(struct gclk_rtc *rtc, int64_t t, struct gclk_line *line)
 {
 	int64_t tick = GCLK_HAS(rtc, rtc, periodic_expiry_ns) ? rtc->periodic_expiry_ns
 							      : GCLK_TIMER_OFF;
@@ -756,6 +775,12 @@ static void advance_by_timers(struct gclk_rtc *rtc, int64_t t, struct gclk_line 
 	    (tick == GCLK_TIMER_OFF || rtc->coalesced_expiry_ns < tick)) {
 		replay(rtc, t, line);
 	}
+	periodic_by_timer(rtc, t, line);
+	replay(rtc, t, line);
+}
+
+static void advance_by_timers(struct gclk_rtc *rtc, int64_t t, struct gclk_line *line)
+{
 	for (unsigned i = 0; i < EVENTS_MAX && GCLK_HAS(rtc, rtc, update_expiry_ns); i++) {
 		int64_t at = rtc->update_expiry_ns;
 
@@ -763,10 +788,10 @@ static void advance_by_timers(struct gclk_rtc *rtc, int64_t t, struct gclk_line 
 			break;
 		}
 		/* ticks before it come first, for the sake of who raises the line */
-		periodic_by_timer(rtc, at - 1, line);
+		tick_until(rtc, at - 1, line);
 		update_ends(rtc, at, line);
 	}
-	periodic_by_timer(rtc, t, line);
+	tick_until(rtc, t, line);
 }
 
 /* ---- the data sheet's flags ---- */
@@ -800,7 +825,7 @@ static void advance_flags(struct gclk_rtc *rtc, int64_t t, struct gclk_line *lin
 	if (rtc->catches_up && (rtc->cmos[R_B] & B_PIE) && p &&
 	    rtc->periodic_expiry_ns != GCLK_TIMER_OFF && rtc->periodic_expiry_ns <= t) {
 		last = ticks_by(rtc, t) - ticks_by(rtc, rtc->periodic_expiry_ns - 1);
-		rtc->owed_ticks += (uint32_t)(last - !line->level);
+		rtc->owed_ticks += (uint32_t)(last - would_reach(rtc, line));
 	}
 	if (event(rtc, rtc->periodic_expiry_ns, C_PF, t, &first)) {
 		rtc->periodic_expiry_ns = gclk_rtc_periodic_next(rtc, t);
@@ -851,15 +876,19 @@ GCLK_API int64_t gclk_rtc_next_edge(const struct gclk_rtc *rtc, int64_t t)
 {
 	struct gclk_rtc copy = *rtc;
 	struct gclk_line line;
-	int64_t due[3];
+	int64_t due[4];
 
 	advance(&copy, t, &line);
-	for (unsigned i = 0; i < EVENTS_MAX && !line.level; i++) {
+	for (unsigned i = 0; i < EVENTS_MAX && would_reach(&copy, &line); i++) {
 		int64_t next = INT64_MAX;
 
 		due[0] = copy.cmos[R_B] & B_PIE ? copy.periodic_expiry_ns : GCLK_TIMER_OFF;
 		due[1] = copy.update_expiry_ns;
 		due[2] = facts_of(rtc)->update_by_timer ? GCLK_TIMER_OFF : copy.next_alarm_ns;
+		due[3] = copy.catches_up && copy.owed_ticks &&
+					 GCLK_HAS(rtc, &copy, coalesced_expiry_ns)
+				 ? copy.coalesced_expiry_ns
+				 : GCLK_TIMER_OFF;
 		for (unsigned k = 0; k < GCLK_COUNT(due); k++) {
 			if (due[k] != GCLK_TIMER_OFF) {
 				next = GCLK_MIN(next, due[k]);
@@ -933,8 +962,7 @@ static uint8_t read_flags(struct gclk_rtc *rtc, int64_t t, struct gclk_line *lin
 	    rtc->reinject_on_ack < (f->acks_to_reinject ? f->acks_to_reinject : UINT8_MAX)) {
 		rtc->reinject_on_ack++;
 		rtc->cmos[R_C] |= C_PF;
-		raise(rtc, t, line);
-		rtc->owed_ticks--;
+		rtc->owed_ticks -= raise(rtc, t, line);
 	}
 	return value;
 }
@@ -1110,6 +1138,7 @@ GCLK_API void gclk_rtc_init(struct gclk_rtc *rtc, enum gclk_dialect dialect, int
 {
 	*rtc = (struct gclk_rtc){ .dialect = (uint8_t)dialect };
 	rtc->has = (UINT64_C(1) << gclk_rtc_n_fields) - 1;
+	GCLK_UNSET(rtc, rtc, irq_pending);
 	rtc->axis = GCLK_AXIS_GUEST;
 	rtc->cmos[R_A] = 0x26;
 	rtc->cmos[R_B] = B_24H;

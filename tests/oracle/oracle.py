@@ -66,6 +66,10 @@ class Script:
     def mark(self, number):
         self.ops.append((OP_MARK, 0, 0, 0, number))
 
+    def wait_deaf(self, ns):
+        """With interrupts off."""
+        self.ops.append((OP_WAIT, 0, 2, 0, max(1, int(ns))))
+
     def wait_up_to(self, ns):
         """1 ns to ns, each order of magnitude alike."""
         self.wait(10 ** self.rng.uniform(0, max(0.1, len(str(int(ns))) - 1 + 0.3)) % (ns + 1))
@@ -144,6 +148,7 @@ class Pit:
 class Rtc:
     header = {"irqs": 0x100, "acks_rtc": 1}
     busy = True
+    rates = range(16)
 
     def __init__(self, rng):
         self.rng = rng
@@ -199,7 +204,7 @@ class Rtc:
         kind = rng.random()
         if kind < 0.12:
             self.a = rng.choice([0x20, 0x20, 0x20, 0x20, 0x00, 0x10, 0x60, 0x70, 0x30, 0x50])
-            self.a |= rng.randint(0, 15)
+            self.a |= rng.choice(self.rates)
             self.put(s, 10, self.a | rng.choice([0, 0x80]))
         elif kind < 0.30:
             self.b = rng.getrandbits(8) & (0xff if rng.random() < 0.3 else 0x7f)
@@ -227,6 +232,20 @@ class Rtc:
             busy, s.busy = s.busy, s.busy and bool(self.b & 0x40)
             s.wait_up_to(self.longest_wait())
             s.busy = busy
+
+
+class RtcSlew(Rtc):
+    """Lost ticks are owed. Through the IOAPIC: the PIC does not tell the RTC what it lost."""
+    header = {"pins": 0x100, "acks_rtc": 1}
+    options = ["-global", "mc146818rtc.lost_tick_policy=slew"]
+    rates = [0, 1, 2] + list(range(4, 16))  # QEMU replays 8192 Hz every 4 / 8 = 0 clocks: for ever
+
+    def step(self, s):
+        super().step(s)
+        rate = self.a & 15
+        if self.b & 0x40 and rate and self.rng.random() < 0.15:
+            period = S * (128 << rate - 1 if rate <= 2 else 1 << rate - 1) // 32768
+            s.wait_deaf(min(S // 2, self.rng.uniform(0.1, 30) * period))
 
 
 class Hpet:
@@ -390,9 +409,9 @@ class Together:
                 s.ops[i] = s.ops[i][:4] + (1 + s.ops[i][4] % int(bound),)
 
 
-GROUPS = {"pit": Pit, "rtc": Rtc, "hpet": Hpet, "lapic": Lapic, "pm": PmTimer,
+GROUPS = {"pit": Pit, "rtc": Rtc, "rtc-slew": RtcSlew, "hpet": Hpet, "lapic": Lapic, "pm": PmTimer,
           "together": Together}
-COMPARED = {"together": ["pit", "rtc", "hpet"]}
+COMPARED = {"together": ["pit", "rtc", "hpet"], "rtc-slew": ["rtc"]}
 
 
 def make_scripts(group, rng, first, count, steps):
@@ -460,7 +479,7 @@ class Qmp:
                 self.events.append(answer["event"])
 
 
-def run_qemu(qemu, rom, blob, directory, machine, timeout):
+def run_qemu(qemu, rom, blob, directory, machine, timeout, options=()):
     """Returns (log bytes, stream path)."""
     script, path = os.path.join(directory, "script.bin"), os.path.join(directory, "qmp")
     log, stream = os.path.join(directory, "log.bin"), os.path.join(directory, "stream")
@@ -471,7 +490,7 @@ def run_qemu(qemu, rom, blob, directory, machine, timeout):
          "-bios", rom, "-nodefaults", "-display", "none", "-S", "-device", "pvpanic",
          "-action", "panic=pause", "-rtc", "base=2024-02-28T23:59:40,clock=vm", "-device",
          "loader,file=%s,addr=%d,force-raw=on" % (script, SCRIPT), "-qmp",
-         "unix:%s,server=on,wait=off" % path], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+         "unix:%s,server=on,wait=off" % path] + list(options), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
         qmp = Qmp(path, process)
         qmp.socket.settimeout(timeout)
@@ -506,6 +525,8 @@ def log_lines(log):
                                          t + ACCESS_INSNS)
         elif kind == 3:
             yield "i %x %d" % (addr, t)
+        elif kind == 5:
+            yield "d %d" % t
         else:
             yield "m %d %d" % (value, t)
 
@@ -551,6 +572,9 @@ def stream_lines(path):
         yield "f rtc cmos[%d] %d" % (i, byte)
     for theirs, ours in RTC_FIELDS.items():
         yield field("rtc", ours, "mc146818rtc", theirs)
+    reinjected = "mc146818rtc/irq_reinject_on_ack_count:irq_reinject_on_ack_count"
+    if image.has("mc146818rtc", reinjected):
+        yield field("rtc", "reinject_on_ack", "mc146818rtc", reinjected)
     for theirs, ours in {"config": "config", "isr": "isr", "hpet_counter": "counter_ticks",
                          "num_timers": "n_timers"}.items():
         yield field("hpet", ours, "hpet", theirs)
@@ -590,9 +614,11 @@ def run_boot(args, group, boot, first, count):
     ops = make_scripts(group, rng, first, count, args.steps)
     with tempfile.TemporaryDirectory(prefix="gclk-oracle-") as directory:
         log, stream = run_qemu(args.qemu, args.rom, encode(ops, header, machine == "q35"),
-                               directory, machine, args.timeout)
+                               directory, machine, args.timeout,
+                               getattr(GROUPS[group], "options", ()))
         lines = ["c " + d for d in COMPARED.get(group, [group])]
         lines += set_up_lines(args, machine)
+        lines += ["o slew"] if group == "rtc-slew" else []
         lines += list(log_lines(log)) + list(stream_lines(stream))
         if args.keep:
             os.makedirs(args.keep, exist_ok=True)

@@ -12,6 +12,7 @@
  *	w SPACE SIZE ADDR VALUE T		the guest wrote (SPACE p: port, m: memory)
  *	r SPACE SIZE ADDR VALUE T		... and read VALUE
  *	i VECTOR T				an interrupt handler was entered
+ *	d T					interrupts were off, up to now
  *	m N T					script N begins
  *	e T					the machine was stopped
  *	f DEVICE FIELD VALUE			what its stream says: "pit channels[0].count 4660"
@@ -37,7 +38,7 @@
 #define PM_BASE 0x600u
 
 #define VECTOR_PIT 0x20u
-#define VECTOR_RTC 0x28u
+#define VECTOR_RTC (rtc.catches_up ? 0x58u : 0x28u)	/* IOAPIC : PIC */
 #define VECTOR_SCI 0x29u
 #define VECTOR_PIN 0x50u
 
@@ -62,7 +63,7 @@ static bool compared[N_DEVICES];
 static unsigned long line_number, script_number;
 static unsigned long n_steps[N_DEVICES], n_rises[N_DEVICES], n_interrupts, n_fields,
 	n_together, n_bad;
-static int64_t now, latest_slack;
+static int64_t now, latest_slack, deaf_until;
 static bool legacy;
 
 static void bad(const char *what, uint64_t ours, uint64_t theirs)
@@ -108,15 +109,15 @@ static void drop_answered(struct queue *q, int64_t t)
 }
 
 /*
- * The interrupt was taken at @stamp - ENTRY_NS: for a rise before that, which had waited
+ * The interrupt was taken at @t, its stamp less ENTRY_NS: for a rise before that, which had waited
  * for interrupts to be let in, or else for one at that very instant. If one waited and
  * another came at that instant, either came first: then the other one may be in this
  * interrupt, or get one of its own.
  */
-static void interrupt(unsigned vector, int64_t stamp)
+static void interrupt(unsigned vector, int64_t t)
 {
 	struct queue *q = &queues[vector & 0xff];
-	int64_t t = stamp - ENTRY_NS, first;
+	int64_t first;
 	char what[64];
 
 	n_interrupts++;
@@ -127,11 +128,13 @@ static void interrupt(unsigned vector, int64_t stamp)
 		bad(what, first == INT64_MAX ? 0 : (uint64_t)first, (uint64_t)t);
 		return;
 	}
+	first = GCLK_MAX(first, deaf_until);
 	if (t - first > SLACK_NS) {
 		snprintf(what, sizeof(what), "interrupt 0x%x is late for its rise", vector);
 		bad(what, (uint64_t)first, (uint64_t)t);
 	}
 	latest_slack = GCLK_MAX(latest_slack, t - first);
+	first = q->at[q->first];
 	while (q->first < q->n && (q->at[q->first] < t || q->at[q->first] == first)) {
 		q->first++;
 	}
@@ -150,7 +153,7 @@ static void look_for_left_over(int64_t t)
 		struct queue *q = &queues[v];
 
 		drop_answered(q, t);
-		if (q->first < q->n && q->at[q->first] + SLACK_NS < t) {
+		if (q->first < q->n && GCLK_MAX(q->at[q->first], deaf_until) + SLACK_NS < t) {
 			snprintf(what, sizeof(what), "rise of 0x%x without an interrupt", v);
 			bad(what, (uint64_t)q->at[q->first], 0);
 			q->first = q->n;
@@ -622,6 +625,7 @@ static void option(const char *text)
 	sscanf(text, "%31s %llu %llu", name, &a, &b);
 	if (!strcmp(name, "slew")) {
 		rtc.catches_up = 1;
+		gclk_rtc_taken(&rtc);	/* from here on somebody says so */
 	} else if (!strcmp(name, "seconds")) {
 		gclk_rtc_init(&rtc, GCLK_DIALECT_QEMU, (int64_t)a, 0);
 	} else if (!strcmp(name, "cmos") && a > 13 && a < 128) {
@@ -661,11 +665,18 @@ static void take(const char *line)
 		return;
 	case 'i':
 		if (sscanf(line + 1, "%" SCNx32 " %" SCNd64, &vector, &t) == 2) {
+			t -= ENTRY_NS;
 			approach(t);
 			list_rises(t);
 			advance(t);
+			if (vector == VECTOR_RTC && rtc.catches_up) {
+				gclk_rtc_taken(&rtc);
+			}
 			interrupt(vector, t);
 		}
+		break;
+	case 'd':
+		deaf_until = strtoll(line + 1, NULL, 10);
 		break;
 	case 'm':
 		script_number = strtoul(line + 1, NULL, 10);

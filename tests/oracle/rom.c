@@ -17,8 +17,9 @@
 #define LAPIC 0xfee00000u
 
 enum { OP_END, OP_WRITE, OP_READ, OP_WAIT, OP_MARK };
-enum { LOG_WRITE = 1, LOG_READ = 2, LOG_INTERRUPT = 3, LOG_MARK = 4 };
+enum { LOG_WRITE = 1, LOG_READ = 2, LOG_INTERRUPT = 3, LOG_MARK = 4, LOG_DEAF = 5 };
 enum { SPACE_PORT = 0, SPACE_MEMORY = 1 };
+enum { WAIT_HALTED = 0, WAIT_BUSY = 1, WAIT_DEAF = 2 };	/* .space of a wait */
 
 #define VECTOR_PIC 0x20		/* 16 of them */
 #define VECTOR_ALARM 0x31
@@ -27,7 +28,7 @@ enum { SPACE_PORT = 0, SPACE_MEMORY = 1 };
 struct op {
 	uint8_t kind, size, space, unused;
 	uint32_t addr;
-	uint64_t value;		/* of a write; ns of a wait, .space: without HLT */
+	uint64_t value;		/* of a write; ns of a wait */
 };
 
 struct script {
@@ -155,7 +156,9 @@ void rom_interrupt(uint32_t vector, uint32_t tsc_low, uint32_t tsc_high)
 		outb(0x20, 0x20);
 		return;
 	}
-	if (vector >= VECTOR_IOAPIC && script->acks_hpet) {
+	if (vector == VECTOR_IOAPIC + 8 && script->acks_rtc) {
+		acknowledge_rtc();
+	} else if (vector >= VECTOR_IOAPIC && script->acks_hpet) {
 		uint32_t isr = logged(LOG_READ, 4, SPACE_MEMORY, HPET + 0x20, 0);
 
 		logged(LOG_WRITE, 4, SPACE_MEMORY, HPET + 0x20, isr);
@@ -193,6 +196,13 @@ static void run_up_to(uint64_t until)
 	}
 	while (rdtsc() < until) {
 		__asm__ volatile("sti; nop; nop; cli");
+	}
+}
+
+static void run_deaf_up_to(uint64_t until)
+{
+	while (rdtsc() + 600 < until) {
+		__asm__ volatile(".rept 400\nnop\n.endr");
 	}
 }
 
@@ -301,7 +311,10 @@ void rom_main(void)
 			logged(LOG_READ, op->size, op->space, op->addr, 0);
 			break;
 		case OP_WAIT:
-			if (op->space) {
+			if (op->space == WAIT_DEAF) {
+				run_deaf_up_to(rdtsc() + op->value);
+				note(LOG_DEAF, 0, 0, 0, 0, rdtsc());
+			} else if (op->space == WAIT_BUSY) {
 				run_up_to(rdtsc() + op->value);
 			} else {
 				wait(op->value);

@@ -190,6 +190,14 @@ uint64_t gclk_rtc_edges(const struct gclk_rtc *rtc, int64_t t0, int64_t t1);
 
 void gclk_rtc_advance(struct gclk_rtc *rtc, int64_t t, struct gclk_line *irq8);
 
+/*
+ * The processor has taken the interrupt. Whoever calls this, and sets .irq_pending at the
+ * start, makes the line one of an IOAPIC: a tick that finds the interrupt pending is lost
+ * (or owed), one that finds it taken interrupts again although register C was not read.
+ * Without, the line is one of a PIC, and pending until register C is read.
+ */
+void gclk_rtc_taken(struct gclk_rtc *rtc);
+
 /* Ports 0x70 and 0x71. */
 uint8_t gclk_rtc_peek(const struct gclk_rtc *rtc, uint16_t port, int64_t t);
 uint8_t gclk_rtc_read(struct gclk_rtc *rtc, uint16_t port, int64_t t, struct gclk_line *irq8);

@@ -193,6 +193,7 @@ enum gclk_accelerator {
 	F(R, u32, owed_ticks, COUNT, 0, UINT32_MAX,    "periodic ticks owed to the guest") \
 	F(R, u16, reinject_on_ack, COUNT, 0, 65535,    "ticks reinjected in a row on acknowledge") \
 	F(R, i64, coalesced_expiry_ns, AXIS_NS, GCLK_I64_MIN, GCLK_I64_MAX, "when the next owed tick is replayed; -1: not armed") \
+	E(R, u8,  irq_pending, gclk_bool_names,        "raised and not yet taken by a processor; absent: nobody says when it is taken") \
 	E(R, u8,  catches_up, gclk_bool_names,         "the device replays owed ticks by itself") \
 	E(R, u8,  irq_level, gclk_bool_names,          "level of the interrupt line")
 
