@@ -164,9 +164,9 @@ static void advance_emulated(struct gclk_lapic *lapic, int64_t t, struct gclk_li
 		c = expiry_after(lapic, c);
 	}
 	if (c != GCLK_TIMER_OFF && c <= t) {
-		k = gclk_sub(t, c) / p + 1;
-		gclk_line_rise(line, (uint64_t)k, c + (k - 1) * p);
-		c += k * p;
+		k = gclk_add(gclk_sub(t, c) / p, 1);
+		gclk_line_rise(line, (uint64_t)k, gclk_clip(c + (gclk_i128)(k - 1) * p));
+		c = gclk_clip(c + (gclk_i128)k * p);
 	}
 	arm(lapic, c);
 }
@@ -177,10 +177,10 @@ static void advance_counter(struct gclk_lapic *lapic, int64_t t, struct gclk_lin
 
 	if (c != GCLK_TIMER_OFF && c <= t) {
 		if (is_periodic(lapic) && p > 0) {
-			k = gclk_sub(t, c) / p + 1;
+			k = gclk_add(gclk_sub(t, c) / p, 1);
 		}
 		if (!is_masked(lapic)) {
-			gclk_line_rise(line, (uint64_t)k, c + (k - 1) * p);
+			gclk_line_rise(line, (uint64_t)k, gclk_clip(c + (gclk_i128)(k - 1) * p));
 			GCLK_SET(lapic, lapic, pending, 1);
 		}
 		c = is_periodic(lapic) && p > 0 ? gclk_add(c, gclk_clip((gclk_i128)k * p))
@@ -233,7 +233,7 @@ GCLK_API uint32_t gclk_lapic_count_at(const struct gclk_lapic *lapic, int64_t t)
 	if (is_periodic(lapic)) {
 		return (uint32_t)(n - gclk_floor_mod(d, n + 1));
 	}
-	return d >= n ? 0 : (uint32_t)(n - d);
+	return d >= n ? 0 : (uint32_t)((uint64_t)n - (uint64_t)d);
 }
 
 GCLK_API int gclk_lapic_interrupts(const struct gclk_lapic *lapic)

@@ -217,7 +217,7 @@ static uint16_t counting_element(const struct gclk_pit *pit, unsigned n, int64_t
 		break;
 	case 3:
 		if (!f->odd_by_halves || c % 2 == 0) {
-			left = c - gclk_floor_mod(2 * d, c);
+			left = c - 2 * gclk_floor_mod(d, c) % c;
 			break;
 		}
 		d = gclk_floor_mod(d, c);
@@ -389,7 +389,7 @@ static int64_t planned_by(const struct gclk_pit_channel *ch, int64_t t)
 {
 	int64_t x = gclk_sub(t, ch->load_time_ns);
 
-	return -gclk_scale(-(x + 1), HZ, GCLK_NS_PER_S) - 1;
+	return gclk_scale_up(gclk_add(x, 1), HZ, GCLK_NS_PER_S) - 1;
 }
 
 /* The last m whose rise at mN + 1 is planned at or before tick @k; below @lo: none. */
@@ -710,7 +710,7 @@ static void advance(struct gclk_pit *pit, int64_t t, struct gclk_line *line)
 	if (!GCLK_HAS(pit_channel, ch, next_transition_ns)) {
 		from = ch->load_time_ns;
 	} else if (is_due(ch, t)) {
-		from = ch->next_transition_ns - 1;
+		from = gclk_sub(ch->next_transition_ns, 1);
 	}
 	if (f->period_in_ns) {
 		advance_pulses(pit, from, t, line);
@@ -881,7 +881,7 @@ GCLK_API void gclk_pit_cadence(const struct gclk_pit *pit, struct gclk_cadence *
 	}
 	if (!is_periodic(out_mode(f, ch))) {
 		ret->armed = ch->next_transition_ns != GCLK_TIMER_OFF &&
-			     gclk_pit_next_edge(pit, ch->next_transition_ns - 1) !=
+			     gclk_pit_next_edge(pit, gclk_sub(ch->next_transition_ns, 1)) !=
 				     GCLK_TIMER_OFF;
 		return;
 	}

@@ -42,7 +42,7 @@ GCLK_API uint32_t gclk_pm_timer_at(const struct gclk_pm_timer *pm, int64_t t)
 /* The number of the overflow that is the last at or before @t. */
 static int64_t overflow_by(const struct gclk_pm_timer *pm, int64_t t)
 {
-	int64_t last = -gclk_scale(-gclk_add(axis(pm, t), 1), HZ, GCLK_NS_PER_S) - 1;
+	int64_t last = gclk_scale_up(gclk_add(axis(pm, t), 1), HZ, GCLK_NS_PER_S) - 1;
 
 	return gclk_floor_div(last, half(pm));
 }

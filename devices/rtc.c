@@ -216,8 +216,8 @@ static void write_registers(struct gclk_rtc *rtc, int64_t seconds)
 		rtc, gclk_weekday_from_days(gclk_floor_div(seconds, DAY_S)) + 1);
 	r[R_DAY] = to_register(rtc, c.day);
 	r[R_MONTH] = to_register(rtc, c.month);
-	r[R_YEAR] = to_register(rtc, c.year % 100);
-	r[R_CENTURY] = to_register(rtc, c.year / 100);
+	r[R_YEAR] = to_register(rtc, gclk_floor_mod(c.year, 100));
+	r[R_CENTURY] = to_register(rtc, gclk_floor_mod(gclk_floor_div(c.year, 100), 100));
 }
 
 /* ---- the time ---- */
@@ -226,6 +226,14 @@ static void write_registers(struct gclk_rtc *rtc, int64_t seconds)
 static int64_t zero_of(const struct gclk_rtc *rtc)
 {
 	return gclk_sub(rtc->base_at_ns, rtc->offset_ns);
+}
+
+/* base_s, held 34,000 years around 1970, so that sums of seconds stay in 64 bits. */
+static int64_t base_of(const struct gclk_rtc *rtc)
+{
+	int64_t far = INT64_C(1) << 40;
+
+	return GCLK_MAX(-far, GCLK_MIN(rtc->base_s, far));
 }
 
 /* QEMU: ns since 1970 modulo 2^64. */
@@ -247,7 +255,7 @@ static int64_t running_seconds(const struct gclk_rtc *rtc, int64_t t, int64_t *r
 	}
 	since = gclk_sub(t, zero_of(rtc));
 	*ret_ns = gclk_floor_mod(since, S_NS);
-	return gclk_add(rtc->base_s, gclk_floor_div(since, S_NS));
+	return gclk_add(base_of(rtc), gclk_floor_div(since, S_NS));
 }
 
 GCLK_API int64_t gclk_rtc_seconds_at(const struct gclk_rtc *rtc, int64_t t, int64_t *ret_ns)
@@ -412,8 +420,8 @@ GCLK_API uint64_t gclk_rtc_alarms(const struct gclk_rtc *rtc, int64_t t0, int64_
 	if (t1 <= t0 || !gclk_rtc_is_running(rtc)) {
 		return 0;
 	}
-	s0 = rtc->base_s + updates_by(rtc, t0);
-	s1 = rtc->base_s + updates_by(rtc, t1);
+	s0 = base_of(rtc) + updates_by(rtc, t0);
+	s1 = base_of(rtc) + updates_by(rtc, t1);
 	return (uint64_t)(matches_before(&a, s1 + 1) - matches_before(&a, s0 + 1));
 }
 
@@ -425,7 +433,7 @@ GCLK_API int64_t gclk_rtc_alarm_next(const struct gclk_rtc *rtc, int64_t t)
 	if (!gclk_rtc_is_running(rtc) || !a.hours || !a.minutes || !a.seconds) {
 		return GCLK_TIMER_OFF;
 	}
-	s = rtc->base_s + updates_by(rtc, t) + 1;
+	s = base_of(rtc) + updates_by(rtc, t) + 1;
 	day = gclk_floor_div(s, DAY_S);
 	s = match_from(&a, gclk_floor_mod(s, DAY_S));
 	if (s >= DAY_S) {
@@ -433,7 +441,7 @@ GCLK_API int64_t gclk_rtc_alarm_next(const struct gclk_rtc *rtc, int64_t t)
 		s = match_from(&a, 0);
 	}
 	return gclk_add(zero_of(rtc),
-			gclk_clip((gclk_i128)(day * DAY_S + s - rtc->base_s) * S_NS));
+			gclk_clip((gclk_i128)(day * DAY_S + s - base_of(rtc)) * S_NS));
 }
 
 /* ---- periodic ticks ---- */
@@ -460,7 +468,7 @@ static int64_t clock_of(int64_t planned)
 
 static int64_t clock_by(int64_t t)
 {
-	return -gclk_scale(-t, HZ, S_NS) - 1;
+	return gclk_scale_up(t, HZ, S_NS) - 1;
 }
 
 static int64_t planned(int64_t clock)
@@ -721,7 +729,8 @@ static void replay_in_vain(struct gclk_rtc *rtc, int64_t from, int64_t t)
 	plan_replay(rtc, from);
 	step = GCLK_MAX(gclk_sub(rtc->coalesced_expiry_ns, from), 1);
 	if (rtc->coalesced_expiry_ns != GCLK_TIMER_OFF && rtc->coalesced_expiry_ns <= t) {
-		rtc->coalesced_expiry_ns = from + (gclk_sub(t, from) / step + 1) * step;
+		rtc->coalesced_expiry_ns = gclk_clip(
+			from + ((gclk_i128)(gclk_sub(t, from) / step) + 1) * step);
 	}
 }
 
@@ -788,7 +797,7 @@ static void advance_by_timers(struct gclk_rtc *rtc, int64_t t, struct gclk_line 
 			break;
 		}
 		/* ticks before it come first, for the sake of who raises the line */
-		tick_until(rtc, at - 1, line);
+		tick_until(rtc, gclk_sub(at, 1), line);
 		update_ends(rtc, at, line);
 	}
 	tick_until(rtc, t, line);
@@ -824,7 +833,8 @@ static void advance_flags(struct gclk_rtc *rtc, int64_t t, struct gclk_line *lin
 
 	if (rtc->catches_up && (rtc->cmos[R_B] & B_PIE) && p &&
 	    rtc->periodic_expiry_ns != GCLK_TIMER_OFF && rtc->periodic_expiry_ns <= t) {
-		last = ticks_by(rtc, t) - ticks_by(rtc, rtc->periodic_expiry_ns - 1);
+		last = ticks_by(rtc, t) -
+		       ticks_by(rtc, gclk_sub(rtc->periodic_expiry_ns, 1));
 		rtc->owed_ticks += (uint32_t)(last - would_reach(rtc, line));
 	}
 	if (event(rtc, rtc->periodic_expiry_ns, C_PF, t, &first)) {

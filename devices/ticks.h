@@ -37,7 +37,9 @@ static inline int64_t gclk_floor_mod(int64_t a, int64_t b)
  */
 static inline __attribute__((always_inline)) int64_t gclk_scale(int64_t a, int64_t b, int64_t d)
 {
-	int64_t whole = gclk_floor_div(a, d), rest = a - whole * d, product, sum;
+	int64_t whole = gclk_floor_div(a, d), product, sum;
+	/* whole * d itself may lie below INT64_MIN, the difference is in [0, d) */
+	int64_t rest = (int64_t)((uint64_t)a - (uint64_t)whole * (uint64_t)d);
 
 	if (__builtin_mul_overflow(whole, b, &product) ||
 	    __builtin_add_overflow(product, rest * b / d, &sum)) {
@@ -58,9 +60,17 @@ static inline int64_t gclk_tick_floor(int64_t ticks, int64_t hz)
 	return gclk_scale(ticks, GCLK_NS_PER_S, hz);
 }
 
+/* ceil(a * b / d), as gclk_scale(); INT64_MIN is held as the value beside it. */
+static inline __attribute__((always_inline)) int64_t gclk_scale_up(int64_t a, int64_t b, int64_t d)
+{
+	int64_t down = gclk_scale(a == INT64_MIN ? INT64_MAX : -a, b, d);
+
+	return down == INT64_MIN ? INT64_MAX : -down;
+}
+
 static inline int64_t gclk_tick_ceil(int64_t ticks, int64_t hz)
 {
-	return -gclk_scale(-ticks, GCLK_NS_PER_S, hz);
+	return gclk_scale_up(ticks, GCLK_NS_PER_S, hz);
 }
 
 static inline int64_t gclk_add(int64_t a, int64_t b)

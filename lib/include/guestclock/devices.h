@@ -157,7 +157,10 @@ void gclk_rtc_init(struct gclk_rtc *rtc, enum gclk_dialect dialect, int64_t seco
 
 int gclk_rtc_validate(const struct gclk_rtc *rtc, struct gclk_error *reterr);
 
-/* Seconds since 1970 of what the clock shows; the sub-second part in ns goes to @ret_ns. */
+/*
+ * Seconds since 1970 of what the clock shows; the sub-second part in ns goes to @ret_ns.
+ * QEMU divides towards zero: there it is negative before 1970.
+ */
 int64_t gclk_rtc_seconds_at(const struct gclk_rtc *rtc, int64_t t, int64_t *ret_ns);
 
 /* Whether time goes on: SET is clear and the divider runs. */
