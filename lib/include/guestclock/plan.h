@@ -116,6 +116,7 @@ enum gclk_carrier_missed {
 	GCLK_MISSED_NONE,		/* overdue expiries are forgotten */
 	GCLK_MISSED_ONE,		/* they come as one */
 	GCLK_MISSED_REPLAY,		/* the device replays what is owed to the guest */
+	GCLK_MISSED_INJECT,		/* who loads the state does: struct gclk_replay */
 };
 
 struct gclk_carrier_row {
@@ -264,6 +265,150 @@ struct gclk_bound {
 	char clock[24];
 	uint64_t bound_ns;		/* or GCLK_UNBOUNDED */
 };
+
+/* ---- Replay: owed ticks, paid out to the guest while it runs ---- */
+
+#define GCLK_REPLAY_SPEED 8		/* catchup: so many owed ticks per period, at most */
+#define GCLK_REPLAY_NEVER INT64_MAX	/* no limit; nothing but an acknowledgement helps */
+
+enum gclk_replay_phase {
+	GCLK_REPLAY_READY,		/* begins with the first gclk_replay_next() */
+	GCLK_REPLAY_RUNNING,
+	GCLK_REPLAY_STOPPED,		/* on request; what remains stays owed */
+	GCLK_REPLAY_EXPIRED,		/* the horizon came first; what remained was dropped */
+	GCLK_REPLAY_DONE,		/* caught up */
+};
+extern const char *const gclk_replay_phase_names[5];
+
+/* What became of one attempt. */
+enum gclk_replay_outcome {
+	GCLK_REPLAY_DELIVERED,		/* the guest has it */
+	GCLK_REPLAY_UNTIL_ACK,		/* the guest has it, and none follows before it acknowledges */
+	GCLK_REPLAY_COALESCED,		/* it vanished in one still pending, or was masked: tried again */
+};
+
+/*
+ * One timer's progress, to be read at any time:
+ *
+ *	owed = delivered + remaining + dropped
+ */
+struct gclk_replay_timer {
+	uint8_t timer;			/* enum gclk_tick_timer */
+	uint8_t policy;			/* enum gclk_tick_policy: as the ledger has it */
+	uint8_t waits;			/* for the guest to acknowledge the last one */
+	uint32_t index;			/* of the HPET's timer or of the vCPU; else 0 */
+	uint64_t period_ns;		/* floor; 0: one-shot */
+	uint64_t spacing_ns;		/* between two attempts, at least */
+	int64_t next_ns;		/* no attempt before this */
+	uint64_t rest_ns;		/* of a tick that a change of period left over */
+	uint32_t owed;
+	uint32_t delivered;
+	uint32_t remaining;
+	uint32_t dropped;
+	uint64_t coalesced;		/* attempts in vain */
+	uint64_t acknowledged;
+};
+
+/*
+ * The engine. It reads no clock and injects nothing: the caller says what time it is on
+ * any monotonic axis of its own, and what became of an attempt.
+ *
+ *	while (gclk_replay_due(replay, &due_ns)) {
+ *		wait until due_ns, or the guest acknowledges: gclk_replay_acknowledge();
+ *		while ((timer = gclk_replay_next(replay, now()))) {
+ *			raise the interrupt of timer->timer, timer->index;
+ *			gclk_replay_report(replay, timer, outcome, now());
+ *		}
+ *	}
+ *
+ * One timer's attempts are never closer together than its spacing, however late the caller
+ * comes: `catchup` leaves an eighth of a period between two, `delay` a whole one, and these
+ * come besides the ticks that the timer goes on making by itself.
+ */
+struct gclk_replay {
+	uint8_t phase;			/* enum gclk_replay_phase */
+	uint32_t n_timers, timers_max;
+	uint32_t turn;			/* who is asked first */
+	struct gclk_replay_timer *timers;
+	int64_t horizon_ns;		/* how long it may take; GCLK_REPLAY_NEVER: no limit */
+	int64_t ends_ns;		/* when that is over, once it has begun */
+};
+
+/**
+ * gclk_replay_init() - an empty engine on the caller's own storage
+ * @timers:	borrowed for as long as the engine is used
+ *
+ * A plan has one of its own already (plan->replay), filled by gclk_plan().
+ */
+void gclk_replay_init(struct gclk_replay *replay, struct gclk_replay_timer *timers,
+		      uint32_t timers_max, int64_t horizon_ns);
+
+/**
+ * gclk_replay_add() - ticks owed by one timer; before the replay begins
+ * @policy:	GCLK_TICKS_DELAY paces at the timer's own rate, every other one at
+ *		GCLK_REPLAY_SPEED times of it
+ *
+ * Errors: GCLK_RANGE for a timer that cannot be named in a state, or no room;
+ *	GCLK_STATE once it has begun.
+ */
+int gclk_replay_add(struct gclk_replay *replay, enum gclk_tick_timer timer, uint32_t index,
+		    uint32_t owed, uint64_t period_ns, enum gclk_tick_policy policy,
+		    struct gclk_error *reterr);
+
+/**
+ * gclk_replay_due() - when there is something to do next, as for an absolute timerfd
+ * @ret_due_ns:	on the caller's axis; INT64_MIN: at once; GCLK_REPLAY_NEVER: nothing but
+ *		an acknowledgement helps
+ *
+ * Returns 1 while ticks remain and the replay runs, else 0.
+ */
+int gclk_replay_due(const struct gclk_replay *replay, int64_t *ret_due_ns);
+
+/**
+ * gclk_replay_next() - a timer of which one tick is due now, or NULL
+ *
+ * The same one until its outcome is reported. The first call begins the replay; one at
+ * the horizon ends it. The pointer is into the engine's storage.
+ */
+struct gclk_replay_timer *gclk_replay_next(struct gclk_replay *replay, int64_t now_ns);
+
+void gclk_replay_report(struct gclk_replay *replay, struct gclk_replay_timer *timer,
+			enum gclk_replay_outcome outcome, int64_t now_ns);
+
+/* The guest has acknowledged an interrupt of a timer (EOI, register C), owed or not. */
+void gclk_replay_acknowledge(struct gclk_replay *replay, enum gclk_tick_timer timer,
+			     uint32_t index);
+
+/**
+ * gclk_replay_retime() - the guest has given a timer another period
+ * @period_ns:	0: it has switched it off, and nothing is owed any more
+ *
+ * What remains is the same time in ticks of the new length; less than one of them is
+ * kept for the next change. owed follows, so that the sum stays right.
+ */
+void gclk_replay_retime(struct gclk_replay *replay, enum gclk_tick_timer timer, uint32_t index,
+			uint64_t period_ns);
+
+/* No further tick. What remains stays owed: gclk_replay_save() puts it into a state. */
+void gclk_replay_stop(struct gclk_replay *replay);
+
+/* The same, and what remains is dropped. */
+void gclk_replay_drop(struct gclk_replay *replay);
+
+/* Ticks that are still to be delivered, by all timers together. */
+uint64_t gclk_replay_remaining(const struct gclk_replay *replay);
+
+/**
+ * gclk_replay_save() - what remains becomes owed_ticks of each timer's record
+ * @state:	a capture made now, with the guest stopped
+ *
+ * A delivered tick is in the guest's interrupt controller, which travels with the guest,
+ * and no longer owed. Records of timers that the engine does not know stay as they are.
+ *
+ * Errors: GCLK_RANGE for a state without a timer that owes ticks; nothing is changed then.
+ */
+int gclk_replay_save(const struct gclk_replay *replay, struct gclk_state *state,
+		     struct gclk_error *reterr);
 
 /* The answer. Ownership: the caller's, made once, reusable for any state of its size. */
 struct gclk_plan {
