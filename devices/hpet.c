@@ -940,8 +940,8 @@ static int validate_timer(const struct gclk_hpet *hpet, unsigned n, struct gclk_
 	const struct gclk_hpet_timer *timer = &hpet->timers[n];
 	char where[48];
 
-	snprintf(where, sizeof(where), "hpet.timers[%u].index", n);
 	if (GCLK_HAS(hpet_timer, timer, index) && timer->index != n) {
+		snprintf(where, sizeof(where), "hpet.timers[%u].index", n);
 		return gclk_fail(reterr, GCLK_RANGE, where, GCLK_NO_OFFSET,
 				 "timer %u says that it is timer %u", n, timer->index);
 	}

@@ -1261,14 +1261,8 @@ GCLK_API void gclk_pit_init(struct gclk_pit *pit, enum gclk_dialect dialect, int
 
 static int validate_channel(const struct gclk_pit *pit, unsigned n, struct gclk_error *reterr)
 {
-	static const char *const names[] = { "pit.channels[0]", "pit.channels[1]",
-					     "pit.channels[2]" };
 	const struct gclk_pit_channel *ch = &pit->channels[n];
-	int r = gclk_record_validate(&gclk_pit_channel_record, ch, names[n], reterr);
 
-	if (r < 0) {
-		return r;
-	}
 	if (GCLK_HAS(pit_channel, ch, mode) && ch->mode > 7 && ch->mode != NEVER_MODE) {
 		return gclk_fail(reterr, GCLK_RANGE, "pit.channels.mode", GCLK_NO_OFFSET,
 				 "channel %u has mode %u; 0..7 and 255 exist", n, ch->mode);

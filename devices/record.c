@@ -17,7 +17,7 @@ static bool is_signed(const struct gclk_field *field)
 	return field->type == GCLK_TYPE_i32 || field->type == GCLK_TYPE_i64;
 }
 
-GCLK_API uint64_t gclk_record_get(const void *base, const struct gclk_field *field)
+static inline uint64_t load(const struct gclk_field *field, const void *base)
 {
 	const unsigned char *p = (const unsigned char *)base + field->offset;
 	union {
@@ -47,6 +47,11 @@ GCLK_API uint64_t gclk_record_get(const void *base, const struct gclk_field *fie
 	default:
 		return 0;
 	}
+}
+
+GCLK_API uint64_t gclk_record_get(const void *base, const struct gclk_field *field)
+{
+	return load(field, base);
 }
 
 static void set_has(void *base, unsigned bit)
@@ -179,33 +184,35 @@ static int validate_field(const struct gclk_field *field, const void *base, cons
 }
 
 /* The quick way: the text of a refusal is made only when there is one. */
-static bool field_is_valid(const struct gclk_field *field, const void *base)
+static inline bool field_is_valid(const struct gclk_field *field, const unsigned char *base)
 {
+	const unsigned char *p = base + field->offset;
 	uint64_t value;
 
+	if (field->unit == GCLK_UNIT_BOOL && field->size == 1) {
+		return *p <= 1;
+	}
 	if (field->type == GCLK_TYPE_BYTES) {
 		return true;
 	}
 	if (field->type == GCLK_TYPE_STRING) {
-		return memchr((const char *)base + field->offset, 0, field->size) != NULL;
+		return memchr(p, 0, field->size) != NULL;
 	}
-	value = gclk_record_get(base, field);
+	value = load(field, base);
 	return field->names ? names_allow(field, value) : range_allows(field, value);
 }
 
-GCLK_API int gclk_record_is_valid(const struct gclk_record *record, const void *base)
+static bool is_valid(const struct gclk_record *record, const void *base)
 {
 	const unsigned char *p = (const unsigned char *)base;
 	uint64_t has = presence(base);
 
 	if (record->n_fields < 64 && has >> record->n_fields) {
-		return 0;
+		return false;
 	}
-	for (; has; has &= has - 1) {
-		const struct gclk_field *field = &record->fields[__builtin_ctzll(has)];
-
-		if (field->restricted && !field_is_valid(field, base)) {
-			return 0;
+	for (has &= *record->restricted; has; has &= has - 1) {
+		if (!field_is_valid(&record->fields[__builtin_ctzll(has)], p)) {
+			return false;
 		}
 	}
 	for (unsigned i = 0; i < record->n_subs; i++) {
@@ -214,13 +221,17 @@ GCLK_API int gclk_record_is_valid(const struct gclk_record *record, const void *
 
 		for (unsigned n = 0; n < count; n++) {
 			if (n >= sub->max ||
-			    !gclk_record_is_valid(sub->record, p + sub->offset +
-								       (size_t)n * sub->record->size)) {
-				return 0;
+			    !is_valid(sub->record, p + sub->offset + (size_t)n * sub->record->size)) {
+				return false;
 			}
 		}
 	}
-	return 1;
+	return true;
+}
+
+GCLK_API int gclk_record_is_valid(const struct gclk_record *record, const void *base)
+{
+	return is_valid(record, base);
 }
 
 static int validate_subrecords(const struct gclk_subrecord *sub, const void *base,
@@ -255,7 +266,7 @@ GCLK_API int gclk_record_validate(const struct gclk_record *record, const void *
 	uint64_t has = presence(base);
 	int r;
 
-	if (gclk_record_is_valid(record, base)) {
+	if (is_valid(record, base)) {
 		return 0;
 	}
 	if (record->n_fields < 64 && has >> record->n_fields) {

@@ -37,21 +37,30 @@
 #define ROW_F(R, kind, member, unit_, min_, max_, doc_) \
 	{ .name = #member, .doc = doc_, .min = (uint64_t)(min_), .max = (uint64_t)(max_), \
 	  .type = GCLK_TYPE_##kind, .unit = GCLK_UNIT_##unit_, \
-	  .restricted = LESS_##kind((uint64_t)(min_), (uint64_t)(max_)), PLACE(R, member) },
+	  PLACE(R, member) },
 #define ROW_E(R, kind, member, names_, doc_) \
 	{ .name = #member, .doc = doc_, .names = names_, .max = UINT64_MAX, \
-	  .type = GCLK_TYPE_##kind, .unit = UNIT_##names_, .restricted = 1, PLACE(R, member) },
+	  .type = GCLK_TYPE_##kind, .unit = UNIT_##names_, PLACE(R, member) },
 #define ROW_M(R, kind, member, names_, doc_) \
 	{ .name = #member, .doc = doc_, .names = names_, .max = UINT64_MAX, \
-	  .type = GCLK_TYPE_##kind, .unit = GCLK_UNIT_HEX, .restricted = 1, PLACE(R, member) },
+	  .type = GCLK_TYPE_##kind, .unit = GCLK_UNIT_HEX, PLACE(R, member) },
 #define ROW_B(R, bytes, member, doc_) \
 	{ .name = #member, .doc = doc_, .type = GCLK_TYPE_BYTES, .unit = GCLK_UNIT_HEX, \
 	  PLACE(R, member) },
 #define ROW_S(R, bytes, member, doc_) \
-	{ .name = #member, .doc = doc_, .type = GCLK_TYPE_STRING, .unit = GCLK_UNIT_NONE, .restricted = 1, \
+	{ .name = #member, .doc = doc_, .type = GCLK_TYPE_STRING, .unit = GCLK_UNIT_NONE, \
 	  PLACE(R, member) },
 
+/* The rows whose type holds values that they do not allow, as presence bits. */
+#define MASK_F(R, kind, member, unit, min_, max_, doc) \
+	| (LESS_##kind((uint64_t)(min_), (uint64_t)(max_)) ? GCLK_BIT(R, member) : 0)
+#define MASK_E(R, kind, member, names, doc)	| GCLK_BIT(R, member)
+#define MASK_M(R, kind, member, names, doc)	| GCLK_BIT(R, member)
+#define MASK_B(R, bytes, member, doc)
+#define MASK_S(R, bytes, member, doc)		| GCLK_BIT(R, member)
+
 #define FIELDS(R, LIST) \
+	static const uint64_t R##_restricted = 0 LIST(MASK_F, MASK_E, MASK_M, MASK_B, MASK_S, R); \
 	static const struct gclk_field R##_fields[] = { \
 		LIST(ROW_F, ROW_E, ROW_M, ROW_B, ROW_S, R) \
 	}; \
@@ -61,7 +70,8 @@
 	static_assert(sizeof(struct gclk_##R) <= UINT16_MAX, "offsets have 16 bits");
 
 #define RECORD(R) \
-	.name = #R, .fields = R##_fields, .n_fields = gclk_##R##_n_fields, \
+	.name = #R, .fields = R##_fields, .restricted = &R##_restricted, \
+	.n_fields = gclk_##R##_n_fields, \
 	.size = sizeof(struct gclk_##R)
 #define PLAIN(R) \
 	GCLK_API const struct gclk_record gclk_##R##_record = { RECORD(R) };

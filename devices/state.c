@@ -158,6 +158,31 @@ static int validate_sizes(const struct gclk_state *state, struct gclk_error *ret
 	return 0;
 }
 
+/* What a device knows about itself beyond the ranges of its fields. */
+static int validate_device(const struct gclk_record *record, const void *p,
+			   struct gclk_error *reterr)
+{
+	if (record == &gclk_lapic_record) {
+		return gclk_lapic_validate(p, reterr);
+	}
+	if (record == &gclk_pit_record) {
+		return gclk_pit_validate(p, reterr);
+	}
+	if (record == &gclk_rtc_record) {
+		return gclk_rtc_validate(p, reterr);
+	}
+	if (record == &gclk_hpet_record) {
+		return gclk_hpet_validate(p, reterr);
+	}
+	if (record == &gclk_pm_timer_record) {
+		return gclk_pm_timer_validate(p, reterr);
+	}
+	if (record == &gclk_i6300esb_record) {
+		return gclk_i6300esb_validate(p, reterr);
+	}
+	return gclk_record_is_valid(record, p) ? 0 : -GCLK_RANGE;
+}
+
 static int validate_part(const struct gclk_state *state, const struct gclk_part *part,
 			 struct gclk_error *reterr)
 {
@@ -166,8 +191,9 @@ static int validate_part(const struct gclk_state *state, const struct gclk_part 
 	char path[64];
 	int r;
 
+	count = part->is_array ? count : 1;	/* records inside an absent one are looked at too */
 	for (uint32_t i = 0; i < count; i++) {
-		if (gclk_record_is_valid(part->record, p + (size_t)i * part->record->size)) {
+		if (validate_device(part->record, p + (size_t)i * part->record->size, NULL) == 0) {
 			continue;
 		}
 		if (part->is_array) {
@@ -177,9 +203,8 @@ static int validate_part(const struct gclk_state *state, const struct gclk_part 
 		}
 		r = gclk_record_validate(part->record, p + (size_t)i * part->record->size, path,
 					 reterr);
-		if (r < 0) {
-			return r;
-		}
+		return r ? r : validate_device(part->record, p + (size_t)i * part->record->size,
+					       reterr);
 	}
 	return 0;
 }
@@ -188,12 +213,17 @@ static int validate_part(const struct gclk_state *state, const struct gclk_part 
 static int validate_vcpu_numbers(const struct gclk_state *state, const struct gclk_part *part,
 				 struct gclk_error *reterr)
 {
-	uint8_t seen[GCLK_VCPUS_MAX / 8] = { 0 };
-	int index = gclk_record_find(part->record, "vcpu");
+	uint8_t seen[GCLK_VCPUS_MAX / 8];
 	uint32_t count;
 	const char *p = gclk_state_part(state, part, &count);
 	char path[64];
+	int index;
 
+	if (count < 2) {
+		return 0;
+	}
+	memset(seen, 0, sizeof(seen));
+	index = gclk_record_find(part->record, "vcpu");
 	for (uint32_t i = 0; index >= 0 && i < count; i++, p += part->record->size) {
 		uint64_t vcpu = gclk_record_get(p, &part->record->fields[index]);
 
@@ -210,21 +240,6 @@ static int validate_vcpu_numbers(const struct gclk_state *state, const struct gc
 	return 0;
 }
 
-/* What a device knows about itself beyond the ranges of its fields. */
-static int validate_devices(const struct gclk_state *state, struct gclk_error *reterr)
-{
-	int r = gclk_pit_validate(&state->pit, reterr);
-
-	r = r ? r : gclk_rtc_validate(&state->rtc, reterr);
-	r = r ? r : gclk_hpet_validate(&state->hpet, reterr);
-	r = r ? r : gclk_pm_timer_validate(&state->pm_timer, reterr);
-	r = r ? r : gclk_i6300esb_validate(&state->i6300esb, reterr);
-	for (uint32_t i = 0; r == 0 && i < state->n_vcpus; i++) {
-		r = gclk_lapic_validate(&state->lapic[i], reterr);
-	}
-	return r;
-}
-
 GCLK_API int gclk_state_validate(const struct gclk_state *state, struct gclk_error *reterr)
 {
 	int r = validate_sizes(state, reterr);
@@ -235,5 +250,5 @@ GCLK_API int gclk_state_validate(const struct gclk_state *state, struct gclk_err
 			r = validate_vcpu_numbers(state, &gclk_parts[i], reterr);
 		}
 	}
-	return r ? r : validate_devices(state, reterr);
+	return r;
 }

@@ -11,6 +11,7 @@
 #include "core/error.h"
 #include "core/tsc.h"
 #include "core/util.h"
+#include "plan/findings.h"
 #include "plan/move.h"
 
 /* What is added to a clock, by its row: never negative. @ret_ahead_ns: where R1 held it. */
@@ -75,7 +76,7 @@ static void say_ahead(struct gclk_move *move, uint64_t ahead_ns)
 	char text[GCLK_DURATION_TEXT_BYTES];
 
 	if (ahead_ns) {
-		gclk_findings_add(&move->plan->findings, "resume-after-load", "tsc",
+		gclk_findings_put(&move->plan->findings, GCLK_F_RESUME_AFTER_LOAD, "tsc",
 				  "the TSC will be %s ahead of the other clocks",
 				  gclk_duration_format((int64_t)ahead_ns, text));
 	}
@@ -122,7 +123,7 @@ static uint64_t kvmclock_pause(struct gclk_move *move, uint64_t *ret_unknown)
 	*ret_unknown = 0;
 	if (GCLK_HAS(kvmclock, clock, read_after_stop_ns)) {
 		if (clock->read_after_stop_ns && !gclk_move_is_untouched(move)) {
-			gclk_findings_add(&move->plan->findings, "kvmclock-pause-removed",
+			gclk_findings_put(&move->plan->findings, GCLK_F_KVMCLOCK_PAUSE_REMOVED,
 					  "kvmclock", "%s between stop and save",
 					  gclk_duration_format((int64_t)clock->read_after_stop_ns,
 							       text));
@@ -130,7 +131,7 @@ static uint64_t kvmclock_pause(struct gclk_move *move, uint64_t *ret_unknown)
 		return clock->read_after_stop_ns;
 	}
 	if (move->from->guest.run_state != GCLK_RUN_PAUSED) {
-		gclk_findings_add(&move->plan->findings, "kvmclock-pause-unknown", "kvmclock",
+		gclk_findings_put(&move->plan->findings, GCLK_F_KVMCLOCK_PAUSE_UNKNOWN, "kvmclock",
 				  "the clock may be ahead of the TSC by the time that the source "
 				  "stood before it saved");
 		*ret_unknown = GCLK_UNBOUNDED;
@@ -151,7 +152,7 @@ static void move_kvmclock(struct gclk_move *move)
 	bound = gclk_bound_add(base_bound(move, GCLK_CLOCK_KVMCLOCK), 2);
 	if (move->carrier->clock_from_page && GCLK_HAS(kvmclock, to, reliable) && !to->reliable) {
 		if (move->resume_ns) {
-			gclk_findings_add(&move->plan->findings, "kvmclock-lags", "kvmclock",
+			gclk_findings_put(&move->plan->findings, GCLK_F_KVMCLOCK_LAGS, "kvmclock",
 					  "it will lag by %s",
 					  gclk_duration_format(move->resume_ns, text));
 		}
@@ -188,7 +189,7 @@ static void move_axis(struct gclk_move *move)
 	}
 	if (ns && GCLK_HAS(i6300esb, &to->i6300esb, expiry_ns) && to->i6300esb.expiry_ns >= 0) {
 		to->i6300esb.expiry_ns += ns;
-		gclk_findings_add(&move->plan->findings, "watchdog-moved", "i6300esb",
+		gclk_findings_put(&move->plan->findings, GCLK_F_WATCHDOG_MOVED, "i6300esb",
 				  "it keeps the %s that it had left",
 				  gclk_duration_format(to->i6300esb.expiry_ns -
 						       to->virtual_clock.clock_ns, text));
@@ -210,7 +211,7 @@ static void move_other_timers(struct gclk_move *move)
 		}
 		if (timer->kind == GCLK_TIMER_WATCHDOG) {
 			timer->expiry_ns += move->counted_ns;
-			gclk_findings_add(&move->plan->findings, "watchdog-moved", "",
+			gclk_findings_put(&move->plan->findings, GCLK_F_WATCHDOG_MOVED, "",
 					  "%s keeps the time that it had left", timer->name);
 		} else if (timer->expiry_ns >= move->axis_before_ns &&
 			   timer->expiry_ns <= move->axis_after_ns) {
@@ -219,13 +220,13 @@ static void move_other_timers(struct gclk_move *move)
 		}
 	}
 	if (n_early) {
-		gclk_findings_add(&move->plan->findings, "timers-fire-early", "",
+		gclk_findings_put(&move->plan->findings, GCLK_F_TIMERS_FIRE_EARLY, "",
 				  "%u timer%s of other devices fire%s at the resume: %s%s", n_early,
 				  n_early == 1 ? "" : "s", n_early == 1 ? "s" : "", first,
 				  n_early == 1 ? "" : ", ...");
 	}
 	if (to->timers_left_out) {
-		gclk_findings_add(&move->plan->findings, "timers-left-out", "",
+		gclk_findings_put(&move->plan->findings, GCLK_F_TIMERS_LEFT_OUT, "",
 				  "%u armed timers are not listed", to->timers_left_out);
 	}
 }
@@ -258,7 +259,7 @@ static uint64_t rtc_runs_on(struct gclk_move *move)
 {
 	char text[GCLK_DURATION_TEXT_BYTES];
 
-	gclk_findings_add(&move->plan->findings, "rtc-runs-on", "rtc",
+	gclk_findings_put(&move->plan->findings, GCLK_F_RTC_RUNS_ON, "rtc",
 			  "it will have gone on by %s",
 			  gclk_duration_format(move->elapsed_ns, text));
 	return gclk_bound_add((uint64_t)move->elapsed_ns, move->uncertainty_ns);
@@ -287,7 +288,7 @@ static void move_rtc(struct gclk_move *move)
 		shift_instants(rtc, move->rtc_shift_ns);
 		bound = gclk_bound_add(bound, move->rtc_uncertainty_ns);
 		if (by) {
-			gclk_findings_add(&move->plan->findings, "rtc-moved-with-disagreement",
+			gclk_findings_put(&move->plan->findings, GCLK_F_RTC_MOVED_WITH_DISAGREEMENT,
 					  "rtc", "the wall clocks differ by %s",
 					  gclk_duration_format(by, text));
 		}

@@ -6,179 +6,181 @@
  */
 #include <assert.h>
 #include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
 
 #include <guestclock/plan.h>
 
+#include "core/text.h"
 #include "core/util.h"
+#include "plan/findings.h"
 #include "plan/move.h"
 
-#define ROW(id_, severity_, refuses_, title_, explanation_, advice_)              \
-	{ .id = id_, .severity = severity_, .refuses = refuses_, .title = title_, \
+#define ROW(N, id_, severity_, refuses_, title_, explanation_, advice_)           \
+	[GCLK_F_##N] = { .id = id_, .severity = severity_, .refuses = refuses_, .title = title_, \
 	  .explanation = explanation_, .advice = advice_ },
 
 /* clang-format off */
 GCLK_API const struct gclk_finding_info gclk_finding_table[] = {
 	/* the gap */
-	ROW("capture-instant-unknown", GCLK_ERROR, 1, "nobody knows when the guest stopped",
+	ROW(CAPTURE_INSTANT_UNKNOWN, "capture-instant-unknown", GCLK_ERROR, 1, "nobody knows when the guest stopped",
 	    "The gap is the time from the stop of the guest to its resume. The image does not say when it was made, and nothing about it tells.",
 	    "Give --captured-at TIME, or --elapsed DURATION.")
-	ROW("capture-instant-uncertain", GCLK_WARNING, 0, "the instant of the stop is known coarsely",
+	ROW(CAPTURE_INSTANT_UNCERTAIN, "capture-instant-uncertain", GCLK_WARNING, 0, "the instant of the stop is known coarsely",
 	    "All clocks that count the gap inherit the uncertainty of the instant at which the guest stopped.",
 	    "Give --captured-at TIME from the log of whatever stopped the guest; a stop event's stamp is good to a fraction of a millisecond.")
-	ROW("gap-negative", GCLK_WARNING, 0, "the resume lies before the stop",
+	ROW(GAP_NEGATIVE, "gap-negative", GCLK_WARNING, 0, "the resume lies before the stop",
 	    "By the clocks given, the guest resumes before it stopped. No guest clock may run backwards (R1), so all of them go on from the stop as if no time had passed.",
 	    "Compare the two hosts' wall clocks; give --disagreement, or correct --captured-at or --resume-at.")
-	ROW("long-gap", GCLK_WARNING, 0, "a long gap is counted",
+	ROW(LONG_GAP, "long-gap", GCLK_WARNING, 0, "a long gap is counted",
 	    "The guest will find that much time gone at once. Whatever waits for a deadline on a clock that counts finds it overdue: service watchdogs, leases, cluster tokens and time-outs expire; where no paravirtual clock can tell the guest that it was stopped, its stall and lockup detectors may speak; a clocksource that wraps within the gap (PM timer 4.69 s, 32-bit HPET 42.9 s, the scaled 64-bit product of a TSC clocksource about 1100 s) loses whole turns until the next tick.",
 	    "Use --gap cap=DURATION or --gap wall if the guest's programs cannot bear it.")
-	ROW("stall-reports", GCLK_WARNING, 0, "the guest's kernel may report stalls",
+	ROW(STALL_REPORTS, "stall-reports", GCLK_WARNING, 0, "the guest's kernel may report stalls",
 	    "More than 21 s pass at once for a guest that no paravirtual clock can tell that it was stopped. Where its kernel was in the middle of a grace period, it reports an RCU stall, with traces, on its console. Measured on a stock guest with a gap of 60 s: harmless. A service whose watchdog is shorter than the gap may be killed and restarted if it does not ping at once.",
 	    "Nothing, or a smaller --gap cap=DURATION.")
-	ROW("clocksource-wraps", GCLK_WARNING, 0, "a guest that keeps time by a short counter loses whole turns",
+	ROW(CLOCKSOURCE_WRAPS, "clocksource-wraps", GCLK_WARNING, 0, "a guest that keeps time by a short counter loses whole turns",
 	    "A guest that keeps time by the PM timer (24 bits, a turn of 4.687 s) or by the low half of the HPET (42.95 s) sees a gap only modulo that turn; a rest of more than half a turn it takes for a step backwards and its clocks stand still until the counter has caught up. The state does not tell which counter the guest keeps time by; one that uses the TSC or a paravirtual clock is not affected.",
 	    "Look at current_clocksource in the guest; with acpi_pm or hpet use --gap wall and set its clock, or restart it with a TSC that it trusts.")
-	ROW("wall-clock-behind", GCLK_ERROR, 0, "a running guest's wall clock stays behind",
+	ROW(WALL_CLOCK_BEHIND, "wall-clock-behind", GCLK_ERROR, 0, "a running guest's wall clock stays behind",
 	    "With the policy `wall` monotonic clocks stand still over the gap while the real-time clock goes on. A running guest keeps its wall clock by its monotonic one and does not read the real-time clock again.",
 	    "Set the guest's time after the resume: through its agent, by its own time synchronisation, or by `hwclock --hctosys`.")
-	ROW("wall-clocks-unmeasured", GCLK_WARNING, 0, "nobody compared the two hosts' wall clocks",
+	ROW(WALL_CLOCKS_UNMEASURED, "wall-clocks-unmeasured", GCLK_WARNING, 0, "nobody compared the two hosts' wall clocks",
 	    "The gap is taken between readings of two wall clocks whose disagreement is not known: it is wrong by as much as they disagree, and no bound holds.",
 	    "Measure it and give --disagreement NS+-NS.")
-	ROW("leap-second-near", GCLK_WARNING, 0, "a leap second may fall into the gap",
+	ROW(LEAP_SECOND_NEAR, "leap-second-near", GCLK_WARNING, 0, "a leap second may fall into the gap",
 	    "A wall clock announces or has just made a leap second; around it wall clocks differ by up to one second.",
 	    "Wait until it is over, or give --elapsed.")
-	ROW("resume-is-the-load", GCLK_NOTE, 0, "load and resume are taken as one instant",
+	ROW(RESUME_IS_THE_LOAD, "resume-is-the-load", GCLK_NOTE, 0, "load and resume are taken as one instant",
 	    "This carrier starts the time-stamp counter at the end of the load and the other clocks at the resume. Each ns between the two parts them.",
 	    "Resume as soon as the state is loaded, or say when each is with --load-at and --resume-at.")
-	ROW("resume-after-load", GCLK_WARNING, 0, "the counter runs between load and resume",
+	ROW(RESUME_AFTER_LOAD, "resume-after-load", GCLK_WARNING, 0, "the counter runs between load and resume",
 	    "The time-stamp counter runs from the end of the load. By more than what the policy lets it count, it cannot be set back (R1).",
 	    "Resume as soon as the state is loaded.")
 
 	/* frequencies */
-	ROW("tsc-frequency-unknown", GCLK_ERROR, 1, "nobody knows the guest's TSC frequency",
+	ROW(TSC_FREQUENCY_UNKNOWN, "tsc-frequency-unknown", GCLK_ERROR, 1, "nobody knows the guest's TSC frequency",
 	    "To count a gap the frequency of the counter must be known. The state does not carry it and the host profile has none.",
 	    "Give a host profile with the frequency: guestclock host -o FILE on the source, then --host FILE.")
-	ROW("tsc-frequency-assumed", GCLK_NOTE, 0, "the guest's TSC frequency is taken from the host profile",
+	ROW(TSC_FREQUENCY_ASSUMED, "tsc-frequency-assumed", GCLK_NOTE, 0, "the guest's TSC frequency is taken from the host profile",
 	    "The state does not say at which frequency the guest's TSC ran. It is taken to be that of the host in the profile, which is right if the guest ran on a host of the same frequency.",
 	    "If it was saved elsewhere, give that host's profile with --host.")
-	ROW("tsc-frequency-bound-unknown", GCLK_NOTE, 0, "the host's TSC frequency has no stated uncertainty",
+	ROW(TSC_FREQUENCY_BOUND_UNKNOWN, "tsc-frequency-bound-unknown", GCLK_NOTE, 0, "the host's TSC frequency has no stated uncertainty",
 	    "Without it no bound can be given for the counter over the gap.",
 	    "Make a profile with a measured frequency: guestclock host -o FILE.")
-	ROW("tsc-rate-tolerated", GCLK_WARNING, 0, "the guest's TSC will run at another rate, in silence",
+	ROW(TSC_RATE_TOLERATED, "tsc-rate-tolerated", GCLK_WARNING, 0, "the guest's TSC will run at another rate, in silence",
 	    "The difference is within the kernel's tolerance (250 ppm unless changed), so the kernel accepts the frequency and does not scale: the guest runs at the host's rate for as long as it stays there.",
 	    "Move it to a host with the same frequency, or lower the kernel's tsc_tolerance_ppm on hosts that can scale.")
-	ROW("tsc-rate-not-honoured", GCLK_ERROR, 1, "this host cannot run the guest's TSC at its frequency",
+	ROW(TSC_RATE_NOT_HONOURED, "tsc-rate-not-honoured", GCLK_ERROR, 1, "this host cannot run the guest's TSC at its frequency",
 	    "The host has another TSC frequency and no hardware scaling. The guest's TSC would run at the host's rate.",
 	    "Choose a host with the same frequency or with TSC scaling.")
-	ROW("tsc-rate-follows-host", GCLK_WARNING, 0, "the guest's TSC will run at this host's rate",
+	ROW(TSC_RATE_FOLLOWS_HOST, "tsc-rate-follows-host", GCLK_WARNING, 0, "the guest's TSC will run at this host's rate",
 	    "An emulator hands its host's counter through. A guest that has calibrated its TSC on a host of another frequency misreads time from now on.",
 	    "Move it to a host with the same frequency, or restart the guest.")
-	ROW("tsc-scaled", GCLK_NOTE, 0, "the host scales the guest's TSC",
+	ROW(TSC_SCALED, "tsc-scaled", GCLK_NOTE, 0, "the host scales the guest's TSC",
 	    "The frequencies differ; the processor multiplies its counter for the guest.",
 	    "Nothing needs to be done.")
-	ROW("host-frequency-unknown", GCLK_WARNING, 0, "the destination's TSC frequency is not known",
+	ROW(HOST_FREQUENCY_UNKNOWN, "host-frequency-unknown", GCLK_WARNING, 0, "the destination's TSC frequency is not known",
 	    "Whether the guest's TSC keeps its rate there cannot be said.",
 	    "Make the profile as a user who may run virtual machines there.")
 
 	/* paravirtual clock */
-	ROW("kvmclock-pause-unknown", GCLK_WARNING, 0, "how long the guest's clock ran after the stop is not known",
+	ROW(KVMCLOCK_PAUSE_UNKNOWN, "kvmclock-pause-unknown", GCLK_WARNING, 0, "how long the guest's clock ran after the stop is not known",
 	    "The paravirtual clock was read again when the state was saved, later than the stop, and counted on in between. By this unknown time it and the TSC are apart.",
 	    "The guest's own clock page tells: give the image where its memory can be read.")
-	ROW("kvmclock-pause-removed", GCLK_NOTE, 0, "the time between stop and save has been taken out",
+	ROW(KVMCLOCK_PAUSE_REMOVED, "kvmclock-pause-removed", GCLK_NOTE, 0, "the time between stop and save has been taken out",
 	    "The paravirtual clock was read later than the stop; the guest's own clock page gave the reading at the stop.",
 	    "Nothing needs to be done.")
-	ROW("kvmclock-lags", GCLK_WARNING, 0, "the paravirtual clock starts from the load",
+	ROW(KVMCLOCK_LAGS, "kvmclock-lags", GCLK_WARNING, 0, "the paravirtual clock starts from the load",
 	    "The loader does not trust the saved value and takes the guest's own page at the loaded TSC, but lets it count only from the resume: it lags by the time between the two.",
 	    "Resume as soon as the state is loaded.")
 
 	/* ticks */
-	ROW("ticks-merged", GCLK_NOTE, 0, "missed ticks come as one",
+	ROW(TICKS_MERGED, "ticks-merged", GCLK_NOTE, 0, "missed ticks come as one",
 	    "This carrier cannot replay the missed expiries of this timer: overdue ones reach the guest as a single interrupt.",
 	    "Nothing, unless the guest counts these ticks to tell time: then set its clock after the resume.")
-	ROW("ticks-policy-unknown", GCLK_NOTE, 0, "no tick policy is known for this timer",
+	ROW(TICKS_POLICY_UNKNOWN, "ticks-policy-unknown", GCLK_NOTE, 0, "no tick policy is known for this timer",
 	    "Neither the domain nor the operator says what becomes of missed ticks, so they are merged into one.",
 	    "Give --ticks TIMER=POLICY (delay, catchup, merge, discard).")
-	ROW("ticks-beyond-horizon", GCLK_NOTE, 0, "the gap is longer than ticks are replayed for",
+	ROW(TICKS_BEYOND_HORIZON, "ticks-beyond-horizon", GCLK_NOTE, 0, "the gap is longer than ticks are replayed for",
 	    "The domain's policy holds for gaps up to a horizon; beyond it missed ticks are merged into one.",
 	    "Give --ticks TIMER=POLICY if they must be replayed.")
-	ROW("ticks-capped", GCLK_WARNING, 0, "not all missed ticks will be replayed",
+	ROW(TICKS_CAPPED, "ticks-capped", GCLK_WARNING, 0, "not all missed ticks will be replayed",
 	    "More ticks are owed than may be replayed; the rest is dropped.",
 	    "Set the guest's clock after the resume.")
-	ROW("replay-needs-device", GCLK_NOTE, 0, "the device must be set to replay",
+	ROW(REPLAY_NEEDS_DEVICE, "replay-needs-device", GCLK_NOTE, 0, "the device must be set to replay",
 	    "Owed ticks are handed to the device, which replays them only if it is configured to (catchup). The state does not show whether it is.",
 	    "Start the guest with the same tick policy that it had.")
-	ROW("replay-and-count", GCLK_WARNING, 0, "ticks are replayed to a guest that does not need them",
+	ROW(REPLAY_AND_COUNT, "replay-and-count", GCLK_WARNING, 0, "ticks are replayed to a guest that does not need them",
 	    "The gap is counted on the clock that this guest tells time from; replayed ticks add nothing and may be counted twice (R3).",
 	    "Use --ticks TIMER=merge.")
-	ROW("pit-phase-restarts", GCLK_NOTE, 0, "the interval timer starts a new period",
+	ROW(PIT_PHASE_RESTARTS, "pit-phase-restarts", GCLK_NOTE, 0, "the interval timer starts a new period",
 	    "This carrier restarts the PIT at the resume: its phase is lost, by less than one period.",
 	    "Nothing needs to be done.")
-	ROW("lapic-phase-restarts", GCLK_NOTE, 0, "a LAPIC timer starts its count anew",
+	ROW(LAPIC_PHASE_RESTARTS, "lapic-phase-restarts", GCLK_NOTE, 0, "a LAPIC timer starts its count anew",
 	    "The running count of this LAPIC timer is not part of the state, so the timer starts a full count: the next interrupt is late by up to one count.",
 	    "Nothing needs to be done; deadline mode is not affected.")
-	ROW("rtc-phase-restarts", GCLK_NOTE, 0, "the RTC's periodic interrupt starts a new period",
+	ROW(RTC_PHASE_RESTARTS, "rtc-phase-restarts", GCLK_NOTE, 0, "the RTC's periodic interrupt starts a new period",
 	    "This carrier starts the periodic interrupt anew when it loads it: its phase is lost, by less than one period.",
 	    "Nothing needs to be done.")
 
 	/* the real-time clock */
-	ROW("rtc-runs-on", GCLK_NOTE, 0, "the real-time clock goes on by itself",
+	ROW(RTC_RUNS_ON, "rtc-runs-on", GCLK_NOTE, 0, "the real-time clock goes on by itself",
 	    "The guest's real-time clock shows its host's wall clock, and `freeze` leaves the state untouched: it will have counted the gap.",
 	    "--gap cap=0s holds the real-time clock as well.")
-	ROW("rtc-moved-with-disagreement", GCLK_NOTE, 0, "the real-time clock is moved by the hosts' disagreement",
+	ROW(RTC_MOVED_WITH_DISAGREEMENT, "rtc-moved-with-disagreement", GCLK_NOTE, 0, "the real-time clock is moved by the hosts' disagreement",
 	    "The two hosts' wall clocks differ; the guest's real-time clock goes on as if they did not.",
 	    "Nothing needs to be done; the guest's own stored adjustment may want updating.")
 
 	/* other timers */
-	ROW("watchdog-moved", GCLK_NOTE, 0, "a watchdog keeps its remaining time",
+	ROW(WATCHDOG_MOVED, "watchdog-moved", GCLK_NOTE, 0, "a watchdog keeps its remaining time",
 	    "The guest could not serve its watchdog during the gap, so the watchdog moves with the clock: the gap does not bite.",
 	    "Nothing needs to be done.")
-	ROW("timers-fire-early", GCLK_WARNING, 0, "device timers will fire at the resume",
+	ROW(TIMERS_FIRE_EARLY, "timers-fire-early", GCLK_WARNING, 0, "device timers will fire at the resume",
 	    "Moving the shared clock moves every armed timer of every device. Those that stand within the gap are overdue at the resume and fire at once.",
 	    "Nothing, for network and USB timers; look at the list if the device is unusual.")
-	ROW("timers-left-out", GCLK_NOTE, 0, "more armed timers than a state can list",
+	ROW(TIMERS_LEFT_OUT, "timers-left-out", GCLK_NOTE, 0, "more armed timers than a state can list",
 	    "The state lists a limited number of timers of devices that it does not model.",
 	    "Nothing needs to be done.")
 
 	/* what cannot be honoured */
-	ROW("incompatible-feature", GCLK_ERROR, 1, "the state needs a feature that is not known here",
+	ROW(INCOMPATIBLE_FEATURE, "incompatible-feature", GCLK_ERROR, 1, "the state needs a feature that is not known here",
 	    "The state names a feature that a program must know before it rewrites or restores it.",
 	    "Use a newer release.")
-	ROW("no-shared-axis", GCLK_ERROR, 1, "the state has no clock to count the gap on",
+	ROW(NO_SHARED_AXIS, "no-shared-axis", GCLK_ERROR, 1, "the state has no clock to count the gap on",
 	    "The carrier moves the guest's timers through the shared clock, which this state does not have.",
 	    "Capture the state again, completely.")
 
 	/* inspection */
-	ROW("deadline-lost", GCLK_WARNING, 0, "a LAPIC timer in deadline mode has no deadline",
+	ROW(DEADLINE_LOST, "deadline-lost", GCLK_WARNING, 0, "a LAPIC timer in deadline mode has no deadline",
 	    "The timer is in TSC-deadline mode, not masked, and the deadline reads 0 while no timer interrupt is waiting. Known from restores that lost it: the vCPU then waits for ever unless another interrupt comes.",
 	    "If the guest hangs, send it an interrupt (a key, a network packet), or restore an older state.")
-	ROW("deadline-overdue", GCLK_NOTE, 0, "a deadline has passed already",
+	ROW(DEADLINE_OVERDUE, "deadline-overdue", GCLK_NOTE, 0, "a deadline has passed already",
 	    "The TSC is beyond the deadline: the interrupt comes at the resume.",
 	    "Nothing needs to be done.")
-	ROW("tsc-skew", GCLK_WARNING, 0, "the vCPUs' TSCs are far apart",
+	ROW(TSC_SKEW, "tsc-skew", GCLK_WARNING, 0, "the vCPUs' TSCs are far apart",
 	    "The counters of the vCPUs are read one after the other, so a small difference is normal; this one is larger than reading explains.",
 	    "If the guest sees time jump between its processors, let it use another clocksource.")
-	ROW("kvmclock-tsc-apart", GCLK_WARNING, 0, "paravirtual clock and TSC disagree",
+	ROW(KVMCLOCK_TSC_APART, "kvmclock-tsc-apart", GCLK_WARNING, 0, "paravirtual clock and TSC disagree",
 	    "The saved clock is not what the guest's own clock page gives at the saved TSC: the clock was read later than the TSC.",
 	    "guestclock rewrite takes the difference out.")
-	ROW("rtc-wall-apart", GCLK_WARNING, 0, "the real-time clock is not the wall clock",
+	ROW(RTC_WALL_APART, "rtc-wall-apart", GCLK_WARNING, 0, "the real-time clock is not the wall clock",
 	    "At the capture the guest's real-time clock differed from the host's wall clock by more than a time zone explains, or by seconds.",
 	    "Intended for a guest with its own time; otherwise set it from within.")
-	ROW("tick-storm", GCLK_WARNING, 0, "many overdue expiries wait in the state",
+	ROW(TICK_STORM, "tick-storm", GCLK_WARNING, 0, "many overdue expiries wait in the state",
 	    "A timer's next expiry lies far behind its clock. The loader works them off one by one when the guest starts, and they reach it as one interrupt.",
 	    "guestclock rewrite moves the expiry to the grid.")
-	ROW("invtsc-without-frequency", GCLK_WARNING, 0, "an invariant TSC without a frequency",
+	ROW(INVTSC_WITHOUT_FREQUENCY, "invtsc-without-frequency", GCLK_WARNING, 0, "an invariant TSC without a frequency",
 	    "The guest was promised a TSC that never changes its rate, but the state does not carry the rate: the guest cannot be moved safely.",
 	    "Give the domain a TSC timer with a frequency before its next start.")
-	ROW("clock-unreliable", GCLK_NOTE, 0, "the saved paravirtual clock is not marked reliable",
+	ROW(CLOCK_UNRELIABLE, "clock-unreliable", GCLK_NOTE, 0, "the saved paravirtual clock is not marked reliable",
 	    "The loader will recompute it from the guest's own page.",
 	    "Nothing needs to be done.")
-	ROW("page-ahead-of-tsc", GCLK_ERROR, 0, "the guest's clock page is ahead of its TSC",
+	ROW(PAGE_AHEAD_OF_TSC, "page-ahead-of-tsc", GCLK_ERROR, 0, "the guest's clock page is ahead of its TSC",
 	    "The timestamp in the paravirtual clock page is beyond the saved TSC; loaders have been seen to abort on it.",
 	    "Do not lower the TSC; capture the guest again.")
 };
 /* clang-format on */
 GCLK_API const unsigned gclk_n_finding_infos = GCLK_COUNT(gclk_finding_table);
+static_assert(GCLK_COUNT(gclk_finding_table) == GCLK_F_COUNT, "one row per number");
 
 GCLK_API const char *const gclk_severity_names[3] = { "note", "warning", "error" };
 
@@ -192,17 +194,15 @@ GCLK_API const struct gclk_finding_info *gclk_finding_by_id(const char *id)
 	return NULL;
 }
 
-GCLK_API void gclk_findings_add(struct gclk_findings *findings, const char *id, const char *clock,
-				const char *format, ...)
+__attribute__((format(printf, 4, 0)))
+static void add(struct gclk_findings *findings, const struct gclk_finding_info *info,
+		const char *clock, const char *format, va_list args)
 {
-	const struct gclk_finding_info *info = gclk_finding_by_id(id);
 	struct gclk_finding *finding;
-	va_list args;
 
-	assert(info);		/* an id that the table lacks is a bug of ours */
-	if (!info || findings->n == GCLK_FINDINGS_MAX) {
+	if (findings->n == GCLK_FINDINGS_MAX) {
 		findings->left_out++;
-		findings->n_refusing += info && info->refuses;
+		findings->n_refusing += info->refuses;
 		return;
 	}
 	finding = &findings->items[findings->n++];
@@ -210,9 +210,33 @@ GCLK_API void gclk_findings_add(struct gclk_findings *findings, const char *id, 
 	finding->severity = info->severity;
 	finding->forced = 0;
 	findings->n_refusing += info->refuses;
-	snprintf(finding->clock, sizeof(finding->clock), "%s", clock);
+	gclk_text_copy(finding->clock, sizeof(finding->clock), clock);
+	gclk_text_vformat(finding->message, sizeof(finding->message), format, args);
+}
+
+GCLK_API void gclk_findings_add(struct gclk_findings *findings, const char *id, const char *clock,
+				const char *format, ...)
+{
+	const struct gclk_finding_info *info = gclk_finding_by_id(id);
+	va_list args;
+
+	assert(info);		/* an id that the table lacks is a bug of ours */
+	if (!info) {
+		findings->left_out++;
+		return;
+	}
 	va_start(args, format);
-	vsnprintf(finding->message, sizeof(finding->message), format, args);
+	add(findings, info, clock, format, args);
+	va_end(args);
+}
+
+void gclk_findings_put(struct gclk_findings *findings, enum gclk_finding_number number,
+		       const char *clock, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	add(findings, &gclk_finding_table[number], clock, format, args);
 	va_end(args);
 }
 

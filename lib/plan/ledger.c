@@ -20,6 +20,7 @@
 #include <guestclock/devices.h>
 
 #include "core/util.h"
+#include "plan/findings.h"
 #include "plan/move.h"
 
 /*
@@ -42,13 +43,13 @@ static enum gclk_tick_policy wanted(struct gclk_move *move, enum gclk_tick_timer
 	struct gclk_findings *findings = &move->plan->findings;
 
 	if (choice->policy == GCLK_TICKS_UNKNOWN) {
-		gclk_findings_add(findings, "ticks-policy-unknown", name,
+		gclk_findings_put(findings, GCLK_F_TICKS_POLICY_UNKNOWN, name,
 				  "missed ticks of %s are merged into one", name);
 		return GCLK_TICKS_MERGE;
 	}
 	if (choice->policy <= GCLK_TICKS_CATCHUP && !choice->by_operator &&
 	    move->elapsed_ns > move->policy->horizon_ns) {
-		gclk_findings_add(findings, "ticks-beyond-horizon", name,
+		gclk_findings_put(findings, GCLK_F_TICKS_BEYOND_HORIZON, name,
 				  "the domain says %s, but the gap is longer than %lld s",
 				  gclk_tick_policy_names[choice->policy],
 				  (long long)(move->policy->horizon_ns / GCLK_NS_PER_S));
@@ -69,13 +70,13 @@ static enum gclk_tick_policy possible(struct gclk_move *move, enum gclk_tick_tim
 	}
 	if (gclk_move_row(move, clock)->missed != GCLK_MISSED_REPLAY ||
 	    policy == GCLK_TICKS_DELAY) {
-		gclk_findings_add(&move->plan->findings, "ticks-merged", name,
+		gclk_findings_put(&move->plan->findings, GCLK_F_TICKS_MERGED, name,
 				  "%s is asked for; %s can only merge or discard",
 				  gclk_tick_policy_names[policy], name);
 		return GCLK_TICKS_MERGE;
 	}
 	if (gclk_tells_time_by_page(move->from)) {
-		gclk_findings_add(&move->plan->findings, "replay-and-count", name,
+		gclk_findings_put(&move->plan->findings, GCLK_F_REPLAY_AND_COUNT, name,
 				  "the guest has a paravirtual clock that counts the gap");
 	}
 	return policy;
@@ -217,7 +218,7 @@ static void move_pit(struct gclk_move *move)
 	if (restarts(move, GCLK_CLOCK_PIT)) {
 		missed = whole_periods(move, &cadence);
 		if (cadence.periodic) {
-			gclk_findings_add(&move->plan->findings, "pit-phase-restarts", "pit",
+			gclk_findings_put(&move->plan->findings, GCLK_F_PIT_PHASE_RESTARTS, "pit",
 					  "by less than its period of %llu ns",
 					  (unsigned long long)period_ns(&cadence));
 			enter(move, "pit", period_ns(&cadence), to->owed_ticks, missed,
@@ -321,7 +322,7 @@ static void restart_lapics(struct gclk_move *move)
 		}
 	}
 	if (n_counting) {
-		gclk_findings_add(&move->plan->findings, "lapic-phase-restarts", "lapic",
+		gclk_findings_put(&move->plan->findings, GCLK_F_LAPIC_PHASE_RESTARTS, "lapic",
 				  "%u timer%s, by up to %llu ns", n_counting,
 				  n_counting == 1 ? "" : "s", (unsigned long long)longest_ns);
 		bound(move, GCLK_CLOCK_LAPIC, longest_ns);
@@ -423,11 +424,11 @@ static struct outcome rtc_replay(struct gclk_move *move, uint64_t missed, uint64
 	uint64_t by_device = missed - by_plan;
 
 	if (!to->catches_up) {
-		gclk_findings_add(&move->plan->findings, "replay-needs-device", "rtc",
+		gclk_findings_put(&move->plan->findings, GCLK_F_REPLAY_NEEDS_DEVICE, "rtc",
 				  "%llu ticks are owed", (unsigned long long)limit);
 	}
 	if (total > limit) {
-		gclk_findings_add(&move->plan->findings, "ticks-capped", "rtc",
+		gclk_findings_put(&move->plan->findings, GCLK_F_TICKS_CAPPED, "rtc",
 				  "%llu of %llu ticks are replayed", (unsigned long long)limit,
 				  (unsigned long long)total);
 	}
@@ -497,7 +498,7 @@ static void move_rtc_ticks(struct gclk_move *move)
 		to->periodic_expiry_ns = to->next_periodic_ns;
 	}
 	if (restarts(move, GCLK_CLOCK_RTC) && (!missed || outcome.policy == GCLK_TICKS_DISCARD)) {
-		gclk_findings_add(&move->plan->findings, "rtc-phase-restarts", "rtc",
+		gclk_findings_put(&move->plan->findings, GCLK_F_RTC_PHASE_RESTARTS, "rtc",
 				  "by less than its period of %llu ns",
 				  (unsigned long long)period_ns(&cadence));
 	}

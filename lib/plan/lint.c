@@ -7,6 +7,7 @@
 #include <guestclock/devices.h>
 
 #include "core/util.h"
+#include "plan/findings.h"
 #include "plan/move.h"
 
 #define STORM_EDGES 100			/* overdue expiries that are worth a word */
@@ -32,10 +33,10 @@ static void lint_deadline(const struct gclk_state *state, uint32_t i,
 		return;
 	}
 	if (!tsc->deadline_ticks && !vector_waits(lapic)) {
-		gclk_findings_add(findings, "deadline-lost", "lapic",
+		gclk_findings_put(findings, GCLK_F_DEADLINE_LOST, "lapic",
 				  "vCPU %u waits in deadline mode with TSC_DEADLINE 0", i);
 	} else if (tsc->deadline_ticks && tsc->deadline_ticks <= tsc->value_ticks) {
-		gclk_findings_add(findings, "deadline-overdue", "lapic",
+		gclk_findings_put(findings, GCLK_F_DEADLINE_OVERDUE, "lapic",
 				  "vCPU %u: %llu ticks ago", i,
 				  (unsigned long long)(tsc->value_ticks - tsc->deadline_ticks));
 	}
@@ -61,7 +62,7 @@ static void lint_skew(const struct gclk_state *state, const struct gclk_host *ho
 	}
 	if (high > low && gclk_ns_from_ticks_floor(any_rate(state, host), high - low, &ns) == 0 &&
 	    ns > (uint64_t)SKEW_NS_PER_VCPU * state->n_vcpus) {
-		gclk_findings_add(findings, "tsc-skew", "tsc", "by %s over %u vCPUs",
+		gclk_findings_put(findings, GCLK_F_TSC_SKEW, "tsc", "by %s over %u vCPUs",
 				  gclk_duration_format((int64_t)GCLK_MIN(ns, (uint64_t)INT64_MAX),
 						       text), state->n_vcpus);
 	}
@@ -76,17 +77,17 @@ static void lint_kvmclock(const struct gclk_state *state, struct gclk_findings *
 		return;
 	}
 	if (GCLK_HAS(kvmclock, clock, reliable) && !clock->reliable) {
-		gclk_findings_add(findings, "clock-unreliable", "kvmclock",
+		gclk_findings_put(findings, GCLK_F_CLOCK_UNRELIABLE, "kvmclock",
 				  "the loader takes it from the guest's page");
 	}
 	if (clock->read_after_stop_ns > (uint64_t)GCLK_NS_PER_MS) {
-		gclk_findings_add(findings, "kvmclock-tsc-apart", "kvmclock",
+		gclk_findings_put(findings, GCLK_F_KVMCLOCK_TSC_APART, "kvmclock",
 				  "the clock is %s ahead of what the guest's page gives at its TSC",
 				  gclk_duration_format((int64_t)clock->read_after_stop_ns, text));
 	}
 	if (GCLK_HAS(vcpu, &state->vcpu[0], pvclock_tsc_ticks) &&
 	    state->vcpu[0].pvclock_tsc_ticks > state->tsc[0].value_ticks) {
-		gclk_findings_add(findings, "page-ahead-of-tsc", "kvmclock",
+		gclk_findings_put(findings, GCLK_F_PAGE_AHEAD_OF_TSC, "kvmclock",
 				  "by %llu ticks",
 				  (unsigned long long)(state->vcpu[0].pvclock_tsc_ticks -
 						       state->tsc[0].value_ticks));
@@ -114,7 +115,7 @@ static void lint_rtc(const struct gclk_state *state, const struct gclk_instant *
 	rest = apart % ZONE_NS;
 	rest = GCLK_MIN(rest < 0 ? -rest : rest, ZONE_NS - (rest < 0 ? -rest : rest));
 	if (rest > 2 * GCLK_NS_PER_S || apart > 14 * 4 * ZONE_NS || apart < -14 * 4 * ZONE_NS) {
-		gclk_findings_add(findings, "rtc-wall-apart", "rtc",
+		gclk_findings_put(findings, GCLK_F_RTC_WALL_APART, "rtc",
 				  "it is %s off the host's wall clock (UTC)",
 				  gclk_duration_format(apart, text));
 	}
@@ -123,7 +124,7 @@ static void lint_rtc(const struct gclk_state *state, const struct gclk_instant *
 static void storm(struct gclk_findings *findings, const char *clock, uint64_t n_overdue)
 {
 	if (n_overdue > STORM_EDGES) {
-		gclk_findings_add(findings, "tick-storm", clock, "%llu expiries are overdue",
+		gclk_findings_put(findings, GCLK_F_TICK_STORM, clock, "%llu expiries are overdue",
 				  (unsigned long long)n_overdue);
 	}
 }
@@ -159,11 +160,11 @@ GCLK_API void gclk_lint(const struct gclk_state *state, const struct gclk_host *
 	lint_rtc(state, captured, findings);
 	lint_storms(state, findings);
 	for (uint32_t i = 0; i < state->n_incompatible; i++) {
-		gclk_findings_add(findings, "incompatible-feature", "", "the state needs \"%s\"",
+		gclk_findings_put(findings, GCLK_F_INCOMPATIBLE_FEATURE, "", "the state needs \"%s\"",
 				  state->incompatible[i]);
 	}
 	if (state->timers_left_out) {
-		gclk_findings_add(findings, "timers-left-out", "", "%u armed timers are not listed",
+		gclk_findings_put(findings, GCLK_F_TIMERS_LEFT_OUT, "", "%u armed timers are not listed",
 				  state->timers_left_out);
 	}
 }

@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "core/util.h"
+#include "plan/findings.h"
 #include "plan/move.h"
 
 GCLK_API const char *const gclk_clock_names[GCLK_N_CLOCKS] = {
@@ -110,7 +111,7 @@ static int measure_gap(struct gclk_move *move, const struct gclk_when *when,
 		}
 		move->rtc_uncertainty_ns = captured_known ? when->captured.uncertainty_ns : 0;
 	} else if (!captured_known) {
-		gclk_findings_add(&move->plan->findings, "capture-instant-unknown", "",
+		gclk_findings_put(&move->plan->findings, GCLK_F_CAPTURE_INSTANT_UNKNOWN, "",
 				  "nothing tells when this guest stopped");
 		move->stop_uncertainty_ns = GCLK_UNBOUNDED;
 	} else {
@@ -154,14 +155,14 @@ static void step_findings(struct gclk_move *move)
 	}
 	gclk_duration_format(move->counted_ns, text);
 	if (move->counted_ns > STALL_TIMEOUT_NS) {
-		gclk_findings_add(findings, "stall-reports", "",
+		gclk_findings_put(findings, GCLK_F_STALL_REPORTS, "",
 				  "%s at once is more than the 21 s after which kernels report "
 				  "a stall", text);
 	}
 	if (move->counted_ns > PM_TIMER_HALF_TURN_NS) {
 		int wraps = hpet && move->counted_ns > HPET_HALF_TURN_NS;
 
-		gclk_findings_add(findings, "clocksource-wraps", wraps ? "hpet" : "pm_timer",
+		gclk_findings_put(findings, GCLK_F_CLOCKSOURCE_WRAPS, wraps ? "hpet" : "pm_timer",
 				  "%s is more than half a turn of the PM timer (4.687 s)%s: a guest "
 				  "that keeps time by it misreads the gap", text,
 				  wraps ? " and of the HPET's low half (42.95 s)" : "");
@@ -174,20 +175,20 @@ static void gap_findings(struct gclk_move *move, int64_t raw_elapsed_ns)
 	char a[GCLK_DURATION_TEXT_BYTES], b[GCLK_DURATION_TEXT_BYTES];
 
 	if (raw_elapsed_ns < 0) {
-		gclk_findings_add(findings, "gap-negative", "",
+		gclk_findings_put(findings, GCLK_F_GAP_NEGATIVE, "",
 				  "the resume lies %s before the stop; all clocks hold",
 				  gclk_duration_format(-raw_elapsed_ns, a));
 	}
 	if (move->uncertainty_ns != GCLK_UNBOUNDED &&
 	    move->uncertainty_ns > (uint64_t)GCLK_NS_PER_S) {
-		gclk_findings_add(findings, "capture-instant-uncertain", "",
+		gclk_findings_put(findings, GCLK_F_CAPTURE_INSTANT_UNCERTAIN, "",
 				  "the gap of %s is known to +-%s",
 				  gclk_duration_format(move->elapsed_ns, a),
 				  gclk_duration_format((int64_t)GCLK_MIN(move->uncertainty_ns,
 									 (uint64_t)INT64_MAX), b));
 	}
 	if (move->counted_ns > move->policy->long_gap_ns) {
-		gclk_findings_add(findings, "long-gap", "",
+		gclk_findings_put(findings, GCLK_F_LONG_GAP, "",
 				  "the guest finds %s gone at once: watchdogs, leases and "
 				  "time-outs shorter than that are overdue",
 				  gclk_duration_format(move->counted_ns, a));
@@ -195,17 +196,17 @@ static void gap_findings(struct gclk_move *move, int64_t raw_elapsed_ns)
 	step_findings(move);
 	if (GCLK_HAS(host, move->host, ntp_state) && move->host->ntp_state >= 1 &&
 	    move->host->ntp_state <= 3 && !move->plan->when.elapsed_given) {
-		gclk_findings_add(findings, "leap-second-near", "",
+		gclk_findings_put(findings, GCLK_F_LEAP_SECOND_NEAR, "",
 				  "this host's wall clock %s a leap second",
 				  move->host->ntp_state == 3 ? "is within" : "announces");
 	}
 	if (gclk_move_row(move, GCLK_CLOCK_TSC)->start == GCLK_START_LOAD && !move->resume_ns &&
 	    move->counted_ns) {
-		gclk_findings_add(findings, "resume-is-the-load", "tsc",
+		gclk_findings_put(findings, GCLK_F_RESUME_IS_THE_LOAD, "tsc",
 				  "the TSC runs from the load, the other clocks from the resume");
 	}
 	if (move->policy->gap == GCLK_GAP_WALL && move->elapsed_ns > 0) {
-		gclk_findings_add(findings, "wall-clock-behind", "",
+		gclk_findings_put(findings, GCLK_F_WALL_CLOCK_BEHIND, "",
 				  "a running guest's wall clock stays %s behind until it is set",
 				  gclk_duration_format(move->elapsed_ns, a));
 	}
@@ -231,7 +232,7 @@ static int check_axis(struct gclk_move *move)
 
 	if (axis->set != GCLK_SET_ABSENT &&
 	    !GCLK_HAS(virtual_clock, &move->from->virtual_clock, clock_ns)) {
-		gclk_findings_add(&move->plan->findings, "no-shared-axis", "virtual_clock",
+		gclk_findings_put(&move->plan->findings, GCLK_F_NO_SHARED_AXIS, "virtual_clock",
 				  "the state has no shared clock");
 		return 0;
 	}
@@ -288,11 +289,11 @@ GCLK_API int gclk_plan(const struct gclk_state *state, const struct gclk_carrier
 
 	gap_findings(&move, raw_elapsed_ns);
 	for (uint32_t i = 0; i < state->n_incompatible; i++) {
-		gclk_findings_add(&plan->findings, "incompatible-feature", "",
+		gclk_findings_put(&plan->findings, GCLK_F_INCOMPATIBLE_FEATURE, "",
 				  "the state needs \"%s\"", state->incompatible[i]);
 	}
 	if (disagreement->uncertainty_ns == GCLK_UNBOUNDED && !when->elapsed_given) {
-		gclk_findings_add(&plan->findings, "wall-clocks-unmeasured", "",
+		gclk_findings_put(&plan->findings, GCLK_F_WALL_CLOCKS_UNMEASURED, "",
 				  "the gap is as wrong as the two hosts' wall clocks disagree");
 	}
 	if (check_axis(&move)) {

@@ -4,6 +4,7 @@
  * destination makes of it. Exact rationals; differences are said in ppb and in
  * time per day.
  */
+#include "plan/findings.h"
 #include "plan/move.h"
 
 static struct gclk_rate host_rate(const struct gclk_host *host)
@@ -33,7 +34,7 @@ static int host_scales(const struct gclk_host *host)
 	return (host->flags & GCLK_HOST_TSC_SCALING) != 0;
 }
 
-static void say_difference(struct gclk_move *move, const char *id, struct gclk_rate host,
+static void say_difference(struct gclk_move *move, enum gclk_finding_number id, struct gclk_rate host,
 			   struct gclk_rate guest, int64_t ppb)
 {
 	char day[GCLK_DURATION_TEXT_BYTES];
@@ -41,7 +42,7 @@ static void say_difference(struct gclk_move *move, const char *id, struct gclk_r
 	int64_t size = ppb < 0 ? -ppb : ppb;
 
 	gclk_rate_error_ns_per_day(host, guest, &ns_per_day);
-	gclk_findings_add(&move->plan->findings, id, "tsc",
+	gclk_findings_put(&move->plan->findings, id, "tsc",
 			  "the guest's TSC has %llu Hz, this host's %llu Hz: %s%lld.%03lld ppm, %s a day",
 			  (unsigned long long)gclk_rate_hz_round(guest),
 			  (unsigned long long)gclk_rate_hz_round(host), ppb < 0 ? "-" : "+",
@@ -72,17 +73,17 @@ static void compare(struct gclk_move *move, struct gclk_rate host, struct gclk_r
 		return;
 	}
 	if (size <= (int64_t)tolerance_ppm * 1000) {
-		say_difference(move, move->carrier->rate_follows_host ? "tsc-rate-follows-host" :
-							"tsc-rate-tolerated", host, guest, ppb);
+		say_difference(move, move->carrier->rate_follows_host ? GCLK_F_TSC_RATE_FOLLOWS_HOST :
+							GCLK_F_TSC_RATE_TOLERATED, host, guest, ppb);
 		move->rate_ppb = gclk_bound_add(move->rate_ppb, (uint64_t)size);
 		return;
 	}
 	if (move->carrier->rate_follows_host || !move->carrier->loader_rescales ||
 	    !host_scales(move->host)) {
-		say_difference(move, "tsc-rate-not-honoured", host, guest, ppb);
+		say_difference(move, GCLK_F_TSC_RATE_NOT_HONOURED, host, guest, ppb);
 		return;
 	}
-	say_difference(move, "tsc-scaled", host, guest, ppb);
+	say_difference(move, GCLK_F_TSC_SCALED, host, guest, ppb);
 	move->rate_ppb = gclk_bound_add(move->rate_ppb, 250);	/* kHz rounding of the wish */
 }
 
@@ -100,21 +101,21 @@ void gclk_move_rate(struct gclk_move *move)
 	if (move->from->guest.accelerator == GCLK_ACCEL_TCG_ICOUNT && guest.num) {
 		move->rate_ppb = 0;	/* counted in the same virtual ns as the shared axis */
 	} else if (!guest.num && !host.num) {
-		gclk_findings_add(findings, "tsc-frequency-unknown", "tsc",
+		gclk_findings_put(findings, GCLK_F_TSC_FREQUENCY_UNKNOWN, "tsc",
 				  "neither the state nor the host profile has a TSC frequency");
 	} else if (!guest.num) {
-		gclk_findings_add(findings, "tsc-frequency-assumed", "tsc",
+		gclk_findings_put(findings, GCLK_F_TSC_FREQUENCY_ASSUMED, "tsc",
 				  "%llu Hz, that of the host profile, is taken for the guest",
 				  (unsigned long long)gclk_rate_hz_round(host));
 	} else if (!host.num) {
-		gclk_findings_add(findings, "host-frequency-unknown", "tsc",
+		gclk_findings_put(findings, GCLK_F_HOST_FREQUENCY_UNKNOWN, "tsc",
 				  "the guest's TSC has %llu Hz, the host profile has no frequency",
 				  (unsigned long long)gclk_rate_hz_round(guest));
 	} else {
 		compare(move, host, guest);
 	}
 	if (move->rate_ppb == GCLK_UNBOUNDED && move->counted_ns) {
-		gclk_findings_add(findings, "tsc-frequency-bound-unknown", "tsc",
+		gclk_findings_put(findings, GCLK_F_TSC_FREQUENCY_BOUND_UNKNOWN, "tsc",
 				  "the host profile does not say how exact its frequency is");
 	}
 }

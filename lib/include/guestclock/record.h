@@ -63,7 +63,6 @@ struct gclk_field {
 	uint16_t size;			/* bytes of the member */
 	uint8_t type;			/* enum gclk_type */
 	uint8_t unit;			/* enum gclk_unit */
-	uint8_t restricted;		/* the type holds values that the field does not allow */
 	uint8_t index;			/* of the row, and of its bit in .has */
 };
 
@@ -80,6 +79,7 @@ struct gclk_record {
 	const char *name;		/* as in the schema: "pit" */
 	const struct gclk_field *fields;
 	const struct gclk_subrecord *subs;
+	const uint64_t *restricted;	/* presence bits of fields whose type holds more than they allow */
 	uint16_t n_fields, n_subs;
 	uint16_t size;			/* of the struct; .has is its first member */
 };
