@@ -12,6 +12,9 @@
  *	discard	the first point of the timer's grid after the resume
  *	merge	the last one before it, which fires at once, for all of them
  *
+ * and what a carrier injects (catchup, delay) is owed: the device goes on from the first
+ * point of its grid after the resume, and the plan's replay has the rest.
+ *
  * A one-shot that fell in the gap is always delivered: dropping it would leave
  * the guest waiting.
  */
@@ -58,7 +61,22 @@ static enum gclk_tick_policy wanted(struct gclk_move *move, enum gclk_tick_timer
 	return (enum gclk_tick_policy)choice->policy;
 }
 
-/* What can be done of it: only a device that replays takes `catchup`, none here `delay`. */
+/* Whoever loads the state delivers what is owed, unless the device does so by itself. */
+static int injects(const struct gclk_move *move, enum gclk_clock clock)
+{
+	return gclk_move_row(move, clock)->missed == GCLK_MISSED_INJECT &&
+	       !(clock == GCLK_CLOCK_RTC && move->from->rtc.catches_up);
+}
+
+/* A device that replays takes `catchup` alone. */
+static int can_replay(const struct gclk_move *move, enum gclk_clock clock,
+		      enum gclk_tick_policy policy)
+{
+	return injects(move, clock) || (gclk_move_row(move, clock)->missed >= GCLK_MISSED_REPLAY &&
+					policy == GCLK_TICKS_CATCHUP);
+}
+
+/* What can be done of it. */
 static enum gclk_tick_policy possible(struct gclk_move *move, enum gclk_tick_timer timer,
 				      enum gclk_clock clock)
 {
@@ -68,8 +86,7 @@ static enum gclk_tick_policy possible(struct gclk_move *move, enum gclk_tick_tim
 	if (policy != GCLK_TICKS_DELAY && policy != GCLK_TICKS_CATCHUP) {
 		return policy;
 	}
-	if (gclk_move_row(move, clock)->missed != GCLK_MISSED_REPLAY ||
-	    policy == GCLK_TICKS_DELAY) {
+	if (!can_replay(move, clock, policy)) {
 		gclk_findings_put(&move->plan->findings, GCLK_F_TICKS_MERGED, name,
 				  "%s is asked for; %s can only merge or discard",
 				  gclk_tick_policy_names[policy], name);
@@ -183,6 +200,77 @@ static struct outcome one(enum gclk_tick_policy policy, uint64_t missed)
 	return (struct outcome){ policy, policy == GCLK_TICKS_DISCARD ? 0 : missed != 0 };
 }
 
+/* As many as may be replayed, and a word about the rest. */
+static uint64_t capped(struct gclk_move *move, const char *timer, uint64_t total)
+{
+	uint64_t limit = GCLK_MIN(total, (uint64_t)move->policy->replay_max);
+
+	if (total > limit) {
+		gclk_findings_put(&move->plan->findings, GCLK_F_TICKS_CAPPED, timer,
+				  "%llu of %llu ticks are replayed", (unsigned long long)limit,
+				  (unsigned long long)total);
+	}
+	return limit;
+}
+
+/* What is injected: of the owed and the missed ticks, those that the device leaves. */
+static struct outcome inject(struct gclk_move *move, enum gclk_tick_timer timer,
+			     enum gclk_clock clock, uint32_t index,
+			     const struct gclk_cadence *cadence, uint64_t missed, uint32_t *owed)
+{
+	uint64_t total = gclk_bound_add(*owed, missed), left = *owed;
+	enum gclk_tick_policy policy = GCLK_TICKS_MERGE;
+	struct outcome outcome;
+
+	if (total && cadence->periodic && !gclk_move_is_untouched(move)) {
+		policy = applied(move, timer, clock);
+	}
+	outcome = one(policy, total);
+	if (gclk_move_is_untouched(move)) {
+		outcome.replayed = left + (missed != 0);
+	} else if (policy == GCLK_TICKS_DISCARD) {
+		left = 0;
+	} else if (policy == GCLK_TICKS_MERGE) {
+		left = total && (!missed || restarts(move, clock));	/* else the device fires */
+	} else {
+		left = outcome.replayed = capped(move, gclk_tick_timer_names[timer], total);
+	}
+	*owed = (uint32_t)left;
+	if (left) {
+		gclk_replay_add(&move->plan->replay, timer, index, *owed, period_ns(cadence),
+				policy, NULL);
+	}
+	return outcome;
+}
+
+/* A timer that cannot interrupt any more owes nothing. */
+static void forgive(struct gclk_move *move, const char *name, enum gclk_clock clock,
+		    uint32_t *owed)
+{
+	if (injects(move, clock) && *owed) {
+		enter(move, name, 0, *owed, 0, (struct outcome){ GCLK_TICKS_DISCARD, 0 },
+		      "the guest has switched it off");
+		*owed = 0;
+	}
+}
+
+/* Where a device has to start: on the last expiry before the resume, or after it. */
+static enum gclk_tick_policy start_policy(struct outcome outcome)
+{
+	return outcome.policy == GCLK_TICKS_MERGE ? GCLK_TICKS_MERGE : GCLK_TICKS_DISCARD;
+}
+
+static struct outcome settle(struct gclk_move *move, enum gclk_tick_timer timer,
+			     enum gclk_clock clock, uint32_t index,
+			     const struct gclk_cadence *cadence, uint64_t missed, uint32_t *owed)
+{
+	if (injects(move, clock)) {
+		return inject(move, timer, clock, index, cadence, missed, owed);
+	}
+	return one(missed && cadence->periodic ? applied(move, timer, clock) : GCLK_TICKS_MERGE,
+		   missed);
+}
+
 /*
  * The planned change from which the PIT must start. The interrupt controller
  * remembers the level of the line: where it was up at the stop and is down after the
@@ -207,8 +295,9 @@ static void move_pit(struct gclk_move *move)
 {
 	const struct gclk_pit *pit = &move->from->pit;
 	struct gclk_pit_channel *to = &move->plan->state->pit.channels[0];
-	enum gclk_tick_policy policy;
+	uint32_t owed = to->owed_ticks;
 	struct gclk_cadence cadence;
+	struct outcome outcome;
 	uint64_t missed;
 
 	if (!pit->channels[0].has) {
@@ -221,31 +310,40 @@ static void move_pit(struct gclk_move *move)
 			gclk_findings_put(&move->plan->findings, GCLK_F_PIT_PHASE_RESTARTS, "pit",
 					  "by less than its period of %llu ns",
 					  (unsigned long long)period_ns(&cadence));
-			enter(move, "pit", period_ns(&cadence), to->owed_ticks, missed,
-			      (struct outcome){ GCLK_TICKS_DISCARD, 0 },
+			outcome = (struct outcome){ GCLK_TICKS_DISCARD, 0 };
+			if (injects(move, GCLK_CLOCK_PIT)) {
+				outcome = inject(move, GCLK_TICK_PIT, GCLK_CLOCK_PIT, 0, &cadence,
+						 missed, &to->owed_ticks);
+			}
+			enter(move, "pit", period_ns(&cadence), owed, missed, outcome,
 			      gclk_move_row(move, GCLK_CLOCK_PIT)->why);
+		} else {
+			forgive(move, "pit", GCLK_CLOCK_PIT, &to->owed_ticks);
 		}
 		bound(move, GCLK_CLOCK_PIT, cadence.periodic ? period_ns(&cadence) : GCLK_UNBOUNDED);
 		return;
 	}
 	bound_on_axis(move, GCLK_CLOCK_PIT, 839);
 	if (!cadence.armed || to->next_transition_ns < 0) {
+		forgive(move, "pit", GCLK_CLOCK_PIT, &to->owed_ticks);
 		return;
 	}
 	missed = gclk_pit_edges(pit, move->axis_before_ns, move->axis_after_ns);
+	outcome = settle(move, GCLK_TICK_PIT, GCLK_CLOCK_PIT, 0, &cadence, missed,
+			 &to->owed_ticks);
 	if (!missed) {
-		enter(move, "pit", period_ns(&cadence), to->owed_ticks, 0,
-		      one(GCLK_TICKS_MERGE, to->owed_ticks), "no tick fell in the gap");
+		enter(move, "pit", period_ns(&cadence), owed, 0,
+		      injects(move, GCLK_CLOCK_PIT) ? outcome : one(GCLK_TICKS_MERGE, owed),
+		      "no tick fell in the gap");
 		return;
 	}
-	policy = cadence.periodic ? applied(move, GCLK_TICK_PIT, GCLK_CLOCK_PIT) :
-				    GCLK_TICKS_MERGE;
 	if (cadence.periodic) {
-		int64_t start = pit_start(pit, move->axis_before_ns, move->axis_after_ns, policy);
+		int64_t start = pit_start(pit, move->axis_before_ns, move->axis_after_ns,
+					  start_policy(outcome));
 
 		to->next_transition_ns = start != GCLK_TIMER_OFF ? start : to->next_transition_ns;
 	}
-	enter(move, "pit", period_ns(&cadence), to->owed_ticks, missed, one(policy, missed),
+	enter(move, "pit", period_ns(&cadence), owed, missed, outcome,
 	      gclk_move_row(move, GCLK_CLOCK_PIT)->why);
 }
 
@@ -253,33 +351,37 @@ static void move_hpet_timer(struct gclk_move *move, unsigned n)
 {
 	const struct gclk_hpet *hpet = &move->from->hpet;
 	struct gclk_hpet_timer *to = &move->plan->state->hpet.timers[n];
-	enum gclk_tick_policy policy = GCLK_TICKS_MERGE;
+	struct outcome outcome = { GCLK_TICKS_DISCARD, 0 };	/* nobody would receive it */
+	int interrupts = gclk_hpet_timer_interrupts(hpet, n);
+	uint32_t owed = to->owed_ticks;
 	struct gclk_cadence cadence;
 	char name[24];
 	uint64_t missed;
 
 	gclk_hpet_timer_cadence(hpet, n, &cadence);
+	name_nth(name, "hpet", n);
+	if (!cadence.armed || !interrupts) {
+		forgive(move, name, GCLK_CLOCK_HPET, &to->owed_ticks);
+	}
 	if (!cadence.armed) {
 		return;
 	}
-	name_nth(name, "hpet", n);
 	missed = gclk_hpet_timer_edges(hpet, n, move->axis_before_ns, move->axis_after_ns);
+	if (interrupts) {
+		outcome = settle(move, GCLK_TICK_HPET, GCLK_CLOCK_HPET, n, &cadence, missed,
+				 &to->owed_ticks);
+	}
 	if (missed && cadence.periodic) {
 		struct gclk_hpet later = *hpet;
 		int64_t last = gclk_hpet_timer_last(hpet, n, move->axis_after_ns);
 
-		if (gclk_hpet_timer_interrupts(hpet, n)) {
-			policy = applied(move, GCLK_TICK_HPET, GCLK_CLOCK_HPET);
-		} else {
-			policy = GCLK_TICKS_DISCARD;	/* nobody would receive it */
-		}
-		gclk_hpet_advance(&later, policy == GCLK_TICKS_DISCARD ? move->axis_after_ns :
-									last - 1, NULL);
+		gclk_hpet_advance(&later, start_policy(outcome) == GCLK_TICKS_DISCARD ?
+						  move->axis_after_ns : last - 1, NULL);
 		to->comparator_ticks = later.timers[n].comparator_ticks;
 		to->expiry_ns = later.timers[n].expiry_ns;
 	}
-	if (gclk_hpet_timer_interrupts(hpet, n)) {
-		enter(move, name, period_ns(&cadence), to->owed_ticks, missed, one(policy, missed),
+	if (interrupts) {
+		enter(move, name, period_ns(&cadence), owed, missed, outcome,
 		      gclk_move_row(move, GCLK_CLOCK_HPET)->why);
 	}
 }
@@ -333,9 +435,10 @@ static int move_lapic(struct gclk_move *move, uint32_t i)
 {
 	const struct gclk_lapic *lapic = &move->from->lapic[i];
 	struct gclk_lapic *to = &move->plan->state->lapic[i];
-	enum gclk_tick_policy policy = GCLK_TICKS_MERGE;
+	uint32_t owed = to->owed_ticks;
 	struct gclk_lapic later;
 	struct gclk_cadence cadence;
+	struct outcome outcome;
 	struct gclk_line line;
 	char name[24];
 	uint64_t missed;
@@ -344,19 +447,22 @@ static int move_lapic(struct gclk_move *move, uint32_t i)
 		return 0;
 	}
 	later = *lapic;
+	name_nth(name, "lapic", i);
 	gclk_lapic_cadence(lapic, &cadence);
 	if (!cadence.armed || !gclk_lapic_interrupts(lapic)) {
+		forgive(move, name, GCLK_CLOCK_LAPIC, &to->owed_ticks);
 		return 0;
 	}
 	gclk_lapic_advance(&later, move->axis_after_ns, &line);
 	missed = line.rises;
+	outcome = settle(move, GCLK_TICK_LAPIC, GCLK_CLOCK_LAPIC, i, &cadence, missed,
+			 &to->owed_ticks);
 	if (missed && cadence.periodic) {
-		policy = applied(move, GCLK_TICK_LAPIC, GCLK_CLOCK_LAPIC);
-		to->expiry_ns = policy == GCLK_TICKS_DISCARD ? later.expiry_ns : line.last_rise_ns;
+		to->expiry_ns = start_policy(outcome) == GCLK_TICKS_DISCARD ? later.expiry_ns :
+									      line.last_rise_ns;
 		to->next_time_ns = to->expiry_ns;
 	}
-	name_nth(name, "lapic", i);
-	enter(move, name, period_ns(&cadence), to->owed_ticks, missed, one(policy, missed),
+	enter(move, name, period_ns(&cadence), owed, missed, outcome,
 	      gclk_move_row(move, GCLK_CLOCK_LAPIC)->why);
 	return 1;
 }
@@ -420,18 +526,14 @@ static struct outcome rtc_replay(struct gclk_move *move, uint64_t missed, uint64
 {
 	struct gclk_rtc *to = &move->plan->state->rtc;
 	uint64_t total = gclk_bound_add(to->owed_ticks, missed);
-	uint64_t limit = GCLK_MIN(total, (uint64_t)move->policy->replay_max);
-	uint64_t by_device = missed - by_plan;
+	uint64_t by_device = missed - by_plan, limit;
 
 	if (!to->catches_up) {
 		gclk_findings_put(&move->plan->findings, GCLK_F_REPLAY_NEEDS_DEVICE, "rtc",
-				  "%llu ticks are owed", (unsigned long long)limit);
+				  "%llu ticks are owed",
+				  (unsigned long long)GCLK_MIN(total, (uint64_t)move->policy->replay_max));
 	}
-	if (total > limit) {
-		gclk_findings_put(&move->plan->findings, GCLK_F_TICKS_CAPPED, "rtc",
-				  "%llu of %llu ticks are replayed", (unsigned long long)limit,
-				  (unsigned long long)total);
-	}
+	limit = capped(move, "rtc", total);
 	to->owed_ticks = (uint32_t)(limit > by_device ? limit - by_device : 0);
 	to->has |= GCLK_BIT(rtc, owed_ticks);
 	return (struct outcome){ GCLK_TICKS_CATCHUP, limit };
@@ -458,6 +560,21 @@ static struct outcome rtc_outcome(struct gclk_move *move, int64_t load, uint64_t
 	return one(policy, gclk_bound_add(missed, rtc->owed_ticks));
 }
 
+/* The same where ticks are injected. */
+static struct outcome rtc_inject(struct gclk_move *move, int64_t load, uint64_t missed,
+				 const struct gclk_cadence *cadence, int64_t *ret_next)
+{
+	struct outcome outcome = inject(move, GCLK_TICK_RTC, GCLK_CLOCK_RTC, 0, cadence, missed,
+					&move->plan->state->rtc.owed_ticks);
+
+	if (missed && !gclk_move_is_untouched(move)) {
+		*ret_next = start_policy(outcome) == GCLK_TICKS_DISCARD ?
+				    gclk_rtc_periodic_next(&move->from->rtc, load) :
+				    rtc_resume_tick(&move->from->rtc, load, outcome.policy);
+	}
+	return outcome;
+}
+
 /*
  * The device handled its own ticks up to next_periodic_ns, also after the stop where
  * its axis is the wall's: those are among the owed ones. What is missed begins there.
@@ -467,6 +584,7 @@ static void move_rtc_ticks(struct gclk_move *move)
 	const struct gclk_rtc *rtc = &move->from->rtc;
 	struct gclk_rtc *to = &move->plan->state->rtc;
 	int64_t load = rtc_load(move), next = GCLK_TIMER_OFF;
+	int stands = rtc->axis == GCLK_AXIS_GUEST && !move->counted_ns;
 	struct gclk_cadence cadence;
 	struct outcome outcome;
 	uint64_t missed;
@@ -476,16 +594,20 @@ static void move_rtc_ticks(struct gclk_move *move)
 	}
 	gclk_rtc_cadence(rtc, &cadence);
 	if (!cadence.armed || !cadence.periodic || rtc->next_periodic_ns < 1) {
+		forgive(move, "rtc", GCLK_CLOCK_RTC, &to->owed_ticks);
 		return;
 	}
 	missed = load < rtc->next_periodic_ns ? 0 :
 		 gclk_rtc_periodic_edges(rtc, rtc->next_periodic_ns - 1, load);
-	if (gclk_move_is_untouched(move)) {
+	if (injects(move, GCLK_CLOCK_RTC)) {
+		missed = stands ? 0 : missed;
+		outcome = rtc_inject(move, load, missed, &cadence, &next);
+	} else if (gclk_move_is_untouched(move)) {
 		outcome = rtc_by_itself(move, missed);
-	} else if (rtc->axis == GCLK_AXIS_GUEST && !move->counted_ns) {
-		/* its axis stands: nothing is missed, what is owed stays owed */
-		outcome = (struct outcome){ GCLK_TICKS_CATCHUP, rtc->owed_ticks };
+	} else if (stands) {
+		/* nothing is missed, what is owed stays owed */
 		missed = 0;
+		outcome = (struct outcome){ GCLK_TICKS_CATCHUP, rtc->owed_ticks };
 	} else if (missed || rtc->owed_ticks) {
 		outcome = rtc_outcome(move, load, missed, &next);
 	} else {
@@ -527,4 +649,5 @@ void gclk_move_ticks(struct gclk_move *move)
 	move_hpet(move);
 	move_lapics(move);
 	move_pm_timer(move);
+	gclk_replay_save(&move->plan->replay, move->plan->state, NULL);	/* the fields' presence */
 }

@@ -29,6 +29,7 @@ GCLK_API const struct gclk_policy gclk_policy_default = {
 	.horizon_ns = 60 * GCLK_NS_PER_S,
 	.long_gap_ns = 60 * GCLK_NS_PER_S,
 	.replay_max = 100000,
+	.replay_horizon_ns = 600 * GCLK_NS_PER_S,
 };
 
 GCLK_API struct gclk_plan *gclk_plan_free(struct gclk_plan *plan)
@@ -36,6 +37,7 @@ GCLK_API struct gclk_plan *gclk_plan_free(struct gclk_plan *plan)
 	if (plan) {
 		gclk_state_free(plan->state);
 		free(plan->ledger);
+		free(plan->replay.timers);
 		free(plan);
 	}
 	return NULL;
@@ -50,8 +52,10 @@ GCLK_API struct gclk_plan *gclk_plan_new(uint32_t n_vcpus)
 	}
 	plan->ledger_max = n_vcpus + GCLK_HPET_TIMERS_MAX + GCLK_N_TICK_TIMERS;
 	plan->ledger = calloc(plan->ledger_max, sizeof(*plan->ledger));
+	plan->replay.timers = calloc(plan->ledger_max, sizeof(*plan->replay.timers));
+	plan->replay.timers_max = plan->ledger_max;
 	plan->state = gclk_state_new(n_vcpus);
-	if (!plan->ledger || !plan->state) {
+	if (!plan->ledger || !plan->replay.timers || !plan->state) {
 		return gclk_plan_free(plan);
 	}
 	return plan;
@@ -260,6 +264,9 @@ GCLK_API int gclk_plan(const struct gclk_state *state, const struct gclk_carrier
 	int r;
 
 	clear(plan);
+	gclk_replay_init(&plan->replay, plan->replay.timers, plan->replay.timers_max,
+			 policy->replay_horizon_ns > 0 ? policy->replay_horizon_ns :
+							 GCLK_REPLAY_NEVER);
 	if ((r = check_policy(policy, reterr)) < 0 ||
 	    (r = gclk_state_validate(state, reterr)) < 0 ||
 	    (r = gclk_state_assign(plan->state, state, reterr)) < 0 ||

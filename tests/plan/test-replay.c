@@ -3,7 +3,7 @@
  * The replay engine against a simulation that walks through time step by step and keeps
  * its own books, with guests that acknowledge when they please.
  */
-#include <stdlib.h>
+#include <guestclock/devices.h>
 
 #include "gclk-test.h"
 #include "world.h"
@@ -431,5 +431,176 @@ GCLK_TEST(replay, extreme_instants)
 		gclk_replay_report(&replay, timer, GCLK_REPLAY_DELIVERED, instants[i]);
 		GCLK_EQ(gclk_replay_due(&replay, &due), 1);
 		CU_ASSERT(due > instants[i] && due != NEVER);
+	}
+}
+
+/* ---- through plans ---- */
+
+static void choose_all(struct world *w, enum gclk_tick_policy policy)
+{
+	for (unsigned i = 0; i < GCLK_N_TICK_TIMERS; i++) {
+		w->policy.ticks[i] = (struct gclk_tick_choice){ (uint8_t)policy, 1 };
+	}
+}
+
+/* The guest's own axis for all devices, so that the periods are the same in any plan. */
+static void make_linked(struct world *w, enum gclk_tick_policy policy)
+{
+	world_make(w, &world_linked);
+	w->state->rtc.axis = GCLK_AXIS_GUEST;
+	w->state->rtc.base_at_ns = 0;
+	w->state->rtc.next_periodic_ns = 100 * S + 500001;
+	w->state->rtc.periodic_expiry_ns = 100 * S + 500001;
+	choose_all(w, policy);
+	w->policy.replay_horizon_ns = 0;
+}
+
+static const struct gclk_replay_timer *owed_by(const struct world *w, enum gclk_tick_timer timer,
+					       uint32_t index)
+{
+	const struct gclk_replay *replay = &w->plan->replay;
+
+	for (uint32_t i = 0; i < replay->n_timers; i++) {
+		if (replay->timers[i].timer == timer && replay->timers[i].index == index) {
+			return &replay->timers[i];
+		}
+	}
+	return NULL;
+}
+
+/* By hand: HPET and LAPIC every 10 ms from 100.004 and 100.010 s, resume at 110 s. */
+GCLK_TEST(replay, what_a_plan_owes)
+{
+	struct world w;
+
+	make_linked(&w, GCLK_TICKS_CATCHUP);
+	GCLK_EQ(world_plan(&w), 0);
+	GCLK_EQ(owed_by(&w, GCLK_TICK_HPET, 0)->owed, 1000);
+	GCLK_EQ(owed_by(&w, GCLK_TICK_HPET, 0)->spacing_ns, 10 * MS / 8 + 1);
+	GCLK_EQ(owed_by(&w, GCLK_TICK_LAPIC, 1)->owed, 1000);
+	GCLK_EQ(owed_by(&w, GCLK_TICK_RTC, 0)->owed, 10240);
+	GCLK_EQ(owed_by(&w, GCLK_TICK_PIT, 0)->owed, 10001);
+	/* the devices go on behind the resume by themselves */
+	GCLK_EQ(w.plan->state->hpet.timers[0].expiry_ns, 110 * S + 4 * MS);
+	GCLK_EQ(w.plan->state->lapic[0].expiry_ns, 110 * S + 10 * MS);
+	CU_ASSERT(w.plan->state->rtc.next_periodic_ns > 110 * S);
+	CU_ASSERT(w.plan->state->rtc.next_periodic_ns <= 110 * S + 976563);
+	GCLK_EQ(w.plan->state->hpet.timers[0].owed_ticks, 1000);
+	CU_ASSERT(GCLK_HAS(lapic, &w.plan->state->lapic[1], owed_ticks));
+
+	choose_all(&w, GCLK_TICKS_DELAY);
+	w.policy.replay_max = 700;
+	GCLK_EQ(world_plan(&w), 0);
+	GCLK_EQ(owed_by(&w, GCLK_TICK_HPET, 0)->owed, 700);
+	GCLK_EQ(owed_by(&w, GCLK_TICK_HPET, 0)->spacing_ns, 10 * MS);
+	GCLK_EQ(world_entry(&w, "hpet[0]")->replayed, 700);
+	GCLK_EQ(world_entry(&w, "hpet[0]")->dropped, 300);
+	CU_ASSERT_PTR_NOT_NULL(world_finding(&w, "ticks-capped"));
+
+	/* one for all comes from the device where it keeps its phase */
+	choose_all(&w, GCLK_TICKS_MERGE);
+	GCLK_EQ(world_plan(&w), 0);
+	GCLK_EQ(w.plan->replay.n_timers, 1);
+	GCLK_EQ(owed_by(&w, GCLK_TICK_PIT, 0)->owed, 1);
+	GCLK_EQ(world_entry(&w, "pit")->merged, 10000);
+	GCLK_EQ(w.plan->state->hpet.timers[0].expiry_ns, 110 * S - 6 * MS);
+
+	choose_all(&w, GCLK_TICKS_DISCARD);
+	GCLK_EQ(world_plan(&w), 0);
+	GCLK_EQ(w.plan->replay.n_timers, 0);
+	GCLK_EQ(world_entry(&w, "pit")->dropped, 10001);
+	world_end(&w);
+}
+
+/* The domain's word ends at the horizon, also for what is injected. */
+GCLK_TEST(replay, beyond_the_horizon_of_the_policy)
+{
+	struct world w;
+
+	make_linked(&w, GCLK_TICKS_CATCHUP);
+	w.policy.ticks[GCLK_TICK_HPET].by_operator = 0;
+	world_resume(&w, 61 * S, 61 * S);
+	GCLK_EQ(world_plan(&w), 0);
+	CU_ASSERT_PTR_NULL(owed_by(&w, GCLK_TICK_HPET, 0));
+	GCLK_EQ(world_entry(&w, "hpet[0]")->merged, 6099);
+	GCLK_EQ(owed_by(&w, GCLK_TICK_LAPIC, 0)->owed, 6100);
+	world_end(&w);
+}
+
+/* A device that replays by itself is not helped. */
+GCLK_TEST(replay, a_device_that_catches_up)
+{
+	struct world w;
+
+	make_linked(&w, GCLK_TICKS_CATCHUP);
+	GCLK_SET(rtc, &w.state->rtc, catches_up, 1);
+	GCLK_EQ(world_plan(&w), 0);
+	CU_ASSERT_PTR_NULL(owed_by(&w, GCLK_TICK_RTC, 0));
+	GCLK_EQ(world_entry(&w, "rtc")->replayed, 10240);
+	world_end(&w);
+}
+
+/*
+ * A guest that is moved again and again while ticks are still being paid out. Whatever
+ * the policy of each move: what is owed in the end is what the ledgers say, and what the
+ * engine delivered and the ledgers dropped and merged accounts for every missed tick.
+ */
+GCLK_TEST(replay, moved_in_the_middle)
+{
+	static const enum gclk_tick_policy policies[] = { GCLK_TICKS_CATCHUP, GCLK_TICKS_DELAY,
+							  GCLK_TICKS_MERGE, GCLK_TICKS_DISCARD };
+
+	for (unsigned run = 0; run < 60 * gclk_test_scale(); run++) {
+		uint64_t got[TIMERS] = { 0 }, missed[TIMERS] = { 0 }, gone[TIMERS] = { 0 };
+		static const char *const entries[TIMERS] = { "pit", "rtc", "hpet[0]", NULL,
+							     "lapic[0]", "lapic[1]" };
+		int64_t now = 0, at = 100 * S;
+		struct world w;
+
+		make_linked(&w, GCLK_TICKS_CATCHUP);
+		for (unsigned move = 0; move < 6; move++) {
+			int64_t gap = (int64_t)gclk_random_below(200 * MS);
+
+			choose_all(&w, move == 5 || gclk_random_below(3) ?
+					       GCLK_TICKS_CATCHUP :
+					       policies[gclk_random_below(4)]);
+			world_resume(&w, gap, gap);
+			w.policy.gap = gclk_random_below(4) ? GCLK_GAP_COUNT : GCLK_GAP_FREEZE;
+			GCLK_EQ(world_plan(&w), 0);
+			for (unsigned i = 0; i < TIMERS; i++) {
+				const struct gclk_ledger_entry *e =
+					entries[i] ? world_entry(&w, entries[i]) : NULL;
+				uint32_t owed = owed_in(w.plan->state, i);
+
+				if (!e) {
+					continue;
+				}
+				GCLK_EQ(e->owed_before + e->missed,
+					e->replayed + e->merged + e->dropped);
+				GCLK_EQ(e->owed_before, owed_in(w.state, i));
+				missed[i] += e->missed;
+				gone[i] += e->merged + e->dropped;
+				/* the device itself delivers what is not injected */
+				GCLK_EQ(owed <= e->replayed, 1);
+				gone[i] += e->replayed - owed;
+			}
+			pay(&w.plan->replay, move == 5 ? UINT32_MAX :
+							 (unsigned)gclk_random_below(300),
+			    &now, got);
+			/* the guest runs on for a while: its devices tick, the next stop */
+			GCLK_EQ(gclk_state_assign(w.state, w.plan->state, NULL), 0);
+			GCLK_EQ(gclk_replay_save(&w.plan->replay, w.state, NULL), 0);
+			at = w.state->virtual_clock.clock_ns;
+			gclk_hpet_advance(&w.state->hpet, at, NULL);
+			gclk_rtc_advance(&w.state->rtc, at, NULL);
+			for (unsigned i = 0; i < 2; i++) {
+				gclk_lapic_advance(&w.state->lapic[i], at, NULL);
+			}
+		}
+		for (unsigned i = 0; i < TIMERS; i++) {
+			GCLK_EQ(got[i] + gone[i], missed[i]);
+			GCLK_EQ(owed_in(w.state, i), 0);
+		}
+		world_end(&w);
 	}
 }

@@ -37,6 +37,20 @@ const struct gclk_carrier world_kernel = {
 	},
 };
 
+const struct gclk_carrier world_linked = {
+	.name = "linked", .reference = "tests",
+	.rows = {
+		[GCLK_CLOCK_TSC] = ROW(OWN, RUN, KEPT, NONE),
+		[GCLK_CLOCK_KVMCLOCK] = ROW(OWN, RUN, KEPT, NONE),
+		[GCLK_CLOCK_VIRTUAL] = ROW(OWN, RUN, KEPT, NONE),
+		[GCLK_CLOCK_RTC] = ROW(OWN, RUN, KEPT, INJECT),
+		[GCLK_CLOCK_HPET] = ROW(OWN, RUN, KEPT, INJECT),
+		[GCLK_CLOCK_PM_TIMER] = ROW(AXIS, RUN, KEPT, ONE),
+		[GCLK_CLOCK_PIT] = ROW(OWN, RUN, RESTARTS, INJECT),
+		[GCLK_CLOCK_LAPIC] = ROW(OWN, RUN, KEPT, INJECT),
+	},
+};
+
 static void make_pit(struct gclk_state *state, int in_kernel)
 {
 	struct gclk_pit_channel *channel = &state->pit.channels[0];
@@ -179,7 +193,7 @@ void world_make(struct world *world, const struct gclk_carrier *carrier)
 	world->state = gclk_state_new(2);
 	world->plan = gclk_plan_new(2);
 	world->carrier = carrier;
-	make_state(world->state, carrier == &world_kernel);
+	make_state(world->state, carrier == &world_kernel || carrier == &world_linked);
 	GCLK_SET(host, &world->host, tsc_hz, UINT64_C(2000000000));
 	GCLK_SET(host, &world->host, tsc_hz_ppb, 100);
 	world->when.captured = (struct gclk_instant){ T0, 0 };

@@ -30,6 +30,9 @@ struct world {
 	struct gclk_error error;
 };
 
+/* In the process that runs the guest: what is owed is injected; the PIT alone restarts. */
+extern const struct gclk_carrier world_linked;
+
 /* A plain guest of two vCPUs on @carrier, stopped at T0 exactly, resumed 10 s later. */
 void world_make(struct world *world, const struct gclk_carrier *carrier);
 void world_end(struct world *world);

@@ -199,9 +199,10 @@ struct gclk_policy {
 	int64_t horizon_ns;		/* ticks: the domain's policy holds up to it */
 	int64_t long_gap_ns;		/* a longer counted gap is warned about */
 	uint32_t replay_max;		/* ticks replayed per timer, at most */
+	int64_t replay_horizon_ns;	/* a replay may take so long; 0: any time */
 	const char *const *force;	/* ids of findings to override (R6), NULL-terminated; or NULL */
 };
-extern const struct gclk_policy gclk_policy_default;	/* count; 60 s; 60 s */
+extern const struct gclk_policy gclk_policy_default;	/* count; 60 s; 60 s; 600 s */
 
 enum gclk_severity {
 	GCLK_NOTE,
@@ -424,6 +425,7 @@ struct gclk_plan {
 	uint32_t n_bounds;
 	struct gclk_bound bounds[GCLK_N_CLOCKS];
 	struct gclk_findings findings;
+	struct gclk_replay replay;	/* what a carrier with GCLK_MISSED_INJECT has to deliver */
 };
 
 struct gclk_plan *gclk_plan_new(uint32_t n_vcpus);
