@@ -203,6 +203,14 @@ class Check:
         for path in sorted(glob.glob(pattern)):
             if os.path.isfile(path) and os.access(path, os.X_OK):
                 self.program(path, ["--scale", "20"], 7200)
+        self.oracle()
+
+    def oracle(self):
+        """10,000 scripts for each device, in 40 boots."""
+        directory = os.path.join(BUILD, "gcc")
+        for name in suite_of(directory, "oracle"):
+            self.meson_test(name, directory,
+                            [name, "--test-args=--scripts 10000 --per-boot 250"], patience=12)
 
     def run(self):
         self.compilers()

@@ -31,7 +31,7 @@ import streampatch  # noqa: E402
 
 MAGIC = 0x6b6c6367
 SCRIPT, LOG = 0x100000, 0x1000000
-OP_END, OP_WRITE, OP_READ, OP_WAIT, OP_MARK = range(5)
+OP_END, OP_WRITE, OP_READ, OP_WAIT, OP_MARK, OP_CAPTURE = range(6)
 ACCESS_INSNS = 5        # from the RDTSC to the access, in rom.S
 HPET, LAPIC, PM = 0xfed00000, 0xfee00000, 0x600
 S = 1000000000
@@ -258,6 +258,7 @@ class Hpet:
     def __init__(self, rng):
         self.rng = rng
         self.config = 0
+        self.leveled = [0] * 3
         self.fastest = 1 << 28
 
     def put(self, s, register, value):
@@ -273,6 +274,10 @@ class Hpet:
         rng = self.rng
         n = rng.choice(self.timers)
         base = 0x100 + 0x20 * n
+        if self.leveled[n]:
+            # an input that is up when its timer leaves it stays up for ever: a storm
+            self.put(s, base, self.leveled[n] & ~4)
+            self.leveled[n] = 0
         config = rng.choice([0, 4, 4, 4]) | rng.choice([0, 8 | 0x40, 8 | 0x40, 8, 0x40])
         config |= rng.choice([0, 0x100])
         if rng.random() < 0.2:
@@ -284,6 +289,7 @@ class Hpet:
             self.put(s, base + 0x14, 0xfee00000)
             self.put(s, base + 0x10, 0x80 + n)
         self.put(s, base, config)
+        self.leveled[n] = config if config & 2 else 0
         if rng.random() < 0.8:
             self.comparator(s, base)
         if config & 8 and rng.random() < 0.9:
@@ -427,9 +433,10 @@ def make_scripts(group, rng, first, count, steps):
 
 
 def encode(ops, header, q35):
-    blob = struct.pack("<IIIIBBBB12x", MAGIC, header.get("irqs", 0), header.get("pins", 0),
+    blob = struct.pack("<IIIIBBBBB11x", MAGIC, header.get("irqs", 0), header.get("pins", 0),
                        header.get("level_pins", 0), header.get("hpet_alarm", 0),
-                       header.get("acks_rtc", 0), header.get("acks_hpet", 0), q35)
+                       header.get("acks_rtc", 0), header.get("acks_hpet", 0), q35,
+                       header.get("acks_pm", 0))
     blob += b"".join(struct.pack("<BBBxIQ", kind, size, space, addr, value)
                      for kind, size, space, addr, value in ops)
     return blob + struct.pack("<BBBxIQ", OP_END, 0, 0, 0, 0)
@@ -477,12 +484,35 @@ class Qmp:
             answer = self.receive()
             if "event" in answer:
                 self.events.append(answer["event"])
+        self.events.remove(name)
 
 
-def run_qemu(qemu, rom, blob, directory, machine, timeout, options=()):
-    """Returns (log bytes, stream path)."""
+def save_stream(qmp, path):
+    """While the machine stands; it may go on afterwards, its clock has not moved."""
+    qmp.ask("migrate", uri="exec:cat > '%s'" % path)
+    while True:
+        status = qmp.ask("query-migrate").get("status")
+        if status == "failed":
+            raise RuntimeError("the state was not saved")
+        if status == "completed":
+            return path
+        time.sleep(0.002)
+
+
+def read_log(qmp, path):
+    qmp.ask("pmemsave", val=LOG, size=32, filename=path)
+    with open(path, "rb") as head:
+        magic, count = struct.unpack_from("<II", head.read())
+    if magic != MAGIC:
+        raise RuntimeError("the guest wrote no log")
+    qmp.ask("pmemsave", val=LOG + 32, size=max(1, 20 * count), filename=path)
+    with open(path, "rb") as data:
+        return data.read()[:20 * count]
+
+
+def run_qemu(qemu, rom, blob, directory, machine, timeout, options=(), captures=0):
+    """Returns (log bytes, paths of the streams: one for each capture, and that of the end)."""
     script, path = os.path.join(directory, "script.bin"), os.path.join(directory, "qmp")
-    log, stream = os.path.join(directory, "log.bin"), os.path.join(directory, "stream")
     with open(script, "wb") as out:
         out.write(blob)
     process = subprocess.Popen(
@@ -490,21 +520,18 @@ def run_qemu(qemu, rom, blob, directory, machine, timeout, options=()):
          "-bios", rom, "-nodefaults", "-display", "none", "-S", "-device", "pvpanic",
          "-action", "panic=pause", "-rtc", "base=2024-02-28T23:59:40,clock=vm", "-device",
          "loader,file=%s,addr=%d,force-raw=on" % (script, SCRIPT), "-qmp",
-         "unix:%s,server=on,wait=off" % path] + list(options), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+         "unix:%s,server=on,wait=off" % path] + list(options), stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE)
     try:
         qmp = Qmp(path, process)
         qmp.socket.settimeout(timeout)
-        qmp.ask("cont")
-        qmp.await_event("STOP")
-        qmp.ask("pmemsave", val=LOG, size=32, filename=log)
-        with open(log, "rb") as head:
-            magic, count = struct.unpack_from("<II", head.read())
-        if magic != MAGIC:
-            raise RuntimeError("the guest wrote no log")
-        qmp.ask("pmemsave", val=LOG + 32, size=max(1, 20 * count), filename=log)
-        qmp.ask("migrate", uri="exec:cat > '%s'" % stream)
-        while qmp.ask("query-migrate").get("status") not in ("completed", "failed"):
-            time.sleep(0.005)
+        streams = []
+        for number in range(captures + 1):
+            qmp.ask("cont")
+            qmp.await_event("STOP")
+            streams.append(os.path.join(directory, "stream-%d" % number))
+            log = read_log(qmp, os.path.join(directory, "log.bin")) if number == captures else b""
+            save_stream(qmp, streams[-1])
         qmp.ask("quit")
         process.wait(10)
     finally:
@@ -512,8 +539,7 @@ def run_qemu(qemu, rom, blob, directory, machine, timeout, options=()):
             process.kill()
             process.wait()
         process.stderr.close()
-    with open(log, "rb") as data:
-        return data.read()[:20 * count], stream
+    return log, streams
 
 
 def log_lines(log):
@@ -598,7 +624,7 @@ def set_up_lines(args, machine, known={}):
     if machine not in known:
         with tempfile.TemporaryDirectory(prefix="gclk-oracle-") as directory:
             stream = run_qemu(args.qemu, args.rom, encode([], {}, machine == "q35"), directory,
-                              machine, args.timeout)[1]
+                              machine, args.timeout)[1][-1]
             image = streampatch.read(stream)
         cmos = image.get("mc146818rtc", "cmos_data")
         known[machine] = ["o seconds %d" % RTC_BASE,
@@ -613,18 +639,18 @@ def run_boot(args, group, boot, first, count):
     machine = args.machine or ("q35" if boot % 2 else "pc")
     ops = make_scripts(group, rng, first, count, args.steps)
     with tempfile.TemporaryDirectory(prefix="gclk-oracle-") as directory:
-        log, stream = run_qemu(args.qemu, args.rom, encode(ops, header, machine == "q35"),
+        log, streams = run_qemu(args.qemu, args.rom, encode(ops, header, machine == "q35"),
                                directory, machine, args.timeout,
                                getattr(GROUPS[group], "options", ()))
         lines = ["c " + d for d in COMPARED.get(group, [group])]
         lines += set_up_lines(args, machine)
         lines += ["o slew"] if group == "rtc-slew" else []
-        lines += list(log_lines(log)) + list(stream_lines(stream))
+        lines += list(log_lines(log)) + list(stream_lines(streams[-1]))
         if args.keep:
             os.makedirs(args.keep, exist_ok=True)
             with open(os.path.join(args.keep, "%s-%d.txt" % (group, boot)), "w") as out:
                 out.write("\n".join(lines) + "\n")
-            shutil.copy(stream, os.path.join(args.keep, "%s-%d.stream" % (group, boot)))
+            shutil.copy(streams[-1], os.path.join(args.keep, "%s-%d.stream" % (group, boot)))
     done = subprocess.run([args.replay], input="\n".join(lines) + "\n", text=True,
                           stdout=subprocess.PIPE)
     return done.returncode, done.stdout, machine

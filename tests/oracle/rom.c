@@ -15,8 +15,10 @@
 #define IOAPIC 0xfec00000u
 #define HPET 0xfed00000u
 #define LAPIC 0xfee00000u
+#define PM 0x600
+#define PVPANIC 0x505
 
-enum { OP_END, OP_WRITE, OP_READ, OP_WAIT, OP_MARK };
+enum { OP_END, OP_WRITE, OP_READ, OP_WAIT, OP_MARK, OP_CAPTURE };
 enum { LOG_WRITE = 1, LOG_READ = 2, LOG_INTERRUPT = 3, LOG_MARK = 4, LOG_DEAF = 5 };
 enum { SPACE_PORT = 0, SPACE_MEMORY = 1 };
 enum { WAIT_HALTED = 0, WAIT_BUSY = 1, WAIT_DEAF = 2 };	/* .space of a wait */
@@ -24,6 +26,7 @@ enum { WAIT_HALTED = 0, WAIT_BUSY = 1, WAIT_DEAF = 2 };	/* .space of a wait */
 #define VECTOR_PIC 0x20		/* 16 of them */
 #define VECTOR_ALARM 0x31
 #define VECTOR_IOAPIC 0x50	/* 24 of them */
+#define VECTOR_LAPIC 0x70
 
 struct op {
 	uint8_t kind, size, space, unused;
@@ -40,7 +43,8 @@ struct script {
 	uint8_t acks_rtc;	/* the handler reads register C */
 	uint8_t acks_hpet;	/* the handler clears the HPET's status */
 	uint8_t q35;
-	uint32_t unused[3];
+	uint8_t acks_pm;	/* the handler clears the PM timer's status */
+	uint8_t unused[11];
 	struct op ops[];
 };
 
@@ -131,6 +135,21 @@ static uint32_t logged(uint8_t kind, uint8_t size, uint8_t space, uint32_t addr,
 	return value;
 }
 
+/* Stops the machine, with interrupts on: those that are due have come. It may go on. */
+static void capture(void)
+{
+	__asm__ volatile("sti; nop; nop; out %0, %1; nop; cli"
+			 : : "a"((uint8_t)1), "d"((uint16_t)PVPANIC));
+}
+
+static void acknowledge_pic(uint32_t vector)
+{
+	if (vector >= VECTOR_PIC + 8) {
+		outb(0xa0, 0x20);
+	}
+	outb(0x20, 0x20);
+}
+
 static void acknowledge_rtc(void)
 {
 	logged(LOG_WRITE, 1, SPACE_PORT, 0x70, 12);
@@ -149,16 +168,15 @@ void rom_interrupt(uint32_t vector, uint32_t tsc_low, uint32_t tsc_high)
 	if (vector >= VECTOR_PIC && vector < VECTOR_PIC + 16) {
 		if (vector == VECTOR_PIC + 8 && script->acks_rtc) {
 			acknowledge_rtc();
+		} else if (vector == VECTOR_PIC + 9 && script->acks_pm) {
+			logged(LOG_WRITE, 2, SPACE_PORT, PM, 1);
 		}
-		if (vector >= VECTOR_PIC + 8) {
-			outb(0xa0, 0x20);
-		}
-		outb(0x20, 0x20);
+		acknowledge_pic(vector);
 		return;
 	}
 	if (vector == VECTOR_IOAPIC + 8 && script->acks_rtc) {
 		acknowledge_rtc();
-	} else if (vector >= VECTOR_IOAPIC && script->acks_hpet) {
+	} else if (vector >= VECTOR_IOAPIC && vector != VECTOR_LAPIC && script->acks_hpet) {
 		uint32_t isr = logged(LOG_READ, 4, SPACE_MEMORY, HPET + 0x20, 0);
 
 		logged(LOG_WRITE, 4, SPACE_MEMORY, HPET + 0x20, isr);
@@ -184,15 +202,35 @@ static void set_alarm(uint64_t ns)
 }
 
 /*
- * Several hundred ns of virtual time in one translated block, which costs nearly
- * nothing. While the processor executes, the clock goes on by its instructions alone.
- * In HLT it jumps to the next timer's expiry whenever a timer is set; a device that
- * sets its timer anew before it raises its interrupt (RTC, HPET) would raise it then.
+ * @n times 400 ns of virtual time and two more, each one translated block that follows
+ * itself: nearly free. While the processor executes, the clock goes on by its
+ * instructions alone. In HLT it jumps to the next timer's expiry whenever a timer is
+ * set; a device that sets its timer anew before it raises its interrupt (RTC, HPET)
+ * would raise it then.
  */
+static void execute(uint32_t n)
+{
+	/* within one page, or the block would be looked up each time */
+	__asm__ volatile(".balign 512\n1:\n.rept 400\nnop\n.endr\ndec %0\njnz 1b"
+			 : "+r"(n) : : "cc");
+}
+
+/* Handlers take time too: not all at once. */
+static uint32_t blocks_until(uint64_t until, uint64_t now)
+{
+	uint64_t left = until > now + 600 ? until - now - 600 : 0;
+
+	return left > 1000000 ? 2400 : (uint32_t)left / 402;
+}
+
 static void run_up_to(uint64_t until)
 {
-	while (rdtsc() + 600 < until) {
-		__asm__ volatile("sti\n.rept 400\nnop\n.endr\ncli");
+	uint32_t n;
+
+	while (n = blocks_until(until, rdtsc()), n) {
+		__asm__ volatile("sti");
+		execute(n);
+		__asm__ volatile("cli");
 	}
 	while (rdtsc() < until) {
 		__asm__ volatile("sti; nop; nop; cli");
@@ -201,8 +239,10 @@ static void run_up_to(uint64_t until)
 
 static void run_deaf_up_to(uint64_t until)
 {
-	while (rdtsc() + 600 < until) {
-		__asm__ volatile(".rept 400\nnop\n.endr");
+	uint32_t n;
+
+	while (n = blocks_until(until, rdtsc()), n) {
+		execute(n);
 	}
 }
 
@@ -262,13 +302,24 @@ static void set_up_alarm(void)
 	hpet[0x10 / 4] = 1;
 }
 
+/*
+ * Channel 0 runs from power-on, 36 expiries a second also while hours are waited for:
+ * where nobody listens it is put into mode 1, which fires no more.
+ */
+static void set_up_pit(void)
+{
+	if (!(script->irqs & 1)) {
+		outb(0x43, 0x12);
+	}
+}
+
 /* The PM block's I/O base is a PCI register: 0x600 on both chipsets. */
 static void set_up_pm(void)
 {
 	uint32_t device = script->q35 ? 0x8000f800u : 0x80000b00u;
 
 	outl(0xcf8, device | 0x40);
-	outl(0xcfc, 0x601);
+	outl(0xcfc, PM | 1);
 	outl(0xcf8, device | (script->q35 ? 0x44 : 0x80));
 	outl(0xcfc, script->q35 ? 0x80 : 1);
 }
@@ -298,6 +349,7 @@ void rom_main(void)
 	set_up_pic((uint16_t)script->irqs);
 	set_up_apics();
 	set_up_alarm();
+	set_up_pit();
 	set_up_pm();
 	for (; op->kind != OP_END; op++) {
 		switch (op->kind) {
@@ -320,6 +372,10 @@ void rom_main(void)
 				wait(op->value);
 			}
 			break;
+		case OP_CAPTURE:
+			note(LOG_MARK, 0, 0, 0, (uint32_t)op->value, rdtsc());
+			capture();
+			break;
 		default:
 			note(LOG_MARK, 0, 0, 0, (uint32_t)op->value, rdtsc());
 			break;
@@ -327,5 +383,5 @@ void rom_main(void)
 		/* let what is pending in */
 		__asm__ volatile("sti; nop; nop; cli");
 	}
-	outb(0x505, 1);		/* pvpanic: stop here */
+	outb(PVPANIC, 1);	/* stop here */
 }
