@@ -177,6 +177,35 @@ GCLK_API const struct gclk_finding_info gclk_finding_table[] = {
 	ROW(PAGE_AHEAD_OF_TSC, "page-ahead-of-tsc", GCLK_ERROR, 0, "the guest's clock page is ahead of its TSC",
 	    "The timestamp in the paravirtual clock page is beyond the saved TSC; loaders have been seen to abort on it.",
 	    "Do not lower the TSC; capture the guest again.")
+
+	/* restored through descriptors */
+	ROW(TSC_NOT_HONOURED, "tsc-not-honoured", GCLK_ERROR, 1, "the TSC was written and does not read so",
+	    "Some kernels take a value for the time-stamp counter and ignore it: guests whose counter is protected from the host, and hosts that are guests themselves. The counter that the guest reads is not the one that the plan wants.",
+	    "Restore the guest on another host. --force=tsc-not-honoured goes on with the host's counter.")
+	ROW(TSC_FREQUENCY_REFUSED, "tsc-frequency-refused", GCLK_ERROR, 1, "the kernel refuses the TSC's frequency",
+	    "The kernel neither scales to the guest's frequency nor catches up with it: it is lower than the host's.",
+	    "Choose a host with the same frequency or with TSC scaling.")
+	ROW(TSC_CATCHES_UP, "tsc-catches-up", GCLK_WARNING, 0, "the TSC only catches up",
+	    "The host is slower than the guest's counter and does not scale. Between exits the counter runs at the host's rate, at each exit the kernel adds what is missing: a guest that keeps time by the counter sees it jump.",
+	    "Choose a host with the same frequency or with TSC scaling.")
+	ROW(TSC_RATE_WRONG, "tsc-rate-wrong", GCLK_ERROR, 0, "a TSC has left its line",
+	    "Since the restore this vCPU's counter has counted otherwise than the plan says, by more than the measurement can be wrong.",
+	    "Do not go on with this guest here: restore it on another host.")
+	ROW(MASTER_CLOCK_LOST, "master-clock-lost", GCLK_WARNING, 0, "the paravirtual clock is not one for all vCPUs",
+	    "The kernel keeps one snapshot for all vCPUs only where the host's clocksource is the TSC and all vCPUs' counters were written alike. Without it each vCPU has its own, and guests keep a common maximum, which is slower.",
+	    "Nothing, if the guest's vCPUs had different counters before, or the host's clocksource is not the TSC.")
+	ROW(CLOCKS_APART, "clocks-apart", GCLK_WARNING, 0, "the paravirtual clock and the TSC were restored apart",
+	    "What the clock reads at a value of the counter is not what it read before, by more than rounding.",
+	    "Nothing, below a microsecond; a guest that compares the two may report a step.")
+	ROW(CLOCK_PAGE_STALE, "clock-page-stale", GCLK_ERROR, 0, "the guest's clock page was not written anew",
+	    "The guest has run since the restore, and the page that its clock is computed from is still that of before.",
+	    "See that the page's MSR was restored, and that this vCPU has run.")
+	ROW(GUEST_NOT_TOLD, "guest-not-told", GCLK_WARNING, 0, "the guest could not be told that it was stopped",
+	    "The mark in the clock page by which watchdogs forgive a pause could not be set.",
+	    "Expect a soft lockup or stall report after a long gap.")
+	ROW(RESTORE_INCOMPLETE, "restore-incomplete", GCLK_ERROR, 0, "the restore failed on its way",
+	    "A call failed or did not take after others had. The message lists what had been changed by then, with how many of each; everything else is as it was.",
+	    "Do not run this virtual machine; make a new one and restore again.")
 };
 /* clang-format on */
 GCLK_API const unsigned gclk_n_finding_infos = GCLK_COUNT(gclk_finding_table);
