@@ -37,7 +37,7 @@ FOREIGN = {
     "json-c/": ["lib/image", "migrator"], "json.h": ["lib/image", "migrator"],
     "zlib.h": ["lib/image"], "bzlib.h": ["lib/image"], "lzma.h": ["lib/image"],
     "zstd.h": ["lib/image"],
-    "linux/kvm": ["lib/kvm"], "asm/kvm": ["lib/kvm"],
+    "linux/kvm": ["lib/kvm", "examples"], "asm/kvm": ["lib/kvm"],
     "ini.h": ["migrator"],
     "openssl/": ["lib/bundle", "migrator"],
     "libvirt/": [],

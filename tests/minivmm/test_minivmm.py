@@ -1,0 +1,222 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Runs examples/minivmm on /dev/kvm with the test guest in it and reads what it reports.
+
+    test_minivmm.py --minivmm EXE --guest ELF [--verbose]
+
+Clocks are held against each other inside one report, never against the host's: how busy
+the machine is does not matter. Every line is "name: ok|FAIL: figures"; exit status 77 with
+the reason where there is no KVM.
+"""
+import argparse
+import os
+import selectors
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
+import guest  # noqa: E402
+
+PM_MASK = (1 << 24) - 1
+LIMIT_S = 60
+
+
+class Vmm:
+    """A running minivmm; lines() are the guest's whole lines so far."""
+
+    def __init__(self, exe, *arguments):
+        self.text = b""
+        self.process = subprocess.Popen([exe, *arguments], stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def lines(self):
+        return guest.parse([(None, self.text)])
+
+    def reports(self, n):
+        """n reports in all."""
+        end = time.monotonic() + LIMIT_S
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.process.stdout, selectors.EVENT_READ)
+            while True:
+                found = [line for line in self.lines() if line.kind == "G"]
+                if len(found) >= n:
+                    return found
+                if any(line.kind == "P" for line in self.lines()):
+                    raise RuntimeError("the guest took an exception: %s" % self.text[-200:])
+                if time.monotonic() > end or self.process.poll() is not None:
+                    raise RuntimeError("%d of %d reports; %s" % (len(found), n, self.end()))
+                if selector.select(0.5):
+                    self.text += os.read(self.process.stdout.fileno(), 1 << 16)
+
+    def more(self, n):
+        return self.reports(len([1 for x in self.lines() if x.kind == "G"]) + n)[-n:]
+
+    def command(self, text):
+        self.process.stdin.write(text.encode() + b"\n")
+        self.process.stdin.flush()
+
+    def end(self):
+        """Status and standard error."""
+        if self.process.poll() is None:
+            try:
+                self.command("quit")
+                self.process.wait(10)
+            except (OSError, subprocess.TimeoutExpired):
+                self.process.kill()
+        _, errors = self.process.communicate()
+        return self.process.returncode, errors.decode(errors="replace").strip()
+
+
+class Span:
+    """Between two reports: what each clock counted, in its own ticks, read for read."""
+
+    def __init__(self, first, last):
+        self.first, self.last = first, last
+        # the HPET, at 100 MHz exactly, is the measure; the TSC carries every reading to it
+        self.ns = (last["hpet"] - first["hpet"]) * 10
+        self.tsc_hz = self.tsc_between("hpet") * 1e9 / self.ns
+
+    def tsc_between(self, name):
+        return (self.last["t0"] + self.last.after[name]) - \
+               (self.first["t0"] + self.first.after[name])
+
+    def seconds(self, name):
+        """True seconds between the two readings of a clock."""
+        return self.tsc_between(name) / self.tsc_hz
+
+    def counted(self, name, hz, wraps=None, down=False):
+        """How far a counter is off what it should have counted, in ns."""
+        ticks = self.last[name] - self.first[name]
+        ticks = -ticks if down else ticks
+        expected = self.seconds(name) * hz
+        if wraps:
+            ticks += round((expected - ticks) / wraps) * wraps
+        return (ticks - expected) * 1e9 / hz
+
+    def interrupts(self, name, hz):
+        """Interrupts beyond what the time between the reports is worth."""
+        ticks = self.last["n" + name] - self.first["n" + name]
+        return ticks - (self.last["t0"] - self.first["t0"]) / self.tsc_hz * hz
+
+
+class Checks:
+    def __init__(self, verbose):
+        self.verbose, self.failed, self.n = verbose, 0, 0
+
+    def check(self, name, good, figures):
+        self.n += 1
+        self.failed += not good
+        if self.verbose or not good:
+            print("%s: %s: %s" % (name, "ok" if good else "FAIL", figures), flush=True)
+
+
+def check_clocks(checks, when, span, lapic_hz=25):
+    """1 ms beside 1 .. 2 s: a clock of another rate, or one that stood, would show."""
+    readings = {
+        "pv": span.counted("pv", 1e9),
+        "pm": span.counted("pm", guest.PM_HZ, wraps=1 << 24),
+        "pit2": span.counted("pit2", guest.PIT_HZ, wraps=65536, down=True),
+        "lapic": span.counted("lapic", 1e9, wraps=1e9 / lapic_hz, down=True),
+    }
+    for name, error in readings.items():
+        checks.check("%s: %s counts with the HPET" % (when, name), abs(error) < 1e6,
+                     "%+.1f us in %.3f s" % (error / 1e3, span.ns / 1e9))
+    rtc = guest.rtc_seconds(span.last["rtc"]) - guest.rtc_seconds(span.first["rtc"])
+    checks.check("%s: rtc" % when, abs(rtc - span.seconds("rtc")) < 1.0,
+                 "%d s in %.3f s" % (rtc, span.seconds("rtc")))
+
+
+def check_interrupts(checks, when, span, rates):
+    """A busy host makes some late, and what comes late may come as one: a few are missing.
+
+    But for the PIT's, which the kernel counts, and delivers one per acknowledgement.
+    """
+    for name, hz in rates.items():
+        error = span.interrupts(name, hz)
+        few = max(3, 0 if name == "pit" else 0.2 * hz * span.ns / 1e9)
+        checks.check("%s: %s interrupts" % (when, name), -few <= error <= 3,
+                     "%+.1f of %.0f" % (error, hz * span.ns / 1e9))
+
+
+def run_alone(checks, exe, elf):
+    vmm = Vmm(exe, elf, "pit=25", "hpet=25", "lapic=25", "rtc=8", "report=20")
+    lines = vmm.reports(40)
+    boot = [line for line in vmm.lines() if line.kind == "B"][0]
+    checks.check("boot: the HPET is found", boot["hpet"] == 0xfed00000, "%x" % boot["hpet"])
+    span = Span(lines[5], lines[-1])
+    check_clocks(checks, "running", span)
+    check_interrupts(checks, "running", span,
+                     {"pit": guest.rate_of_pit(25), "hpet": 25, "lapic": 25, "rtc": 8})
+    checks.check("running: nothing goes backwards",
+                 all(a["t9"] < b["t0"] and a["hpet"] < b["hpet"] and a["pv"] < b["pv"]
+                     for a, b in zip(lines, lines[1:])), "%d reports" % len(lines))
+    vmm.command("stop")
+    time.sleep(0.3)
+    silent = vmm.reports(len(lines))
+    time.sleep(0.5)
+    vmm.command("go")
+    after = vmm.more(10)
+    checks.check("stopped: no report comes", after[0]["seq"] <= silent[-1]["seq"] + 3,
+                 "%d after %d" % (after[0]["seq"], silent[-1]["seq"]))
+    check_clocks(checks, "after a stop", Span(lines[5], after[-1]))
+    status, errors = vmm.end()
+    checks.check("end", status == 0 and not errors, "status %s, %r" % (status, errors))
+
+
+def run_legacy(checks, exe, elf):
+    """The HPET takes IRQ 0: the kernel's PIT has to be silent, or both would be counted."""
+    vmm = Vmm(exe, elf, "hpet=40", "hpetmode=legacy", "pit=20", "report=20")
+    lines = vmm.reports(30)
+    span = Span(lines[5], lines[-1])
+    both = (span.last["nhpet"] + span.last["npit"]) - (span.first["nhpet"] + span.first["npit"])
+    seconds = span.ns / 1e9
+    checks.check("legacy: one source on IRQ 0", -0.2 * 40 * seconds - 3 <= both - 40 * seconds <= 3,
+                 "%d in %.3f s" % (both, seconds))
+    status, errors = vmm.end()
+    checks.check("legacy: end", status == 0 and not errors, "status %s, %r" % (status, errors))
+
+
+def run_smp(checks, exe, elf):
+    vmm = Vmm(exe, "--smp", "3", elf, "lapic=25", "report=20")
+    lines = vmm.reports(20)
+    for n in (1, 2):
+        good = [line for line in lines
+                if line["apbegin"] <= line["tsc%d" % n] <= line["apend"]]
+        checks.check("smp: TSC of vCPU %d is in step" % n, len(good) >= len(lines) - 1,
+                     "%d of %d reports" % (len(good), len(lines)))
+        span = Span(lines[2], lines[-1])
+        ticks = span.last["nap%d" % n] - span.first["nap%d" % n]
+        checks.check("smp: LAPIC timer of vCPU %d" % n,
+                     -max(3, 5 * span.ns / 1e9) <= ticks - 25 * span.ns / 1e9 <= 3,
+                     "%d in %.3f s" % (ticks, span.ns / 1e9))
+    vmm.end()
+
+
+def why_not():
+    try:
+        os.close(os.open("/dev/kvm", os.O_RDWR))
+    except OSError as error:
+        return "/dev/kvm: %s" % error.strerror
+    return None
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--minivmm", required=True)
+    parser.add_argument("--guest", required=True)
+    parser.add_argument("--verbose", action="store_true")
+    options = parser.parse_args()
+    reason = why_not()
+    if reason:
+        print("skipped: %s" % reason)
+        return 77
+    checks = Checks(options.verbose)
+    for run in (run_alone, run_legacy, run_smp):
+        run(checks, options.minivmm, options.guest)
+    print("%d passed, %d failed" % (checks.n - checks.failed, checks.failed))
+    return 1 if checks.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
