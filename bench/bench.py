@@ -137,13 +137,15 @@ class Bench:
                            stdout=subprocess.DEVNULL)
 
     def full_pass(self):
-        """Against cat, and against cat whose bytes are on the disk as ours are at the end."""
+        """Against cat, and against cat that waits for the disk or reads from a pipe itself."""
         source, out = self.images.path("memory"), os.path.join(self.images.work, "out.img")
         size = os.path.getsize(source)
         rewrite = "%s rewrite %%s -o '%s' %s" % (self.command, out, " ".join(self.plan))
         ways = (("cat IN > OUT", "cat '%s' > '%s'" % (source, out)),
                 ("cat IN > OUT; sync OUT", "cat '%s' > '%s' && sync '%s'" % (source, out, out)),
+                ("cat IN | cat > OUT", "cat '%s' | cat > '%s'" % (source, out)),
                 ("rewrite IN -o OUT", rewrite % ("'%s'" % source)),
+                ("rewrite IN -o OUT --sync", rewrite % ("'%s'" % source) + " --sync"),
                 ("cat IN | rewrite - -o OUT", "cat '%s' | " % source + rewrite % "-"))
         seconds = {name: [] for name, _ in ways}
         for _ in range(6):		# in turns, so that the disk's moods meet all of them
@@ -154,8 +156,8 @@ class Bench:
                 seconds[name].append(shell(command))
         rates = {name: size / statistics.median(runs[1:]) for name, runs in seconds.items()}
         for name, command in ways:
-            against = "%3.0f %% of cat; %3.0f %% of cat; sync" % (
-                100 * rates[name] / rates[ways[0][0]], 100 * rates[name] / rates[ways[1][0]])
+            against = "; ".join("%3.0f %% of %s" % (100 * rates[name] / rates[way], way)
+                                for way, _ in ways[:3])
             row(name + " (%s)" % human(size), "%.0f MB/s" % (rates[name] / 1e6), against,
                 command.replace(self.images.work + os.sep, "").replace(
                     self.command, "guestclock"))

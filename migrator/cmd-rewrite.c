@@ -246,7 +246,7 @@ const struct verb verb_rewrite = {
 		"resume the guest.",
 	.example = "guestclock rewrite --in-place --resume-at +5s web1.save && virsh "
 		   "restore web1.save",
-	.options = OPTIONS_COMMON | OPTIONS_PLAN | OPTION(OUTPUT) | OPTION(IN_PLACE),
+	.options = OPTIONS_COMMON | OPTIONS_PLAN | OPTION(OUTPUT) | OPTION(IN_PLACE) | OPTION(SYNC),
 	.min_files = 1,
 	.max_files = 1,
 	.run = run,

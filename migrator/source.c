@@ -266,6 +266,7 @@ static int open_image(struct source *s, const struct options *o, enum source_use
 		.writable = use == SOURCE_CHANGE,
 		.want_page_clock = use != SOURCE_LOOK,
 		.as_it_stands = use == SOURCE_LOOK,
+		.sync = given(o, OPTION(SYNC)),
 		.spool_beside = use == SOURCE_COPY ? o->output : NULL,
 		.progress = progress_step,
 		.progress_ctx = &s->progress,

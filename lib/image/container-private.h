@@ -19,6 +19,7 @@ struct gclk_container {
 	struct gclk_libvirt_save libvirt;
 	struct gclk_qcow2 *qcow2;
 	struct gclk_output spool;	/* fd -1: none */
+	bool sync;			/* outputs are to be on the disk */
 
 	/* The file, and where the stream is at hand, the stream with what follows it. */
 	struct gclk_io file;

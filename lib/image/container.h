@@ -51,6 +51,7 @@ struct gclk_container_options {
 	 * a file.
 	 */
 	const char *spool_beside;
+	bool sync;			/* copies are on the disk when they get their name */
 	struct gclk_progress progress;	/* of passes over the whole; may be empty */
 };
 

@@ -269,11 +269,19 @@ static int copy_qcow2(struct job *j, struct gclk_error *reterr)
 	return r;
 }
 
+static int no_sync(void *ctx, struct gclk_error *reterr)
+{
+	(void)ctx;
+	(void)reterr;
+	return 0;
+}
+
 /* A pipe that was spooled where the output shall be: it becomes the output. */
 static int finish_spooled(struct gclk_container *c, const char *out_path,
 			  const struct gclk_copy *copy, struct gclk_error *reterr)
 {
 	struct gclk_output final = c->spool;
+	struct gclk_io unseen = c->stream;
 	int r;
 
 	final.path = realpath(out_path, NULL);
@@ -281,7 +289,8 @@ static int finish_spooled(struct gclk_container *c, const char *out_path,
 	if (!final.path) {
 		return gclk_fail(reterr, GCLK_NOMEM, out_path, GCLK_NO_OFFSET, "no memory");
 	}
-	r = gclk_undo_apply(&c->stream, c->stream_end, copy->patches, copy->n_patches,
+	unseen.sync = no_sync;		/* has no name yet, so no order to keep */
+	r = gclk_undo_apply(&unseen, c->stream_end, copy->patches, copy->n_patches,
 			    copy->payload, copy->n_payload, reterr);
 	r = r < 0 ? r : gclk_output_commit(&final, copy->replace, reterr);
 	free(final.path);
@@ -333,6 +342,7 @@ int gclk_container_copy(struct gclk_container *c, const char *out_path,
 	if (r < 0) {
 		return r;
 	}
+	j.out.sync |= c->sync;
 	r = c->qcow2 ? copy_qcow2(&j, reterr) : copy_stream(&j, reterr);
 	r = r < 0 ? r : gclk_output_commit(&j.out, copy->replace, reterr);
 	gclk_output_close(&j.out);

@@ -40,6 +40,7 @@ static int open_container(struct gclk_image *image, const struct gclk_image_opti
 		.writable = options->writable,
 		.snapshot = options->snapshot,
 		.spool_beside = options->spool_beside,
+		.sync = options->sync,
 		.progress = image->progress,
 	};
 

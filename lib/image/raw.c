@@ -215,6 +215,7 @@ int gclk_output_open(const char *path, int like, struct gclk_output *ret,
 
 	/* Replacing a symbolic link would leave what it points to as it was. */
 	o.path = realpath(path, NULL);
+	o.sync = o.path != NULL;
 	o.path = o.path ? o.path : strdup(path);
 	directory = o.path ? directory_of(o.path) : NULL;
 	if (!directory) {
@@ -244,17 +245,11 @@ int gclk_output_open(const char *path, int like, struct gclk_output *ret,
 
 static void flush_behind(struct gclk_output *o)
 {
-	if (o->bytes - o->flushed >= FLUSH_BYTES) {
+	if (o->sync && o->bytes - o->flushed >= FLUSH_BYTES) {
 		(void)!sync_file_range(o->fd, (off_t)o->flushed, (off_t)(o->bytes - o->flushed),
 				       SYNC_FILE_RANGE_WRITE);
 		o->flushed = o->bytes;
 	}
-}
-
-void gclk_output_wrote(struct gclk_output *output, uint64_t n)
-{
-	output->bytes += n;
-	flush_behind(output);
 }
 
 int gclk_output_write(void *output, const void *buf, size_t n, struct gclk_error *reterr)
@@ -330,7 +325,8 @@ static int copy_data(struct gclk_output *o, struct copying *c, uint64_t data_end
 		ssize_t k = c->buf ? -1 : copy_file_range(c->fd, &from, o->fd, &to, n, 0);
 
 		if (k > 0) {
-			gclk_output_wrote(o, (uint64_t)k);
+			o->bytes += (uint64_t)k;
+			flush_behind(o);
 		} else {
 			c->buf = c->buf ? c->buf : malloc(PIECE_BYTES);
 			if (!c->buf) {
@@ -455,11 +451,19 @@ static int sync_directory(const struct gclk_output *o)
 
 int gclk_output_commit(struct gclk_output *output, bool replace, struct gclk_error *reterr)
 {
-	if (fsync(output->fd) < 0) {
+	int r;
+
+	if (output->sync && fsync(output->fd) < 0) {
 		return gclk_fail(reterr, GCLK_SYS, output->path, GCLK_NO_OFFSET,
 				 "cannot bring the file to the disk: %m");
 	}
-	if (give_name(output, replace) < 0) {
+	r = give_name(output, replace && output->sync);
+	if (r < 0 && errno == EEXIST && replace && !output->sync) {
+		/* it has come up meanwhile */
+		output->sync = true;
+		return gclk_output_commit(output, replace, reterr);
+	}
+	if (r < 0) {
 		if (errno == EEXIST) {
 			return gclk_fail(reterr, GCLK_STATE, output->path, GCLK_NO_OFFSET,
 					 "the file exists already");
@@ -469,7 +473,7 @@ int gclk_output_commit(struct gclk_output *output, bool replace, struct gclk_err
 	}
 	free(output->temporary);
 	output->temporary = NULL;
-	if (sync_directory(output) < 0) {
+	if (output->sync && sync_directory(output) < 0) {
 		return gclk_fail(reterr, GCLK_SYS, output->path, GCLK_NO_OFFSET,
 				 "the file is in its place, but its directory cannot be brought "
 				 "to the disk: %m");

@@ -57,6 +57,7 @@ struct gclk_output {
 	char *temporary;		/* NULL: has no name yet */
 	uint64_t bytes;			/* written so far by gclk_output_write() */
 	uint64_t flushed;		/* of these, handed to the disk */
+	bool sync;			/* it shall be on the disk when it gets its name */
 };
 
 /**
@@ -64,18 +65,20 @@ struct gclk_output {
  * @path:	where it will stand
  * @like:	a file whose owner, mode, extended attributes and label it takes as far
  *		as the process may; -1: mode 0600
+ *
+ * A file that takes another's place is on the disk before it does (.sync is set), or a
+ * power cut could leave neither. A new one is not waited for: what it is made from is
+ * still there. The caller may set .sync before the first byte.
  */
 int gclk_output_open(const char *path, int like, struct gclk_output *ret,
 		     struct gclk_error *reterr);
 /* Appends; for struct gclk_sink. */
 int gclk_output_write(void *output, const void *buf, size_t n, struct gclk_error *reterr);
-/* The caller has appended @n bytes by means of its own (splice). */
-void gclk_output_wrote(struct gclk_output *output, uint64_t n);
 /* Appends bytes of a file, in the kernel where it can; holes stay holes. */
 int gclk_output_copy(struct gclk_output *output, int fd, uint64_t offset, uint64_t n,
 		     const struct gclk_progress *progress, struct gclk_error *reterr);
 /**
- * gclk_output_commit() - on disk, under its name, and the name on disk
+ * gclk_output_commit() - complete, under its name; with .sync on disk, and the name too
  * @replace:	false: a file that is already there is an error (STATE)
  */
 int gclk_output_commit(struct gclk_output *output, bool replace, struct gclk_error *reterr);

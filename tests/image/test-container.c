@@ -15,6 +15,7 @@
 #include "core/error.h"
 #include "gclk-test.h"
 #include "image/container.h"
+#include "image/raw.h"
 
 static char directory[] = "/tmp/gclk-container-XXXXXX";
 
@@ -705,6 +706,34 @@ GCLK_TEST(container, existing_files_are_kept_unless_told)
 	free(c);
 	free_bytes(&other);
 	free_bytes(&stream);
+}
+
+GCLK_TEST(container, only_what_replaces_waits_for_the_disk)
+{
+	const char *path = path_of("output");
+	struct gclk_output output;
+
+	for (unsigned round = 0; round < 3; round++) {	/* new, replacing, come up meanwhile */
+		struct stat st;
+
+		GCLK_EQ(gclk_output_open(path, -1, &output, NULL), 0);
+		GCLK_EQ(output.sync, round == 1);
+		GCLK_EQ(gclk_output_write(&output, "12345678", round + 1, NULL), 0);
+		if (round == 2) {
+			close(open(path, O_CREAT | O_WRONLY, 0600));
+		}
+		GCLK_EQ(gclk_output_commit(&output, true, NULL), 0);
+		GCLK_EQ(output.sync, round > 0);
+		gclk_output_close(&output);
+		GCLK_EQ(stat(path, &st), 0);
+		GCLK_EQ(st.st_size, round + 1);
+		if (round == 1) {
+			unlink(path);
+		}
+	}
+	GCLK_EQ(gclk_output_open(path, -1, &output, NULL), 0);
+	GCLK_EQ(gclk_output_commit(&output, false, NULL), -GCLK_STATE);
+	gclk_output_close(&output);
 }
 
 GCLK_TEST(container, owner_mode_attributes_and_holes_follow)

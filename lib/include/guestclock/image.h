@@ -36,6 +36,7 @@ struct gclk_image_options {
 	 * unnamed file beside this path. NULL: a pipe can only be looked at.
 	 */
 	const char *spool_beside;
+	uint8_t sync;			/* gclk_image_write() waits until a new file is on the disk, too */
 	/* called now and then during a pass over the RAM; a non-zero result ends it with GCLK_STATE */
 	int (*progress)(void *ctx, uint64_t done, uint64_t total);	/* total 0: unknown */
 	void *progress_ctx;
@@ -205,7 +206,9 @@ int gclk_image_patch(struct gclk_image *image, const struct gclk_plan *plan, con
  * gclk_image_write() - a rewritten copy
  * @out_path:	replaced in one step when complete; never the input itself
  *
- * Keeps compression, owner and mode. One pass.
+ * Keeps compression, owner and mode. One pass. A file that is replaced gives way to one
+ * that is on the disk; a new one may still be in the page cache, as after cp, unless
+ * the image was opened with .sync.
  */
 int gclk_image_write(struct gclk_image *image, const struct gclk_plan *plan, const void *payload,
 		     size_t payload_size, const char *out_path, struct gclk_error *reterr);
