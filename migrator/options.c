@@ -402,7 +402,7 @@ static const struct option_row rows[N_OPTIONS] = {
 	[OPTION_IN_PLACE] = { "in-place", 0, NULL, NULL,
 		"change the file itself; `guestclock undo` takes it back" },
 	[OPTION_SYNC] = { "sync", 0, NULL, NULL,
-		"wait until a new OUT is on the disk; one that replaces a file always is" },
+		"wait until a new OUT is on the disk, too" },
 	[OPTION_SNAPSHOT] = { "snapshot", 0, "NAME", set_snapshot,
 		"of a qcow2 file: the snapshot's name or id" },
 	[OPTION_CHECK] = { "check", 0, NULL, NULL,

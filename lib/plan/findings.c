@@ -43,6 +43,9 @@ GCLK_API const struct gclk_finding_info gclk_finding_table[] = {
 	ROW(WALL_CLOCK_BEHIND, "wall-clock-behind", GCLK_ERROR, 0, "a running guest's wall clock stays behind",
 	    "With the policy `wall` monotonic clocks stand still over the gap while the real-time clock goes on. A running guest keeps its wall clock by its monotonic one and does not read the real-time clock again.",
 	    "Set the guest's time after the resume: through its agent, by its own time synchronisation, or by `hwclock --hctosys`.")
+	ROW(CLOCKS_BEHIND, "clocks-behind", GCLK_WARNING, 0, "the guest stays behind the time of day",
+	    "The policy does not count all of the gap, so the guest's wall clock, which follows its monotonic one, stays behind by what is not counted: certificates, leases and time stamps are judged by an old time until it is set.",
+	    "Set the guest's time after the resume: through its agent, or by its own time synchronisation.")
 	ROW(WALL_CLOCKS_UNMEASURED, "wall-clocks-unmeasured", GCLK_WARNING, 0, "nobody compared the two hosts' wall clocks",
 	    "The gap is taken between readings of two wall clocks whose disagreement is not known: it is wrong by as much as they disagree, and no bound holds.",
 	    "Measure it and give --disagreement NS+-NS.")

@@ -209,6 +209,11 @@ static void gap_findings(struct gclk_move *move, int64_t raw_elapsed_ns)
 		gclk_findings_put(findings, GCLK_F_RESUME_IS_THE_LOAD, "tsc",
 				  "the TSC runs from the load, the other clocks from the resume");
 	}
+	if (move->policy->gap != GCLK_GAP_WALL && move->elapsed_ns > move->counted_ns) {
+		gclk_findings_put(findings, GCLK_F_CLOCKS_BEHIND, "",
+				  "%s of the gap are not counted",
+				  gclk_duration_format(move->elapsed_ns - move->counted_ns, a));
+	}
 	if (move->policy->gap == GCLK_GAP_WALL && move->elapsed_ns > 0) {
 		gclk_findings_put(findings, GCLK_F_WALL_CLOCK_BEHIND, "",
 				  "a running guest's wall clock stays %s behind until it is set",

@@ -109,6 +109,7 @@ GCLK_TEST(plan, freeze_changes_nothing)
 		GCLK_EQ(world_plan(&w), 0);
 		CU_ASSERT(same_state(w.state, to));
 		CU_ASSERT_PTR_NOT_NULL(world_finding(&w, "rtc-runs-on"));
+		CU_ASSERT_PTR_NOT_NULL(world_finding(&w, "clocks-behind"));
 		CU_ASSERT(world_bound(&w, "rtc") >= 85 * (uint64_t)S);
 		world_end(&w);
 	}
@@ -133,6 +134,7 @@ GCLK_TEST(plan, wall_moves_the_real_time_clock_alone)
 	GCLK_EQ(to->rtc.base_at_ns, w.state->rtc.base_at_ns);
 	const struct gclk_finding *finding = world_finding(&w, "wall-clock-behind");
 	CU_ASSERT_PTR_NOT_NULL_FATAL(finding);
+	CU_ASSERT_PTR_NULL(world_finding(&w, "clocks-behind"));
 	GCLK_EQ(finding->severity, GCLK_ERROR);
 
 	/* the same on the axis, which stands: what it shows is moved instead */
