@@ -56,6 +56,10 @@ const char *gclk_host_missing(const struct gclk_host *host, unsigned index);
  *		gclk_kvm_restore(&k, st, &host, &disagreement, &policy, plan, &err);
  *		... run ...
  *		gclk_kvm_verify(&k, plan, &err);	(vCPUs stopped again)
+ *		while (gclk_replay_due(&plan->replay, &due)) {
+ *			... wait until due, or the guest acknowledges ...
+ *			gclk_kvm_inject(&k, &plan->replay, now, 0, &err);
+ *		}
  *
  * Any one thread may call while all vCPUs are stopped. Nothing is opened and nothing is
  * allocated: ioctls on the given descriptors and clocks of the vDSO are all that is used.
@@ -214,6 +218,26 @@ int gclk_kvm_restore(struct gclk_kvm *k, const struct gclk_state *st,
  * GCLK_UNPROVEN where a finding of severity error was added; GCLK_SYS
  */
 int gclk_kvm_verify(struct gclk_kvm *k, struct gclk_plan *plan, struct gclk_error *reterr);
+
+#define GCLK_KVM_STAND 1	/* a condition, not an error: the vCPUs have to stand for this */
+
+/**
+ * gclk_kvm_inject() - deliver the ticks that are due
+ * @replay:	of the plan that restore() completed
+ * @now_ns:	on the axis of the caller's choice: the one of gclk_replay_due()
+ * @vcpus_stand: no vCPU runs during this call
+ *
+ * One attempt for each timer that is due; vCPUs may run. Only a LAPIC timer's tick wants
+ * them to stand: then GCLK_KVM_STAND is returned, to be called again when they do. For as
+ * long as the call takes nobody else may use the RTC and the HPET; their level-triggered
+ * lines may be up afterwards, which their records say (irq_level). What the kernel cannot
+ * tell, the VMM does: that the guest has read register C (gclk_replay_acknowledge()), and
+ * that it has given a timer another period (gclk_replay_retime()).
+ *
+ * Errors: GCLK_SYS; the tick is still owed then
+ */
+int gclk_kvm_inject(struct gclk_kvm *k, struct gclk_replay *replay, int64_t now_ns,
+		    int vcpus_stand, struct gclk_error *reterr);
 
 /**
  * gclk_kvm_add_vcpu() - put a hot-plugged vCPU in step with vCPU 0

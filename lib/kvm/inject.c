@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Injection: ticks that a replay owes, as interrupts.
+ *
+ *	PIT	a pulse on GSI 0. KVM_IRQ_LINE_STATUS says of the raise how many controllers
+ *		took it: 0, it vanished in one still pending; negative, it is masked.
+ *	HPET	edge-triggered: a pulse, as above. Level-triggered: status bit and line,
+ *		unless they are up; the guest takes them down.
+ *	RTC	the periodic flag and the line, unless they are up. The guest's read of
+ *		register C takes them down: the VMM says so by gclk_replay_acknowledge().
+ *	LAPIC	a message. The kernel says that the LAPIC took it, and nothing of whether
+ *		it vanished in one still pending: hence the request register is looked at
+ *		first, for which the vCPU has to stand.
+ *
+ * The user's interrupt source is ORed with the kernel PIT's: it is up during a pulse only.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include <guestclock/devices.h>
+
+#include "core/util.h"
+#include "kvm/backend.h"
+
+#define GSI_PIT 0
+#define GSI_RTC 8
+#define HPET_CFG_LEGACY 2
+#define HPET_TN_LEVEL 2
+#define RTC_B 0x0b
+#define RTC_B_PIE 0x40
+#define RTC_C 0x0c
+#define RTC_C_PF 0x40
+#define RTC_C_IRQF 0x80
+#define APIC_ID 0x20
+#define MSI_ADDRESS 0xfee00000u
+
+static int set_line(const struct gclk_kvm *k, unsigned gsi, uint32_t level, int32_t *ret_status,
+		    struct gclk_error *reterr)
+{
+	struct kvm_irq_level line = { .irq = gsi, .level = level };
+
+	if (gclk_sys_ioctl(k, k->vm, KVM_IRQ_LINE_STATUS, &line) < 0) {
+		return gclk_fail(reterr, GCLK_SYS, "replay", GCLK_NO_OFFSET,
+				 "KVM_IRQ_LINE_STATUS of GSI %u: %s", gsi, strerror(errno));
+	}
+	*ret_status = line.status;
+	return 0;
+}
+
+static int pulse(const struct gclk_kvm *k, unsigned gsi, enum gclk_replay_outcome *ret,
+		 struct gclk_error *reterr)
+{
+	int32_t raised = 0, lowered = 0;
+	int r = set_line(k, gsi, 1, &raised, reterr);
+
+	r = r ? r : set_line(k, gsi, 0, &lowered, reterr);	/* its status means nothing */
+	*ret = raised > 0 ? GCLK_REPLAY_DELIVERED : GCLK_REPLAY_COALESCED;
+	return r;
+}
+
+/* The HPET has taken IRQ 0 and IRQ 8 from PIT and RTC. */
+static int is_legacy(const struct gclk_kvm *k)
+{
+	return k->hpet && (k->hpet->config & HPET_CFG_LEGACY);
+}
+
+static int inject_hpet(const struct gclk_kvm *k, uint32_t n, enum gclk_replay_outcome *ret,
+		       struct gclk_error *reterr)
+{
+	struct gclk_hpet_timer *timer = &k->hpet->timers[n];
+	int gsi = gclk_hpet_timer_route(k->hpet, n), r;
+	int32_t status;
+
+	if (gsi < 0 || !gclk_hpet_timer_interrupts(k->hpet, n)) {
+		return 0;
+	}
+	if (!(timer->config & HPET_TN_LEVEL)) {
+		return pulse(k, (unsigned)gsi, ret, reterr);
+	}
+	if (timer->irq_level) {
+		return 0;
+	}
+	if ((r = set_line(k, (unsigned)gsi, 1, &status, reterr)) < 0) {
+		return r;
+	}
+	k->hpet->isr |= UINT64_C(1) << n;
+	GCLK_SET(hpet_timer, timer, irq_level, 1);
+	*ret = GCLK_REPLAY_DELIVERED;
+	return 0;
+}
+
+static int inject_rtc(const struct gclk_kvm *k, enum gclk_replay_outcome *ret,
+		      struct gclk_error *reterr)
+{
+	struct gclk_rtc *rtc = k->rtc;
+	int32_t status;
+	int r;
+
+	if (rtc->irq_level || is_legacy(k) || !(rtc->cmos[RTC_B] & RTC_B_PIE)) {
+		return 0;
+	}
+	if ((r = set_line(k, GSI_RTC, 1, &status, reterr)) < 0) {
+		return r;
+	}
+	rtc->cmos[RTC_C] |= RTC_C_PF | RTC_C_IRQF;
+	GCLK_SET(rtc, rtc, irq_level, 1);
+	*ret = GCLK_REPLAY_UNTIL_ACK;
+	return 0;
+}
+
+static uint32_t lapic_register(const struct kvm_lapic_state *page, unsigned offset)
+{
+	uint32_t value;
+
+	memcpy(&value, page->regs + offset, sizeof(value));
+	return value;
+}
+
+static int inject_lapic(const struct gclk_kvm *k, uint32_t i, enum gclk_replay_outcome *ret,
+			struct gclk_error *reterr)
+{
+	struct kvm_lapic_state page;
+	struct kvm_msi message = { .address_lo = MSI_ADDRESS };
+	uint32_t lvt;
+	int n;
+
+	if (gclk_sys_ioctl(k, k->vcpus[i], KVM_GET_LAPIC, &page) < 0) {
+		return gclk_fail(reterr, GCLK_SYS, "replay.lapic", GCLK_NO_OFFSET,
+				 "KVM_GET_LAPIC of vCPU %u: %s", i, strerror(errno));
+	}
+	lvt = lapic_register(&page, APIC_LVTT);
+	message.data = lvt & LVTT_VECTOR;
+	if ((lvt & LVTT_MASKED) ||
+	    (lapic_register(&page, APIC_IRR + 16 * (message.data / 32)) >>
+	     message.data % 32 & 1)) {
+		return 0;
+	}
+	message.address_lo |= lapic_register(&page, APIC_ID) >> 24 << 12;
+	n = gclk_sys_ioctl(k, k->vm, KVM_SIGNAL_MSI, &message);
+	if (n < 0) {
+		return gclk_fail(reterr, GCLK_SYS, "replay.lapic", GCLK_NO_OFFSET,
+				 "KVM_SIGNAL_MSI to vCPU %u: %s", i, strerror(errno));
+	}
+	*ret = n > 0 ? GCLK_REPLAY_DELIVERED : GCLK_REPLAY_COALESCED;
+	return 0;
+}
+
+static int inject(const struct gclk_kvm *k, const struct gclk_replay_timer *timer,
+		  enum gclk_replay_outcome *ret, struct gclk_error *reterr)
+{
+	*ret = GCLK_REPLAY_COALESCED;
+	switch ((enum gclk_tick_timer)timer->timer) {
+	case GCLK_TICK_PIT:
+		return is_legacy(k) ? 0 : pulse(k, GSI_PIT, ret, reterr);
+	case GCLK_TICK_HPET:
+		return k->hpet ? inject_hpet(k, timer->index, ret, reterr) : 0;
+	case GCLK_TICK_RTC:
+		return k->rtc ? inject_rtc(k, ret, reterr) : 0;
+	case GCLK_TICK_LAPIC:
+		return timer->index < k->n_vcpus ? inject_lapic(k, timer->index, ret, reterr) : 0;
+	case GCLK_TICK_PM_TIMER:
+	case GCLK_N_TICK_TIMERS:
+		break;
+	}
+	return 0;
+}
+
+GCLK_API int gclk_kvm_inject(struct gclk_kvm *k, struct gclk_replay *replay, int64_t now_ns,
+			     int vcpus_stand, struct gclk_error *reterr)
+{
+	struct gclk_replay_timer *timer;
+	enum gclk_replay_outcome outcome;
+	int r;
+
+	while ((timer = gclk_replay_next(replay, now_ns))) {
+		if (timer->timer == GCLK_TICK_LAPIC && !vcpus_stand) {
+			return GCLK_KVM_STAND;
+		}
+		if ((r = inject(k, timer, &outcome, reterr)) < 0) {
+			return r;
+		}
+		gclk_replay_report(replay, timer, outcome, now_ns);
+	}
+	return 0;
+}
