@@ -42,7 +42,33 @@ static void route_interrupts(struct vm *vm)
 	must(vm->fd, KVM_SET_GSI_ROUTING, &table, "KVM_SET_GSI_ROUTING");
 }
 
-void vm_create(struct vm *vm, size_t ram_bytes)
+/* By which the library sees the guest's clock pages. */
+static int access_memory(void *context, uint64_t gpa, void *bytes, uint32_t size, int write)
+{
+	struct vm *vm = context;
+
+	if (gpa > vm->ram_bytes || size > vm->ram_bytes - gpa) {
+		return -1;
+	}
+	memcpy(write ? vm->ram + gpa : bytes, write ? bytes : vm->ram + gpa, size);
+	return 0;
+}
+
+/* What the library is told of this VM. The descriptors stay ours. */
+static void introduce(struct vm *vm)
+{
+	vm->clocks.vm = vm->fd;
+	vm->clocks.irqchip = 1;
+	vm->clocks.pit = 1;
+	vm->clocks.rtc = &vm->rtc;
+	vm->clocks.hpet = &vm->hpet;
+	vm->clocks.pm_timer = &vm->pm;
+	vm->clocks.stops = vm->stops;
+	vm->clocks.memory = access_memory;
+	vm->clocks.memory_context = vm;
+}
+
+void vm_create(struct vm *vm, uint64_t ram_bytes)
 {
 	struct kvm_userspace_memory_region region = { .memory_size = ram_bytes };
 	struct kvm_pit_config pit = { .flags = KVM_PIT_SPEAKER_DUMMY };	/* port 0x61 too */
@@ -57,7 +83,7 @@ void vm_create(struct vm *vm, size_t ram_bytes)
 	vm->ram = mmap(NULL, ram_bytes, PROT_READ | PROT_WRITE,
 		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (vm->ram == MAP_FAILED) {
-		die("%zu bytes of guest memory: %m", ram_bytes);
+		die("%zu bytes of guest memory: %m", vm->ram_bytes);
 	}
 	region.userspace_addr = (uintptr_t)vm->ram;
 	must(vm->fd, KVM_SET_USER_MEMORY_REGION, &region, "KVM_SET_USER_MEMORY_REGION");
@@ -66,6 +92,7 @@ void vm_create(struct vm *vm, size_t ram_bytes)
 	must(vm->fd, KVM_CREATE_IRQCHIP, NULL, "KVM_CREATE_IRQCHIP");
 	must(vm->fd, KVM_CREATE_PIT2, &pit, "KVM_CREATE_PIT2");
 	route_interrupts(vm);
+	introduce(vm);
 }
 
 /* What the kernel offers; each processor has its own number, and the deadline timer. */
@@ -109,7 +136,10 @@ void vm_create_vcpus(struct vm *vm, unsigned n)
 			die("the run area of vCPU %u: %m", vcpu->index);
 		}
 		set_cpuid(vm, vcpu);
+		vm->vcpu_fds[vcpu->index] = vcpu->fd;
 	}
+	vm->clocks.vcpus = vm->vcpu_fds;
+	vm->clocks.n_vcpus = n;
 }
 
 /* Guest memory, or the end: a guest that lies outside its RAM cannot be started. */

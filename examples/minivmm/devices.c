@@ -19,22 +19,13 @@
 #define HPET_TIMERS 3
 #define HPET_PERIOD_FS 10000000		/* 100 MHz */
 #define HPET_ROUTES 0x00ff0000		/* IOAPIC pins 16..23 */
-#define RTC_IRQ 8
 #define PM_IRQ 9
 #define SERIAL_PORT 0x3f8
 #define NS_PER_S INT64_C(1000000000)
 
-int64_t guest_now(const struct vm *vm)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * NS_PER_S + t.tv_nsec + vm->axis_ns;
-}
-
 void devices_power_on(struct vm *vm)
 {
-	int64_t now = guest_now(vm);
+	int64_t now = gclk_kvm_axis_now(&vm->clocks);
 
 	gclk_rtc_init(&vm->rtc, GCLK_DIALECT_DATASHEET, time(NULL), now);
 	gclk_hpet_init(&vm->hpet, GCLK_DIALECT_DATASHEET, HPET_TIMERS, HPET_PERIOD_FS,
@@ -104,6 +95,21 @@ static void follow_hpet(struct vm *vm, const struct gclk_hpet_lines *lines)
 	}
 }
 
+/* An injection drove lines behind our back: the records say which are up now. */
+void devices_injected(struct vm *vm)
+{
+	if (!(vm->hpet.config & 2)) {
+		vm->levels[RTC_IRQ] = vm->rtc.irq_level;
+	}
+	for (unsigned n = 0; n < HPET_TIMERS; n++) {
+		int gsi = gclk_hpet_timer_route(&vm->hpet, n);
+
+		if (gsi >= 0 && gsi < 24 && vm->hpet.timers[n].irq_level) {
+			vm->levels[gsi] = 1;
+		}
+	}
+}
+
 /* ---- time ---- */
 
 static int64_t earlier(int64_t a, int64_t b)
@@ -127,7 +133,7 @@ static int64_t next_event(const struct vm *vm, int64_t now)
 /* An instant of 0 disarms the timer; one that has passed fires at once. */
 static void arm(struct vm *vm, int64_t now)
 {
-	int64_t next = next_event(vm, now), host = next - vm->axis_ns;
+	int64_t next = next_event(vm, now), host = next - vm->clocks.axis_ns;
 	struct itimerspec when = { 0 };
 
 	if (next != GCLK_TIMER_OFF) {
@@ -139,7 +145,7 @@ static void arm(struct vm *vm, int64_t now)
 
 void devices_advance(struct vm *vm)
 {
-	int64_t now = guest_now(vm);
+	int64_t now = gclk_kvm_axis_now(&vm->clocks);
 	struct gclk_hpet_lines lines;
 	struct gclk_line line;
 
@@ -156,13 +162,16 @@ void devices_advance(struct vm *vm)
 
 static uint8_t access_rtc(struct vm *vm, uint16_t port, uint8_t value, bool write)
 {
-	int64_t now = guest_now(vm);
+	int64_t now = gclk_kvm_axis_now(&vm->clocks);
 	struct gclk_line line;
 
 	if (write) {
 		gclk_rtc_write(&vm->rtc, port, value, now, &line);
 	} else {
 		value = gclk_rtc_read(&vm->rtc, port, now, &line);
+		if (vm->plan && port == 0x71 && (vm->rtc.cmos_index & 0x7f) == 0x0c) {
+			gclk_replay_acknowledge(&vm->plan->replay, GCLK_TICK_RTC, 0);
+		}
 	}
 	follow_rtc(vm, &line);
 	arm(vm, now);
@@ -171,7 +180,7 @@ static uint8_t access_rtc(struct vm *vm, uint16_t port, uint8_t value, bool writ
 
 static uint32_t access_pm(struct vm *vm, unsigned reg, uint32_t value, bool write)
 {
-	int64_t now = guest_now(vm);
+	int64_t now = gclk_kvm_axis_now(&vm->clocks);
 	struct gclk_line line;
 
 	if (write) {
@@ -187,7 +196,7 @@ static uint32_t access_pm(struct vm *vm, unsigned reg, uint32_t value, bool writ
 static uint64_t access_hpet(struct vm *vm, uint32_t offset, unsigned size, uint64_t value,
 			    bool write)
 {
-	int64_t now = guest_now(vm);
+	int64_t now = gclk_kvm_axis_now(&vm->clocks);
 	struct gclk_hpet_lines lines;
 
 	if (write) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Options, and the event loop: signals, commands on standard input, and the timer of our
- * devices. The guest's serial port is standard output.
+ * Options, and the event loop: signals, commands on standard input, the timer of our
+ * devices, and the replay. The guest's serial port is standard output.
  */
 #include <errno.h>
 #include <poll.h>
@@ -18,17 +18,35 @@
 
 #include "minivmm.h"
 
-#define RAM_BYTES ((size_t)16 << 20)
+#define RAM_BYTES (UINT64_C(16) << 20)
+#define MEASURE_NS 200000000		/* of the host's TSC, at the start */
+#define VERIFY_AFTER_NS 300000000
+#define FORCE_MAX 16
 
 static const char usage[] =
-	"usage: minivmm [--smp N] GUEST.elf [WORD=VALUE...]\n"
+	"usage: minivmm [OPTION...] GUEST.elf [WORD=VALUE...]\n"
+	"       minivmm [OPTION...] --from DIR\n"
 	"\n"
 	"Runs a guest that keeps the entry contract of tests/guest; its report goes to\n"
-	"standard output. Commands on standard input, one a line: stop, go, quit.\n";
+	"standard output.\n"
+	"\n"
+	"  --smp N            processors\n"
+	"  --state DIR        where SIGUSR1 saves the machine before it ends the process\n"
+	"  --from DIR         go on from there\n"
+	"  --gap POLICY       what the clocks do about the time in between: count, freeze, wall\n"
+	"  --ticks POLICY     and the timers about missed ticks: delay, catchup, merge, discard\n"
+	"  --disagreement NS  this host's wall clock minus the source's, +- 0\n"
+	"  --force ID         override a finding that refuses; may be repeated\n"
+	"\n"
+	"Commands on standard input, one a line: stop, go, save DIR (stops), replay, quit.\n";
 
 struct options {
 	unsigned n_vcpus;
-	const char *guest;
+	const char *guest, *from, *state;
+	const char *force[FORCE_MAX + 1];
+	unsigned n_force;
+	struct gclk_policy policy;
+	struct gclk_disagreement disagreement;
 	char command_line[COMMAND_LINE_MAX];
 };
 
@@ -54,36 +72,86 @@ int must(int fd, unsigned long request, void *argument, const char *name)
 	return r;
 }
 
+/* ---- options ---- */
+
+__attribute__((noreturn)) static void explain(void)
+{
+	fputs(usage, stderr);
+	exit(2);
+}
+
+static uint8_t look_up(const char *word, const char *const *names, uint8_t n)
+{
+	for (uint8_t i = 0; i < n; i++) {
+		if (!strcmp(word, names[i])) {
+			return i;
+		}
+	}
+	explain();
+}
+
+static void set_option(struct options *options, const char *name, const char *value)
+{
+	if (!strcmp(name, "--smp")) {
+		options->n_vcpus = (unsigned)strtoul(value, NULL, 10);
+	} else if (!strcmp(name, "--state")) {
+		options->state = value;
+	} else if (!strcmp(name, "--from")) {
+		options->from = value;
+	} else if (!strcmp(name, "--gap")) {
+		options->policy.gap = look_up(value, gclk_gap_policy_names, GCLK_GAP_CAP);
+	} else if (!strcmp(name, "--disagreement")) {
+		options->disagreement = (struct gclk_disagreement){ strtoll(value, NULL, 10), 0 };
+	} else if (!strcmp(name, "--force") && options->n_force < FORCE_MAX) {
+		options->force[options->n_force++] = value;
+	} else if (!strcmp(name, "--ticks")) {
+		uint8_t policy = look_up(value, gclk_tick_policy_names, GCLK_TICKS_DISCARD + 1);
+
+		for (unsigned i = 0; i < GCLK_N_TICK_TIMERS; i++) {
+			options->policy.ticks[i] = (struct gclk_tick_choice){ policy, 1 };
+		}
+	} else {
+		explain();
+	}
+}
+
 /* Our PM timer is where no PCI device tells of it: the guest is told. */
+static void make_command_line(struct options *options, int n, char **words)
+{
+	char *to = options->command_line;
+	size_t room = sizeof(options->command_line), used;
+
+	used = (size_t)snprintf(to, room, "pmport=%u smp=%u", PM_BASE + GCLK_PM_TIMER,
+				options->n_vcpus);
+	for (int i = 0; i < n; i++) {
+		used += (size_t)snprintf(to + used, room - used, " %s", words[i]);
+		if (used >= room) {
+			die("the guest's command line is too long");
+		}
+	}
+}
+
 static void parse(int argc, char **argv, struct options *options)
 {
 	int i = 1;
 
-	*options = (struct options){ .n_vcpus = 1 };
-	for (; i < argc && argv[i][0] == '-'; i += 2) {
-		if (strcmp(argv[i], "--smp") || i + 1 == argc) {
-			fputs(usage, stderr);
-			exit(2);
-		}
-		options->n_vcpus = (unsigned)strtoul(argv[i + 1], NULL, 10);
+	*options = (struct options){ .n_vcpus = 1, .policy = gclk_policy_default,
+				     .disagreement = { 0, GCLK_UNBOUNDED } };
+	for (; i + 1 < argc && argv[i][0] == '-'; i += 2) {
+		set_option(options, argv[i], argv[i + 1]);
 	}
-	if (i == argc || options->n_vcpus < 1 || options->n_vcpus > VCPUS_MAX) {
-		fputs(usage, stderr);
-		exit(2);
+	options->policy.force = options->force;
+	if ((i < argc) == (options->from != NULL) || options->n_vcpus < 1 ||
+	    options->n_vcpus > VCPUS_MAX) {
+		explain();
 	}
-	options->guest = argv[i++];
-	snprintf(options->command_line, sizeof(options->command_line), "pmport=%u smp=%u",
-		 PM_BASE + GCLK_PM_TIMER, options->n_vcpus);
-	for (; i < argc; i++) {
-		size_t n = strlen(options->command_line);
-
-		if (n + strlen(argv[i]) + 2 > sizeof(options->command_line)) {
-			die("the guest's command line is too long");
-		}
-		snprintf(options->command_line + n, sizeof(options->command_line) - n, " %s",
-			 argv[i]);
+	if (!options->from) {
+		options->guest = argv[i];
+		make_command_line(options, argc - i - 1, argv + i + 1);
 	}
 }
+
+/* ---- the event loop ---- */
 
 /* Blocked here, before any thread exists, and taken from a descriptor instead. */
 static int open_signals(void)
@@ -93,6 +161,7 @@ static int open_signals(void)
 	sigemptyset(&set);
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGUSR1);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	return signalfd(-1, &set, SFD_CLOEXEC);
 }
@@ -102,8 +171,19 @@ static bool obey(struct vm *vm, const char *command)
 {
 	if (!strcmp(command, "stop")) {
 		vcpus_stop(vm);
+		vm->paused = true;
 	} else if (!strcmp(command, "go")) {
+		vm->paused = false;
 		vcpus_go(vm);
+	} else if (!strncmp(command, "save ", 5)) {
+		vcpus_stop(vm);
+		vm->paused = true;
+		vm_save(vm, command + 5);
+		fprintf(stderr, "minivmm: saved\n");
+	} else if (!strcmp(command, "replay") && vm->plan) {
+		pthread_mutex_lock(&vm->lock);
+		report_replay(&vm->plan->replay);
+		pthread_mutex_unlock(&vm->lock);
 	} else if (!strcmp(command, "quit")) {
 		return false;
 	} else {
@@ -114,7 +194,7 @@ static bool obey(struct vm *vm, const char *command)
 
 static bool read_commands(struct vm *vm, struct pollfd *input)
 {
-	char text[256], *rest = text, *command;
+	char text[4096], *rest = text, *command;
 	ssize_t n = read(input->fd, text, sizeof(text) - 1);
 	bool on = true;
 
@@ -129,24 +209,80 @@ static bool read_commands(struct vm *vm, struct pollfd *input)
 	return on;
 }
 
-static void loop(struct vm *vm, int signals)
+/* Every signal ends the process; SIGUSR1 saves before it does. */
+static void take_signal(struct vm *vm, int signals, const char *state)
+{
+	struct signalfd_siginfo info;
+
+	if (read(signals, &info, sizeof(info)) == sizeof(info) && info.ssi_signo == SIGUSR1) {
+		vcpus_stop(vm);
+		if (state) {
+			vm_save(vm, state);
+		}
+	}
+}
+
+/* What shows only when the guest has run for a while: rates, marks in its clock pages. */
+static void verify(struct vm *vm)
+{
+	struct gclk_error error = { 0 };
+	int r;
+
+	vcpus_stop(vm);
+	r = gclk_kvm_verify(&vm->clocks, vm->plan, &error);
+	vcpus_go(vm);
+	if (r < 0) {
+		fprintf(stderr, "minivmm: verify: %s: %s\n", error.where, error.message);
+		report_plan(vm->plan);
+	} else {
+		fprintf(stderr, "minivmm: verified\n");
+	}
+}
+
+static struct timespec until(int64_t due)
+{
+	int64_t left = due - host_now();
+
+	left = left < 0 ? 0 : left;
+	return (struct timespec){ left / 1000000000, left % 1000000000 };
+}
+
+static void loop(struct vm *vm, int signals, const struct options *options)
 {
 	struct pollfd fds[] = { { signals, POLLIN, 0 },
 				{ vm->timer_fd, POLLIN, 0 },
 				{ STDIN_FILENO, POLLIN, 0 } };
+	int64_t verify_at = vm->plan ? host_now() + VERIFY_AFTER_NS : GCLK_REPLAY_NEVER;
 	uint64_t expirations;
 	bool on = true;
 
 	while (on) {
-		if (poll(fds, 3, -1) < 0 && errno != EINTR) {
+		int64_t replay_at = vm->plan ? replay_due(vm) : GCLK_REPLAY_NEVER;
+		int64_t due = vm->paused ? GCLK_REPLAY_NEVER :
+			      replay_at < verify_at ? replay_at : verify_at;
+		struct timespec left = until(due);
+
+		if (ppoll(fds, 3, due == GCLK_REPLAY_NEVER ? NULL : &left, NULL) < 0 &&
+		    errno != EINTR) {
 			die("poll: %m");
+		}
+		if (host_now() >= verify_at && !vm->paused) {
+			verify_at = GCLK_REPLAY_NEVER;
+			verify(vm);
+		}
+		if (host_now() >= replay_at && !vm->paused) {
+			replay_go_on(vm);
 		}
 		if (fds[1].revents && read(vm->timer_fd, &expirations, sizeof(expirations)) > 0) {
 			pthread_mutex_lock(&vm->lock);
 			devices_advance(vm);
 			pthread_mutex_unlock(&vm->lock);
 		}
-		on = !fds[0].revents && (!fds[2].revents || read_commands(vm, &fds[2]));
+		on = !fds[2].revents || read_commands(vm, &fds[2]);
+		if (fds[0].revents) {
+			take_signal(vm, signals, options->state);
+			on = false;
+		}
 	}
 }
 
@@ -154,20 +290,32 @@ int main(int argc, char **argv)
 {
 	static struct vm vm = { .lock = PTHREAD_MUTEX_INITIALIZER,
 				.changed = PTHREAD_COND_INITIALIZER };
+	struct gclk_error error = { 0 };
 	struct options options;
 	int signals;
 
 	parse(argc, argv, &options);
 	signals = open_signals();
 	vm.timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-	vm.axis_ns = -guest_now(&vm);	/* the guest's time begins with 0 */
-	vm_create(&vm, RAM_BYTES);
-	vm_create_vcpus(&vm, options.n_vcpus);
-	vm_boot(&vm, options.guest, options.command_line);
-	devices_power_on(&vm);
+	if (gclk_host_read(&vm.host, MEASURE_NS, &error) < 0) {
+		die("host: %s", error.message);
+	}
+	if (options.from) {
+		vm_restore(&vm, options.from, &options.policy, &options.disagreement);
+	} else {
+		vm.clocks.axis_ns = -host_now();	/* the guest's time begins with 0 */
+		vm_create(&vm, RAM_BYTES);
+		vm_create_vcpus(&vm, options.n_vcpus);
+		vm_boot(&vm, options.guest, options.command_line);
+		devices_power_on(&vm);
+	}
 	vcpus_start(&vm);
+	pthread_mutex_lock(&vm.lock);
+	devices_advance(&vm);		/* what fell in the gap, as the plan has it */
+	pthread_mutex_unlock(&vm.lock);
 	vcpus_go(&vm);
-	loop(&vm, signals);
+	loop(&vm, signals, &options);
 	vcpus_end(&vm);
+	vm.plan = gclk_plan_free(vm.plan);
 	return vm.failed ? 1 : 0;
 }

@@ -6,6 +6,11 @@
  *	boot.c		the machine: RAM, vCPUs, the guest's ELF
  *	vcpu.c		a thread per vCPU, and what makes it leave the guest
  *	devices.c	RTC, HPET and PM timer of <guestclock/devices.h>, a serial port
+ *	state.c		the machine to files and back: the clocks through the library
+ *	replay.c	ticks that the guest missed, delivered while it runs
+ *
+ * Whoever wants to learn the library's use reads vm_save() and vm_restore() in state.c,
+ * and replay_go_on().
  *
  * The interrupt controllers, the local APICs and the PIT are the kernel's. The guest is
  * any 32-bit ELF that keeps the entry contract of tests/guest/README.md.
@@ -20,11 +25,14 @@
 
 #include <linux/kvm.h>
 
+#include <guestclock/bundle.h>
 #include <guestclock/devices.h>
+#include <guestclock/kvm.h>
 
 #define VCPUS_MAX 16
 #define COMMAND_LINE_MAX 512
 #define PM_BASE 0x600			/* status, enable, and the timer at +8 */
+#define RTC_IRQ 8
 
 struct vm;
 
@@ -40,16 +48,20 @@ struct vm {
 	int kvm, fd;			/* /dev/kvm, and the VM */
 	unsigned n_vcpus;
 	struct vcpu vcpus[VCPUS_MAX];
+	int vcpu_fds[VCPUS_MAX];
 	uint8_t *ram;
 	size_t ram_bytes;
 
 	/*
-	 * The guest's own time, in ns: CLOCK_MONOTONIC plus axis_ns while it runs. All
-	 * devices of ours stand on it. While the guest is stopped it goes on, unless
-	 * somebody moves axis_ns: that is a decision, and it is made in one place.
+	 * The library's view of this VM. The guest's own time, on which all devices of ours
+	 * stand, is gclk_kvm_axis_now() of it: CLOCK_MONOTONIC plus an offset. It goes on
+	 * while the guest is stopped, as the kernel's clocks do; gclk_kvm_restore() is the
+	 * one place where it is moved.
 	 */
-	int64_t axis_ns;
-
+	struct gclk_kvm clocks;
+	struct gclk_kvm_stop stops[VCPUS_MAX];
+	struct gclk_host host, source;	/* this one, and where the guest comes from */
+	struct gclk_plan *plan;		/* after a restore: its replay is under way */
 	pthread_mutex_t lock;		/* of all below: vCPUs and the event loop meet here */
 	struct gclk_rtc rtc;
 	struct gclk_hpet hpet;
@@ -57,6 +69,8 @@ struct vm {
 	uint8_t serial_lcr;
 	uint8_t levels[24];		/* of the interrupt lines that are ours */
 	int timer_fd;			/* the next edge of any device of ours */
+
+	bool paused;			/* by a command: the event loop's own word */
 
 	pthread_cond_t changed;
 	bool stopping;			/* vCPUs are to stand still */
@@ -74,7 +88,7 @@ int must(int fd, unsigned long request, void *argument, const char *name);
 /* boot.c */
 
 /* A VM with RAM, interrupt controllers and a PIT; no vCPU yet. */
-void vm_create(struct vm *vm, size_t ram_bytes);
+void vm_create(struct vm *vm, uint64_t ram_bytes);
 
 /* Its vCPUs, with the CPUID that the kernel offers; they do not run. */
 void vm_create_vcpus(struct vm *vm, unsigned n);
@@ -91,8 +105,10 @@ void vcpus_end(struct vm *vm);
 
 /* devices.c */
 
-int64_t guest_now(const struct vm *vm);
 void devices_power_on(struct vm *vm);
+
+/* After gclk_kvm_inject(); the lock is held. */
+void devices_injected(struct vm *vm);
 
 /* A register is read or written by the guest; absent ones read as all ones. */
 void device_port(struct vm *vm, uint16_t port, void *data, unsigned size, bool write);
@@ -100,5 +116,22 @@ void device_memory(struct vm *vm, uint64_t address, void *data, unsigned size, b
 
 /* Handles what is due, and arms timer_fd for what is next; the lock is held. */
 void devices_advance(struct vm *vm);
+
+/* state.c; both end the process where they cannot do it */
+
+/* All vCPUs stand still. The machine stays as it is, and may go on. */
+void vm_save(struct vm *vm, const char *directory);
+
+/* Makes the whole machine; its vCPUs do not run yet, and its clocks do. */
+void vm_restore(struct vm *vm, const char *directory, const struct gclk_policy *policy,
+		const struct gclk_disagreement *disagreement);
+
+/* replay.c */
+
+int64_t host_now(void);				/* CLOCK_MONOTONIC, ns */
+int64_t replay_due(struct vm *vm);		/* on it; GCLK_REPLAY_NEVER: nothing to do */
+void replay_go_on(struct vm *vm);		/* delivers what is due */
+void report_plan(const struct gclk_plan *plan);
+void report_replay(const struct gclk_replay *replay);
 
 #endif

@@ -75,6 +75,8 @@ static bool stand_still(struct vcpu *vcpu)
 
 	pthread_mutex_lock(&vm->lock);
 	if (vm->stopping) {
+		/* an expiry that the kernel has not delivered yet is told from one that it has */
+		gclk_kvm_stopped(&vm->clocks, vcpu->index, NULL);
 		vm->n_standing++;
 		pthread_cond_broadcast(&vm->changed);
 		while (vm->stopping && !vm->leaving) {
