@@ -281,7 +281,7 @@ GCLK_API int gclk_kvm_capture(struct gclk_kvm *k, const struct gclk_host *host,
 
 /* How far the instant of an unpaired reading may lie from the clock: the widest ioctl. */
 #define UNPAIRED_NS 60000
-#define PAIRED_NS 500
+#define PAIRED_NS 10
 
 GCLK_API void gclk_kvm_when(const struct gclk_state *st, const struct gclk_host *host,
 			    struct gclk_when *ret_when)

@@ -35,7 +35,9 @@
 #define CLOCK_TRIES 6
 #define TSC_TRIES 5
 #define TSC_SLACK_TICKS 1000
-#define CONSISTENT_NS 2		/* TSC and kvmclock, as far as integers go */
+#define CONSISTENT_NS 1		/* TSC and kvmclock, as far as integers go */
+#define NEAR_NS 200		/* an error that the kernel's latency explains */
+#define CLOCK_APART_NS 100000	/* more is no latency: the clock was not set */
 /* Old kernels replace a TSC within a second of what they expect: aim elsewhere first. */
 #define FAR_SECONDS 10
 
@@ -67,6 +69,7 @@ struct restore {
 	struct gclk_kvm_anchor at;
 	uint32_t done[N_STEPS];		/* how many vCPUs, or 1 */
 	uint8_t same_boot;
+	uint8_t not_honoured;		/* the TSC is not what was written, and that was forced */
 	struct gclk_error *reterr;
 };
 
@@ -179,8 +182,8 @@ static void widen_bound(struct restore *r, const char *clock, uint64_t by_ns)
 	}
 }
 
-/* What had been changed when it failed: the VM is not what it was. */
-static void say_what_was_done(struct restore *r)
+/* What had been changed when it failed: with anything, the VM is not what it was. */
+static int say_what_was_done(struct restore *r)
 {
 	char text[320];
 	size_t n = 0;
@@ -197,6 +200,7 @@ static void say_what_was_done(struct restore *r)
 		gclk_findings_add(&r->plan->findings, "restore-incomplete", "",
 				  "changed, with how many of each: %s", text);
 	}
+	return any;
 }
 
 /*
@@ -368,6 +372,12 @@ static int make_plan(struct restore *r, const struct gclk_disagreement *disagree
 			 r->plan, r->reterr);
 }
 
+/* All that passed is counted, by the same TSC: its own line goes on. */
+static int goes_on(const struct restore *r)
+{
+	return r->same_boot && r->plan->counted_ns == r->plan->gap_ns;
+}
+
 /*
  * 1 Frequencies
  */
@@ -423,8 +433,7 @@ static int keeps_offset(const struct restore *r, uint32_t i,
 {
 	const struct gclk_tsc *from = &r->st->tsc[i];
 
-	return r->same_boot && r->plan->counted_ns == r->plan->gap_ns &&
-	       GCLK_HAS(tsc, from, offset_ticks) && from->ratio == scaling->ratio &&
+	return goes_on(r) && GCLK_HAS(tsc, from, offset_ticks) && from->ratio == scaling->ratio &&
 	       from->ratio_frac_bits == scaling->frac_bits;
 }
 
@@ -458,6 +467,7 @@ static int not_honoured(struct restore *r, uint32_t i, int64_t ticks)
 {
 	char text[160];
 
+	r->not_honoured = 1;
 	snprintf(text, sizeof(text),
 		 "vCPU %" PRIu32 "'s TSC was written and is %" PRId64 " ticks off: this kernel "
 		 "does not honour it", i, ticks);
@@ -647,17 +657,33 @@ static int measure_clock(struct restore *r, struct clock_error *ret)
 	return 0;
 }
 
+static uint64_t size_of(const struct clock_error *error)
+{
+	return (uint64_t)(error->ns < 0 ? -error->ns : error->ns);
+}
+
 static int is_close(const struct clock_error *error)
 {
-	uint64_t size = (uint64_t)(error->ns < 0 ? -error->ns : error->ns);
+	return size_of(error) <= GCLK_MAX(error->width_ns, CONSISTENT_NS);
+}
 
-	return size <= GCLK_MAX(error->width_ns, CONSISTENT_NS);
+static int is_set(const struct clock_error *error)
+{
+	return size_of(error) <= CLOCK_APART_NS + error->width_ns;
+}
+
+/* What is left can go into the TSCs: not where their offsets are those of before. */
+static int can_move_tsc(const struct restore *r, const struct clock_error *error)
+{
+	return r->k->own.has_offset && r->plan->findings.n_refusing == 0 && !goes_on(r) &&
+	       !r->not_honoured && (error->flags & CLOCK_HAS_HOST_TSC);
 }
 
 /*
  * The kernel reads its clock some time after we ask it to; what it was off by is asked
- * for less the next time. With a paired reading the error is known to 1 ns, and a few
- * tries bring it there; what remains is in the TSC's offset, last.
+ * for less the next time. With a paired reading the error is known to 1 ns. What the
+ * kernel's own variation leaves (10 ns) goes into the TSCs; where it cannot, or a call
+ * was interrupted, it is tried again.
  */
 static int set_clock_closely(struct restore *r, struct clock_error *ret)
 {
@@ -666,7 +692,7 @@ static int set_clock_closely(struct restore *r, struct clock_error *ret)
 
 	for (unsigned i = 0; e == 0 && i < CLOCK_TRIES; i++) {
 		if ((e = set_clock(r, bias)) < 0 || (e = measure_clock(r, ret)) < 0 ||
-		    is_close(ret)) {
+		    is_close(ret) || (i > 0 && size_of(ret) <= NEAR_NS && can_move_tsc(r, ret))) {
 			break;
 		}
 		bias += ret->ns;
@@ -710,7 +736,7 @@ static int move_tsc_to_clock(struct restore *r, const struct clock_error *error)
 		tsc->offset_ticks = (int64_t)((uint64_t)tsc->offset_ticks + (uint64_t)ticks);
 		e = write_offset(r, i);
 	}
-	widen_bound(r, "tsc", (uint64_t)(error->ns < 0 ? -error->ns : error->ns));
+	widen_bound(r, "tsc", size_of(error));
 	return e;
 }
 
@@ -727,16 +753,15 @@ static int are_equal(const struct gclk_state *st)
 static void say_clock(struct restore *r, const struct clock_error *error)
 {
 	const struct gclk_state *st = r->plan->state;
-	uint64_t size = (uint64_t)(error->ns < 0 ? -error->ns : error->ns);
 
-	widen_bound(r, "kvmclock", size + error->width_ns);
+	widen_bound(r, "kvmclock", size_of(error) + error->width_ns);
 	r->k->own.expect_stable = (error->flags & CLOCK_IS_STABLE) != 0;
 	if (!(error->flags & CLOCK_IS_STABLE) && r->k->own.cap_clock >= 2) {
 		gclk_findings_add(&r->plan->findings, "master-clock-lost", "kvmclock",
 				  "KVM_GET_CLOCK's flags are 0x%x; the vCPUs' offsets are %s",
 				  error->flags, are_equal(st) ? "alike" : "not alike");
 	}
-	if (!is_close(error) && !r->k->own.has_offset) {
+	if (!is_close(error) && !can_move_tsc(r, error)) {
 		gclk_findings_add(&r->plan->findings, "clocks-apart", "kvmclock",
 				  "kvmclock stands %" PRId64 " ns from where the TSC puts it",
 				  error->ns);
@@ -748,7 +773,7 @@ static void keep_clock(struct restore *r)
 {
 	const struct gclk_kvmclock *from = &r->st->kvmclock;
 
-	if (r->same_boot && r->plan->counted_ns == r->plan->gap_ns) {
+	if (goes_on(r)) {
 		r->plan->state->kvmclock.clock_ns =
 			from->clock_ns +
 			(uint64_t)gclk_kvm_span_ns(r->rate, from->host_ticks, r->at.ticks);
@@ -767,8 +792,12 @@ static int restore_clock(struct restore *r)
 	e = set_clock_by_pair(r, &error);
 	if (e == 0) {
 		e = set_clock_closely(r, &error);
-		if (e == 0 && !is_close(&error) && r->k->own.has_offset &&
-		    r->plan->findings.n_refusing == 0 && (error.flags & CLOCK_HAS_HOST_TSC)) {
+		if (e == 0 && !is_set(&error)) {
+			return gclk_fail(r->reterr, GCLK_UNPROVEN, "kvmclock.clock_ns",
+					 GCLK_NO_OFFSET, "it was set and is %" PRId64 " ns off",
+					 error.ns);
+		}
+		if (e == 0 && !is_close(&error) && can_move_tsc(r, &error)) {
 			e = move_tsc_to_clock(r, &error);
 		}
 	}
@@ -919,10 +948,9 @@ GCLK_API int gclk_kvm_restore(struct gclk_kvm *k, const struct gclk_state *st,
 	    (e = make_plan(&r, disagreement)) < 0 || (e = check_all(&r)) < 0) {
 		return e;
 	}
-	k->own.step = GCLK_KVM_BROKEN;
 	e = carry_out(&r);
 	if (e < 0) {
-		say_what_was_done(&r);
+		k->own.step = say_what_was_done(&r) ? GCLK_KVM_BROKEN : GCLK_KVM_PREPARED;
 		return e;
 	}
 	k->own.anchor_ticks = r.at.ticks;
