@@ -442,7 +442,7 @@ static int set_msrs(struct sim *sim, uint32_t i, const struct kvm_msrs *msrs)
 	for (n = 0; n < msrs->nmsrs; n++) {
 		uint64_t *msr = sim_msr(sim, i, e[n].index);
 
-		if (!msr) {
+		if (!msr || e[n].index == sim->refuse_msr) {
 			break;
 		}
 		set_msr(sim, i, e[n].index, e[n].data, msr);

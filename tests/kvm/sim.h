@@ -81,7 +81,7 @@ struct sim {
 	unsigned calls, fail_at;	/* the ioctl that fails with EIO; 0: none */
 	unsigned writes;		/* calls that changed something */
 	unsigned long ignore;		/* an ioctl that is taken and ignored */
-	uint32_t ignore_msr;
+	uint32_t ignore_msr, refuse_msr;
 	unsigned call_ns;
 	uint64_t random;
 	struct gclk_kvm_sys sys;

@@ -500,6 +500,9 @@ GCLK_TEST(kvm_rate, catch_up_only_by_policy)
 		CU_ASSERT(w.dst.vcpus[0].catches_up && w.dst.vcpus[1].catches_up);
 		CU_ASSERT(has_finding(w.plan, "tsc-catches-up"));
 		CU_ASSERT(bound_of(&w, "tsc") == GCLK_UNBOUNDED);
+		/* for the VM it would be taken, and the TSCs stand at 0 for ever */
+		GCLK_EQ(w.dst.default_khz, slow_plain.khz);
+		CU_ASSERT(w.dst.vcpus[0].tsc.ratio != 0);
 	}
 	world_end(&w);
 }
@@ -820,6 +823,82 @@ GCLK_TEST(kvm_failure, ignored_writes_are_named)
 	ignored(0, 0x4b564d01, "vcpu.system_time_msr");
 }
 
+/* The period of the bus was taken and is not in effect: the count runs away. */
+GCLK_TEST(kvm_failure, bus_period_that_is_not_in_effect)
+{
+	struct world w;
+
+	world_begin(&w, &plain, 1);
+	w.src.bus_ns = 40;
+	w.a.apic_bus_ns = 40;
+	set_lapic(&w, 0x200ec, 10000000, 10000000);
+	CU_ASSERT(gclk_kvm_capture(&w.a, &w.host_a, w.st, &w.error) == 0);
+	arrive(&w, &plain, GCLK_NS_PER_S);
+	CU_ASSERT(plan_first(&w) == 0);
+	w.dst.ignore = KVM_ENABLE_CAP;
+	CU_ASSERT(prepare(&w) == 0);
+	CU_ASSERT(restore(&w) == -GCLK_UNPROVEN);
+	CU_ASSERT(strstr(w.error.where, "current_count") != NULL);
+	world_end(&w);
+}
+
+GCLK_TEST(kvm_failure, deadline_without_its_mode)
+{
+	struct world w;
+
+	world_begin(&w, &plain, 1);
+	set_lapic(&w, 0x400ec, 0, 0);
+	w.src.vcpus[0].deadline = sim_guest_tsc(&w.src, 0) + (UINT64_C(1) << 40);
+	CU_ASSERT(gclk_kvm_capture(&w.a, &w.host_a, w.st, &w.error) == 0);
+	w.st->lapic[0].lvt_timer = 0xec;	/* a state that contradicts itself */
+	arrive(&w, &plain, GCLK_NS_PER_S);
+	CU_ASSERT(plan_first(&w) == 0);
+	CU_ASSERT(prepare(&w) == 0);
+	CU_ASSERT(restore(&w) == -GCLK_UNPROVEN);
+	CU_ASSERT(!strcmp(w.error.where, "tsc.deadline_ticks"));
+	world_end(&w);
+}
+
+/* KVM_SET_MSRS stops at the first that it refuses, and returns how many it took. */
+GCLK_TEST(kvm_failure, value_that_the_kernel_refuses)
+{
+	struct world w;
+
+	world_begin(&w, &plain, 1);
+	CU_ASSERT(gclk_kvm_capture(&w.a, &w.host_a, w.st, &w.error) == 0);
+	arrive(&w, &plain, GCLK_NS_PER_S);
+	CU_ASSERT(plan_first(&w) == 0);
+	CU_ASSERT(prepare(&w) == 0);
+	w.dst.refuse_msr = 0x4b564d02;
+	CU_ASSERT(restore(&w) == -GCLK_UNSUPPORTED);
+	CU_ASSERT(!strcmp(w.error.where, "vcpu.async_pf_en_msr"));
+	CU_ASSERT(has_finding(w.plan, "restore-incomplete"));
+	world_end(&w);
+}
+
+/* Younger than a second: old kernels would take its TSC for the boot's. */
+GCLK_TEST(kvm_move, young_guest_on_an_old_kernel)
+{
+	struct world w;
+
+	memset(&w, 0, sizeof(w));
+	w.st = gclk_state_new(2);
+	w.plan = gclk_plan_new(2);
+	w.policy = gclk_policy_default;
+	sim_init(&w.src, &old, START_NS, 0, 1);
+	sim_add_vcpu(&w.src);
+	sim_add_vcpu(&w.src);
+	sim_pass(&w.src, 300 * GCLK_NS_PER_MS);
+	sim_kvm(&w.src, &w.a);
+	sim_host(&w.src, &w.host_a);
+	if (fine(&w, move(&w, &old, 0))) {
+		CU_ASSERT(size_of(tsc_error_ns(&w, 0)) <= bound_of(&w, "tsc"));
+		CU_ASSERT(size_of(tsc_error_ns(&w, 1)) <= bound_of(&w, "tsc"));
+		GCLK_EQ(w.dst.vcpus[0].tsc.offset, w.dst.vcpus[1].tsc.offset);
+	}
+	world_end(&w);
+}
+
 GCLK_TEST(kvm_failure, protected_tsc)
 {
 	static const char *const force[] = { "tsc-not-honoured", NULL };
@@ -905,6 +984,25 @@ GCLK_TEST(kvm_verify, guest_stopped_and_stale_pages)
 	world_end(&w);
 }
 
+/* The flags of KVM_GET_CLOCK are stale until a vCPU runs. */
+GCLK_TEST(kvm_verify, master_clock_that_is_lost_later)
+{
+	struct world w;
+
+	world_begin(&w, &plain, 2);
+	if (fine(&w, move(&w, &plain, GCLK_NS_PER_S))) {
+		w.dst.sys.ioctl(&w.dst, SIM_FD_VCPU + 1, KVM_SET_DEVICE_ATTR,
+				(unsigned long)(uintptr_t)&(struct kvm_device_attr){
+					.addr = (uint64_t)(uintptr_t)&(uint64_t){
+						w.dst.vcpus[1].tsc.offset + 100 } });
+		CU_ASSERT(!has_finding(w.plan, "master-clock-lost"));
+		sim_run(&w.dst);
+		gclk_kvm_verify(&w.b, w.plan, &w.error);
+		CU_ASSERT(has_finding(w.plan, "master-clock-lost"));
+	}
+	world_end(&w);
+}
+
 GCLK_TEST(kvm_verify, hot_plugged_vcpu)
 {
 	struct world w;
@@ -971,6 +1069,11 @@ GCLK_TEST(kvm_lists, msrs_and_ioctls)
 			found += gclk_kvm_msrs[j] == must[i];
 		}
 		GCLK_EQ(found, 1);
+	}
+	/* Hyper-V's read-only ones are taken and ignored: they are not written */
+	for (unsigned j = 0; j < gclk_n_kvm_msrs; j++) {
+		CU_ASSERT(gclk_kvm_msrs[j] != 0x40000020 && gclk_kvm_msrs[j] != 0x40000022 &&
+			  gclk_kvm_msrs[j] != 0x40000023);
 	}
 	CU_ASSERT(gclk_n_kvm_ioctls >= 17);
 }

@@ -1,0 +1,427 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The same on the kernel of this machine, where it has one that lets us: VMs without a
+ * guest, whose clocks KVM keeps all the same.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <guestclock/devices.h>
+
+#include "gclk-test.h"
+
+#include "core/util.h"
+#include "kvm/backend.h"
+
+#define MEMORY_BYTES 65536
+#define VCPUS 2
+
+/* One VM with all its in-kernel devices. */
+struct machine {
+	int kvm, vm, fds[VCPUS];
+	uint8_t *memory;
+	struct gclk_kvm k;
+};
+
+static int access_memory(void *context, uint64_t gpa, void *bytes, uint32_t size, int write)
+{
+	struct machine *m = context;
+
+	if (gpa > MEMORY_BYTES - size) {
+		return -1;
+	}
+	if (write) {
+		memcpy(m->memory + gpa, bytes, size);
+	} else {
+		memcpy(bytes, m->memory + gpa, size);
+	}
+	return 0;
+}
+
+static void close_machine(struct machine *m)
+{
+	for (unsigned i = 0; i < VCPUS; i++) {
+		if (m->fds[i] > 0) {
+			close(m->fds[i]);
+		}
+	}
+	if (m->memory && m->memory != MAP_FAILED) {
+		munmap(m->memory, MEMORY_BYTES);
+	}
+	if (m->vm > 0) {
+		close(m->vm);
+	}
+	if (m->kvm > 0) {
+		close(m->kvm);
+	}
+}
+
+/* -1, with the reason as a skip, where this machine has no KVM for us. */
+static int open_machine(struct machine *m)
+{
+	static char why[96];
+	struct kvm_pit_config pit = { .flags = 0 };
+	struct kvm_userspace_memory_region region = { .memory_size = MEMORY_BYTES };
+
+	memset(m, 0, sizeof(*m));
+	m->kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	m->vm = m->kvm < 0 ? -1 : ioctl(m->kvm, KVM_CREATE_VM, 0);
+	if (m->vm < 0) {
+		snprintf(why, sizeof(why), "/dev/kvm: %s", strerror(errno));
+		gclk_test_skip(why);
+		close_machine(m);
+		return -1;
+	}
+	m->memory = mmap(NULL, MEMORY_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+			 -1, 0);
+	region.userspace_addr = (uint64_t)(uintptr_t)m->memory;
+	if (m->memory == MAP_FAILED || ioctl(m->vm, KVM_SET_TSS_ADDR, 0xfffbd000ul) < 0 ||
+	    ioctl(m->vm, KVM_CREATE_IRQCHIP, 0) < 0 ||
+	    ioctl(m->vm, KVM_CREATE_PIT2, &pit) < 0 ||
+	    ioctl(m->vm, KVM_SET_USER_MEMORY_REGION, &region) < 0) {
+		snprintf(why, sizeof(why), "no VM with a PIT: %s", strerror(errno));
+		gclk_test_skip(why);
+		close_machine(m);
+		return -1;
+	}
+	m->k = (struct gclk_kvm){ .vm = m->vm, .irqchip = 1, .pit = 1, .memory = access_memory,
+				  .memory_context = m, .vcpus = m->fds, .n_vcpus = VCPUS };
+	return 0;
+}
+
+/* What guests are given: deadline timers, TSC_ADJUST, the paravirtual clock. */
+static int set_cpuid(const struct machine *m, int fd)
+{
+	struct {
+		struct kvm_cpuid2 head;
+		struct kvm_cpuid_entry2 entries[100];
+	} *cpuid = calloc(1, sizeof(*cpuid));
+	int r = -1;
+
+	cpuid->head.nent = 100;
+	if (ioctl(m->kvm, KVM_GET_SUPPORTED_CPUID, cpuid) == 0) {
+		r = ioctl(fd, KVM_SET_CPUID2, cpuid);
+	}
+	free(cpuid);
+	return r;
+}
+
+static int make_vcpus(struct machine *m)
+{
+	struct kvm_lapic_state page;
+	uint32_t spiv = 0x1ff, lvtt = 0x10000;
+
+	for (unsigned i = 0; i < VCPUS; i++) {
+		m->fds[i] = ioctl(m->vm, KVM_CREATE_VCPU, i);
+		if (m->fds[i] < 0 || set_cpuid(m, m->fds[i]) < 0 ||
+		    ioctl(m->fds[i], KVM_GET_LAPIC, &page) < 0) {
+			return -1;
+		}
+		memcpy(page.regs + APIC_SPIV, &spiv, 4);
+		memcpy(page.regs + APIC_LVTT, &lvtt, 4);
+		if (ioctl(m->fds[i], KVM_SET_LAPIC, &page) < 0) {
+			return -1;
+		}
+	}
+	return 0;
+}
+
+static int copy_pages(const struct machine *from, const struct machine *to)
+{
+	struct kvm_lapic_state page;
+
+	for (unsigned i = 0; i < VCPUS; i++) {
+		if (ioctl(from->fds[i], KVM_GET_LAPIC, &page) < 0 ||
+		    ioctl(to->fds[i], KVM_SET_LAPIC, &page) < 0) {
+			return -1;
+		}
+	}
+	memcpy(to->memory, from->memory, MEMORY_BYTES);
+	return 0;
+}
+
+static int set_msr(int fd, uint32_t index, uint64_t value)
+{
+	struct {
+		struct kvm_msrs head;
+		struct kvm_msr_entry entry;
+	} msr = { .head.nmsrs = 1, .entry = { .index = index, .data = value } };
+
+	return ioctl(fd, KVM_SET_MSRS, &msr) == 1 ? 0 : -1;
+}
+
+static int set_timer(int fd, uint32_t lvtt, uint32_t initial)
+{
+	struct kvm_lapic_state page;
+	uint32_t divide = 3;
+
+	if (ioctl(fd, KVM_GET_LAPIC, &page) < 0) {
+		return -1;
+	}
+	memcpy(page.regs + APIC_LVTT, &lvtt, 4);
+	memcpy(page.regs + APIC_TDCR, &divide, 4);
+	memcpy(page.regs + APIC_TMICT, &initial, 4);
+	memcpy(page.regs + APIC_TMCCT, &initial, 4);
+	return ioctl(fd, KVM_SET_LAPIC, &page);
+}
+
+struct world {
+	struct machine a, b;
+	struct gclk_host host;
+	struct gclk_state *st;
+	struct gclk_plan *plan;
+	struct gclk_policy policy;
+	struct gclk_disagreement disagreement;
+	struct gclk_error error;
+};
+
+static int world_begin(struct world *w)
+{
+	memset(w, 0, sizeof(*w));
+	if (open_machine(&w->a) < 0) {
+		return -1;
+	}
+	if (open_machine(&w->b) < 0) {
+		close_machine(&w->a);
+		return -1;
+	}
+	CU_ASSERT_FATAL(make_vcpus(&w->a) == 0);
+	w->st = gclk_state_new(VCPUS);
+	w->plan = gclk_plan_new(VCPUS);
+	w->policy = gclk_policy_default;
+	CU_ASSERT_FATAL(gclk_host_read(&w->host, 0, &w->error) == 0);
+	return 0;
+}
+
+static void world_end(struct world *w)
+{
+	gclk_state_free(w->st);
+	gclk_plan_free(w->plan);
+	close_machine(&w->a);
+	close_machine(&w->b);
+}
+
+static int plan_and_prepare(struct world *w)
+{
+	struct gclk_when when;
+	int r;
+
+	gclk_host_sample(&w->host, NULL);
+	gclk_kvm_when(w->st, &w->host, &when);
+	r = gclk_plan(w->st, &gclk_kvm_carrier, &w->host, &when, &w->disagreement, &w->policy,
+		      w->plan, &w->error);
+	r = r ? r : gclk_kvm_prepare(&w->b.k, w->plan, &w->error);
+	if (r == 0) {
+		CU_ASSERT_FATAL(make_vcpus(&w->b) == 0 && copy_pages(&w->a, &w->b) == 0);
+	}
+	return r;
+}
+
+static int restore(struct world *w)
+{
+	return gclk_kvm_restore(&w->b.k, w->st, &w->host, &w->disagreement, &w->policy, w->plan,
+				&w->error);
+}
+
+static void say(const struct world *w, int r)
+{
+	printf("\n    %d: %s: %s\n", r, w->error.where, w->error.message);
+	for (unsigned i = 0; i < w->plan->findings.n; i++) {
+		printf("    %s: %s\n", w->plan->findings.items[i].info->id,
+		       w->plan->findings.items[i].message);
+	}
+}
+
+static int64_t now_real(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	return (int64_t)t.tv_sec * GCLK_NS_PER_S + t.tv_nsec;
+}
+
+/* Does this kernel honour a TSC that is written? Asked in a way of its own. */
+static int honours_tsc(const struct machine *m)
+{
+	struct gclk_kvm_bracket a, b;
+
+	if (set_msr(m->fds[0], 0x10, UINT64_C(1) << 50) < 0 ||
+	    gclk_kvm_read_tsc(&m->k, 0, 1, &a, NULL) < 0 ||
+	    set_msr(m->fds[0], 0x10, UINT64_C(1) << 51) < 0 ||
+	    gclk_kvm_read_tsc(&m->k, 0, 1, &b, NULL) < 0) {
+		return 0;
+	}
+	return b.value - a.value > UINT64_C(1) << 49;
+}
+
+static const char *const force[] = { "tsc-not-honoured", NULL };
+
+GCLK_TEST(devkvm, capture_changes_nothing_and_is_whole)
+{
+	struct world w;
+	struct gclk_state *again;
+	int r;
+
+	if (world_begin(&w) < 0) {
+		return;
+	}
+	again = gclk_state_new(VCPUS);
+	set_msr(w.a.fds[0], 0x4b564d01, 0x1001);
+	r = gclk_kvm_capture(&w.a.k, &w.host, w.st, &w.error);
+	if (r < 0) {
+		say(&w, r);
+	}
+	CU_ASSERT(r == 0);
+	CU_ASSERT(gclk_kvm_capture(&w.a.k, &w.host, again, &w.error) == 0);
+	GCLK_EQ(w.st->vcpu[0].system_time_msr, 0x1001);
+	CU_ASSERT(GCLK_HAS(tsc, &w.st->tsc[1], deadline_ticks));
+	CU_ASSERT(GCLK_HAS(pit, &w.st->pit, reinject));
+	CU_ASSERT(again->tsc[0].value_ticks > w.st->tsc[0].value_ticks);
+	CU_ASSERT(again->kvmclock.clock_ns > w.st->kvmclock.clock_ns);
+	/* one instant: TSC and wall clock have gone on alike between the two */
+	int64_t ticks = (int64_t)(again->tsc[0].value_ticks - w.st->tsc[0].value_ticks);
+	int64_t ns = (int64_t)(again->kvmclock.realtime_ns - w.st->kvmclock.realtime_ns);
+	int64_t apart = ticks * 1000000 / (int64_t)w.host.tsc_khz_kernel - ns;
+
+	CU_ASSERT(apart > -20000 && apart < 20000);
+	gclk_state_free(again);
+	world_end(&w);
+}
+
+/* Where TSC writes have no effect it is said, and nothing else is claimed. */
+GCLK_TEST(devkvm, restore_is_right_or_says_that_it_is_not)
+{
+	struct world w;
+	struct gclk_kvm_bracket b;
+	int r;
+
+	if (world_begin(&w) < 0) {
+		return;
+	}
+	CU_ASSERT(gclk_kvm_capture(&w.a.k, &w.host, w.st, &w.error) == 0);
+	/* a guest of another host: its TSC is not this host's */
+	for (unsigned i = 0; i < VCPUS; i++) {
+		w.st->tsc[i].value_ticks += 5000000000000ull;
+	}
+	CU_ASSERT(plan_and_prepare(&w) == 0);
+	int honours = honours_tsc(&w.b);
+
+	r = restore(&w);
+	printf(honours ? " (TSC writes take effect here)" : " (TSC writes have no effect here)");
+	if (!honours) {
+		CU_ASSERT(r == -GCLK_UNPROVEN && !strcmp(w.error.where, "tsc"));
+		world_end(&w);
+		return;
+	}
+	if (r < 0) {
+		say(&w, r);
+	}
+	CU_ASSERT(r == 0);
+	CU_ASSERT(gclk_kvm_read_tsc(&w.b.k, 1, 5, &b, NULL) == 0);
+	int64_t since = now_real() - (int64_t)w.st->kvmclock.realtime_ns;
+	int64_t off = (int64_t)(b.value - w.st->tsc[1].value_ticks) * 1000 /
+		      (int64_t)(w.host.tsc_khz_kernel / 1000) - since;
+
+	CU_ASSERT(off < 100000 && off > -1000000);
+	world_end(&w);
+}
+
+/* All but the TSC, by force where it must be: clock, MSRs, PIT, LAPIC. */
+GCLK_TEST(devkvm, everything_else_arrives)
+{
+	struct world w;
+	struct gclk_state *now = gclk_state_new(VCPUS);
+	struct kvm_pit_state2 pit;
+	int64_t since, off;
+	int r;
+
+	if (world_begin(&w) < 0) {
+		gclk_state_free(now);
+		return;
+	}
+	w.policy.force = force;
+	set_msr(w.a.fds[0], 0x4b564d01, 0x1001);
+	set_msr(w.a.fds[1], 0x4b564d01, 0x1041);
+	set_msr(w.a.fds[1], 0xc0000103, 77);
+	set_msr(w.a.fds[1], 0x4b564d03, 0x2001);
+	CU_ASSERT(set_timer(w.a.fds[0], 0x20033, 50000000) == 0);
+	CU_ASSERT(ioctl(w.a.vm, KVM_GET_PIT2, &pit) == 0);
+	pit.channels[0].mode = 2;
+	pit.channels[0].count = 11932;
+	pit.channels[2].mode = 3;
+	pit.channels[2].count = 1000;
+	CU_ASSERT(ioctl(w.a.vm, KVM_SET_PIT2, &pit) == 0);
+	CU_ASSERT(gclk_kvm_capture(&w.a.k, &w.host, w.st, &w.error) == 0);
+	usleep(30000);
+	CU_ASSERT(plan_and_prepare(&w) == 0);
+	r = restore(&w);
+	if (r < 0) {
+		say(&w, r);
+	}
+	CU_ASSERT(r == 0);
+	CU_ASSERT(gclk_kvm_capture(&w.b.k, &w.host, now, &w.error) == 0);
+	GCLK_EQ(now->vcpu[1].system_time_msr, 0x1041);
+	GCLK_EQ(now->vcpu[1].steal_time_msr, 0x2001);
+	GCLK_EQ(now->tsc[1].aux, 77);
+	GCLK_EQ(now->pit.channels[0].count, 11932);
+	GCLK_EQ(now->pit.channels[2].mode, 3);
+	since = (int64_t)(now->kvmclock.realtime_ns - w.st->kvmclock.realtime_ns);
+	off = (int64_t)(now->kvmclock.clock_ns - w.st->kvmclock.clock_ns) - since;
+	if (off < -5000 || off > 5000) {
+		printf("\n    kvmclock is %" PRId64 " ns off after %" PRId64 "\n", off, since);
+		say(&w, 0);
+	}
+	CU_ASSERT(off >= -5000 && off <= 5000);
+	/* the LAPIC's grid, on the axis that went on */
+	off = (now->lapic[0].expiry_ns - w.st->lapic[0].expiry_ns) % 800000000;
+	off = off > 400000000 ? off - 800000000 : off;
+	if (off < -30000 || off > 30000) {
+		printf("\n    LAPIC is %" PRId64 " ns off its grid\n", off);
+	}
+	CU_ASSERT(off >= -30000 && off <= 30000);
+	gclk_state_free(now);
+	world_end(&w);
+}
+
+/* Facts that the simulated kernel is built on, asked of this one. */
+GCLK_TEST(devkvm, the_simulated_kernel_is_like_this_one)
+{
+	struct machine m;
+	struct kvm_lapic_state page;
+	struct kvm_clock_data clock = { .flags = 0x10 };
+	struct kvm_device_attr attr = { .group = 0, .attr = 77 };
+	uint32_t value;
+
+	if (open_machine(&m) < 0) {
+		return;
+	}
+	CU_ASSERT_FATAL(make_vcpus(&m) == 0);
+	/* an unknown vCPU attribute, a flag that does not exist, a mark without a page */
+	CU_ASSERT(ioctl(m.fds[0], KVM_HAS_DEVICE_ATTR, &attr) < 0 && errno == ENXIO);
+	CU_ASSERT(ioctl(m.vm, KVM_SET_CLOCK, &clock) < 0 && errno == EINVAL);
+	CU_ASSERT(ioctl(m.fds[0], KVM_KVMCLOCK_CTRL, 0) < 0 && errno == EINVAL);
+	/* TMCCT beyond TMICT starts at TMICT; the count goes down by units */
+	CU_ASSERT(set_timer(m.fds[0], 0x33, 100000000) == 0);
+	CU_ASSERT(ioctl(m.fds[0], KVM_GET_LAPIC, &page) == 0);
+	memcpy(&value, page.regs + APIC_TMCCT, 4);
+	CU_ASSERT(value > 99000000 && value <= 100000000);
+	/* a deadline is taken and forgotten outside its mode, kept within */
+	CU_ASSERT(set_msr(m.fds[0], 0x6e0, UINT64_C(1) << 60) == 0);
+	struct gclk_tsc tsc = { 0 };
+	struct gclk_vcpu vcpu = { 0 };
+
+	CU_ASSERT(gclk_kvm_read_msrs(&m.k, 0, &tsc, &vcpu, NULL) == 0);
+	GCLK_EQ(tsc.deadline_ticks, 0);
+	CU_ASSERT(set_timer(m.fds[0], 0x40033, 0) == 0);
+	CU_ASSERT(set_msr(m.fds[0], 0x6e0, UINT64_C(1) << 60) == 0);
+	CU_ASSERT(gclk_kvm_read_msrs(&m.k, 0, &tsc, &vcpu, NULL) == 0);
+	GCLK_EQ(tsc.deadline_ticks, UINT64_C(1) << 60);
+	close_machine(&m);
+}
