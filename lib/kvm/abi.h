@@ -46,4 +46,10 @@ struct gclk_kvm_tsc_scale {
 
 #define MSR_TSC 0x10u
 
+/* struct kvm_msrs with room for one. */
+struct gclk_kvm_one_msr {
+	uint32_t nmsrs, pad;
+	struct kvm_msr_entry entry;
+};
+
 #endif

@@ -224,10 +224,7 @@ int gclk_kvm_read_tsc(const struct gclk_kvm *k, uint32_t vcpu, unsigned tries,
 {
 	struct gclk_kvm_bracket b;
 	char name[32];
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry entry;
-	} msr = { .head.nmsrs = 1, .entry.index = MSR_TSC };
+	struct gclk_kvm_one_msr msr = { .nmsrs = 1, .entry.index = MSR_TSC };
 
 	for (unsigned i = 0; i < tries; i++) {
 		b.before = gclk_sys_tsc(k);

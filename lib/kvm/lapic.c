@@ -289,7 +289,7 @@ static int check_page(const struct gclk_kvm *k, uint32_t i, const struct gclk_la
 	passed = gclk_sub_sat(now, axis) / unit_ns(lapic) + 2;
 	at_least = get(wrote, APIC_TMCCT);
 	at_least = (int64_t)at_least > passed ? at_least - (uint32_t)passed : 0;
-	if (get(wrote, APIC_TMICT) && at_least && 
+	if (get(wrote, APIC_TMICT) && at_least &&
 	    (count > get(wrote, APIC_TMCCT) || count + 1 < at_least)) {
 		return fail(reterr, GCLK_UNPROVEN, i, "current_count",
 			    "the timer does not count from what was written");

@@ -91,7 +91,7 @@ GCLK_API const uint64_t gclk_kvm_ioctls[] = {
 	KVM_GET_LAPIC, KVM_SET_LAPIC,
 	KVM_GET_PIT2, KVM_SET_PIT2, KVM_REINJECT_CONTROL,
 	KVM_KVMCLOCK_CTRL,
-	KVM_IRQ_LINE_STATUS, KVM_SIGNAL_MSI,
+	KVM_GET_IRQCHIP, KVM_IRQ_LINE_STATUS, KVM_SIGNAL_MSI,
 #ifdef KVM_SET_CLOCK_GUEST
 	KVM_SET_CLOCK_GUEST,
 #endif
@@ -100,8 +100,8 @@ GCLK_API const unsigned gclk_n_kvm_ioctls = GCLK_COUNT(gclk_kvm_ioctls);
 
 /* The rows of one call, and the entries for them. */
 struct list {
-	struct {
-		struct kvm_msrs head;
+	struct {				/* as struct kvm_msrs */
+		uint32_t nmsrs, pad;
 		struct kvm_msr_entry entries[N_ROWS];
 	} msrs;
 	const struct row *rows[N_ROWS];
@@ -109,12 +109,12 @@ struct list {
 
 static void add(struct list *list, const struct row *row, uint64_t value)
 {
-	struct kvm_msr_entry *entry = &list->msrs.entries[list->msrs.head.nmsrs];
+	struct kvm_msr_entry *entry = &list->msrs.entries[list->msrs.nmsrs];
 
 	entry->index = row->index;
 	entry->reserved = 0;
 	entry->data = value;
-	list->rows[list->msrs.head.nmsrs++] = row;
+	list->rows[list->msrs.nmsrs++] = row;
 }
 
 static uint64_t bit_of(const struct row *row)
@@ -162,7 +162,7 @@ static int read_list(struct gclk_kvm *k, uint32_t i, struct list *list,
 {
 	for (;;) {
 		int n = gclk_sys_ioctl(k, k->vcpus[i], KVM_GET_MSRS, &list->msrs);
-		uint32_t left = list->msrs.head.nmsrs;
+		uint32_t left = list->msrs.nmsrs;
 
 		if (n < 0) {
 			return failed_call(reterr, "KVM_GET_MSRS", i);
@@ -175,14 +175,14 @@ static int read_list(struct gclk_kvm *k, uint32_t i, struct list *list,
 		memmove(&list->msrs.entries[n], &list->msrs.entries[n + 1],
 			left * sizeof(list->msrs.entries[0]));
 		memmove(&list->rows[n], &list->rows[n + 1], left * sizeof(list->rows[0]));
-		list->msrs.head.nmsrs--;
+		list->msrs.nmsrs--;
 	}
 }
 
 int gclk_kvm_read_msrs(struct gclk_kvm *k, uint32_t i, struct gclk_tsc *tsc,
 		       struct gclk_vcpu *vcpu, struct gclk_error *reterr)
 {
-	struct list list = { .msrs.head.nmsrs = 0 };
+	struct list list = { .msrs.nmsrs = 0 };
 	int r;
 
 	for (unsigned n = 0; n < N_ROWS; n++) {
@@ -193,7 +193,7 @@ int gclk_kvm_read_msrs(struct gclk_kvm *k, uint32_t i, struct gclk_tsc *tsc,
 	if ((r = read_list(k, i, &list, reterr)) < 0) {
 		return r;
 	}
-	for (uint32_t n = 0; n < list.msrs.head.nmsrs; n++) {
+	for (uint32_t n = 0; n < list.msrs.nmsrs; n++) {
 		const struct row *row = list.rows[n];
 
 		gclk_record_set(row->part == PART_TSC ? (void *)tsc : (void *)vcpu, field_of(row),
@@ -230,8 +230,8 @@ static void list_phase(const struct gclk_kvm *k, uint32_t i, const struct gclk_s
 {
 	uint64_t value;
 
-	list->msrs.head.nmsrs = 0;
-	list->msrs.head.pad = 0;
+	list->msrs.nmsrs = 0;
+	list->msrs.pad = 0;
 	for (unsigned n = 0; n < N_ROWS; n++) {
 		if (rows[n].phase == phase && applies(k, &rows[n], i) &&
 		    wanted(st, &rows[n], i, &value)) {
@@ -247,14 +247,14 @@ int gclk_kvm_write_msrs(const struct gclk_kvm *k, uint32_t i, const struct gclk_
 	int n;
 
 	list_phase(k, i, st, phase, &list);
-	if (list.msrs.head.nmsrs == 0) {
+	if (list.msrs.nmsrs == 0) {
 		return 0;
 	}
 	n = gclk_sys_ioctl(k, k->vcpus[i], KVM_SET_MSRS, &list.msrs);
 	if (n < 0) {
 		return failed_call(reterr, "KVM_SET_MSRS", i);
 	}
-	if ((uint32_t)n < list.msrs.head.nmsrs) {
+	if ((uint32_t)n < list.msrs.nmsrs) {
 		return gclk_fail(reterr, GCLK_UNSUPPORTED, list.rows[n]->name, GCLK_NO_OFFSET,
 				 "the kernel refuses 0x%llx in MSR 0x%" PRIx32 " of vCPU %" PRIu32,
 				 (unsigned long long)list.msrs.entries[n].data,
@@ -277,13 +277,13 @@ int gclk_kvm_check_msrs(struct gclk_kvm *k, uint32_t i, const struct gclk_state 
 	int r;
 
 	list_phase(k, i, st, phase, &list);
-	if (list.msrs.head.nmsrs == 0) {
+	if (list.msrs.nmsrs == 0) {
 		return 0;
 	}
 	if ((r = read_list(k, i, &list, reterr)) < 0) {
 		return r;
 	}
-	for (uint32_t n = 0; n < list.msrs.head.nmsrs; n++) {
+	for (uint32_t n = 0; n < list.msrs.nmsrs; n++) {
 		const struct row *row = list.rows[n];
 		uint64_t value = 0, read = list.msrs.entries[n].data;
 

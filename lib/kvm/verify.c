@@ -180,10 +180,7 @@ static int put_in_step(struct gclk_kvm *k, uint32_t vcpu, struct gclk_error *ret
 static int put_in_step_by_msr(const struct gclk_kvm *k, uint32_t vcpu,
 			      struct gclk_error *reterr)
 {
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry entry;
-	} msr = { .head.nmsrs = 1, .entry.index = MSR_TSC };
+	struct gclk_kvm_one_msr msr = { .nmsrs = 1, .entry.index = MSR_TSC };
 
 	if (gclk_sys_ioctl(k, k->vcpus[vcpu], KVM_SET_MSRS, &msr) != 1) {
 		return gclk_fail(reterr, GCLK_SYS, "tsc.value_ticks", GCLK_NO_OFFSET,

@@ -99,13 +99,11 @@ static int open_machine(struct machine *m)
 /* What guests are given: deadline timers, TSC_ADJUST, the paravirtual clock. */
 static int set_cpuid(const struct machine *m, int fd)
 {
-	struct {
-		struct kvm_cpuid2 head;
-		struct kvm_cpuid_entry2 entries[100];
-	} *cpuid = calloc(1, sizeof(*cpuid));
+	struct kvm_cpuid2 *cpuid = calloc(1, sizeof(*cpuid) +
+					     100 * sizeof(struct kvm_cpuid_entry2));
 	int r = -1;
 
-	cpuid->head.nent = 100;
+	cpuid->nent = 100;
 	if (ioctl(m->kvm, KVM_GET_SUPPORTED_CPUID, cpuid) == 0) {
 		r = ioctl(fd, KVM_SET_CPUID2, cpuid);
 	}
@@ -149,10 +147,7 @@ static int copy_pages(const struct machine *from, const struct machine *to)
 
 static int set_msr(int fd, uint32_t index, uint64_t value)
 {
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry entry;
-	} msr = { .head.nmsrs = 1, .entry = { .index = index, .data = value } };
+	struct gclk_kvm_one_msr msr = { .nmsrs = 1, .entry = { .index = index, .data = value } };
 
 	return ioctl(fd, KVM_SET_MSRS, &msr) == 1 ? 0 : -1;
 }

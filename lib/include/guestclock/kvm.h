@@ -105,9 +105,8 @@ struct gclk_kvm {
 
 	/* the library's own; zero to begin with */
 	struct {
-		uint8_t step, probed, has_offset, has_scale, scales, vm_khz;
+		uint8_t step, probed, has_offset, has_scale, scales;
 		int32_t cap_clock;	/* KVM_CAP_ADJUST_CLOCK */
-		uint32_t cap_bus;	/* KVM_CAP_X86_APIC_BUS_CYCLES_NS */
 		uint64_t msrs_absent;	/* by row of the table of MSRs */
 		uint64_t anchor_ticks;	/* host TSC of the plan's instant */
 		int64_t anchor_mono_ns;
@@ -227,14 +226,20 @@ int gclk_kvm_verify(struct gclk_kvm *k, struct gclk_plan *plan, struct gclk_erro
  * @now_ns:	on the axis of the caller's choice: the one of gclk_replay_due()
  * @vcpus_stand: no vCPU runs during this call
  *
- * One attempt for each timer that is due; vCPUs may run. Only a LAPIC timer's tick wants
- * them to stand: then GCLK_KVM_STAND is returned, to be called again when they do. For as
+ * One attempt for each timer that is due. vCPUs may run, but an edge wants them to stand (PIT,
+ * LAPIC timers, an edge-triggered HPET), because only then it shows whether it vanished in
+ * one still pending: GCLK_KVM_STAND is returned, to be called again when they do. For as
  * long as the call takes nobody else may use the RTC and the HPET; their level-triggered
- * lines may be up afterwards, which their records say (irq_level). What the kernel cannot
- * tell, the VMM does: that the guest has read register C (gclk_replay_acknowledge()), and
- * that it has given a timer another period (gclk_replay_retime()).
+ * lines may be up afterwards, which their records say (irq_level).
  *
- * Errors: GCLK_SYS; the tick is still owed then
+ * What the kernel cannot tell, the VMM does: that the guest has read register C of the RTC
+ * (gclk_replay_acknowledge()), that a tick of the guest's present vanished in an owed one
+ * (gclk_replay_owe()), that it has given a timer another period (gclk_replay_retime()).
+ * With a PIT or a LAPIC timer of the kernel's nobody can: a tick that expires while an owed
+ * one is pending is lost with it, which takes a vCPU that does not run for so long.
+ *
+ * Errors: GCLK_SYS, and the tick is still owed then; GCLK_UNSUPPORTED where the interrupt
+ *         controllers are not the kernel's: there the VMM injects, and reports
  */
 int gclk_kvm_inject(struct gclk_kvm *k, struct gclk_replay *replay, int64_t now_ns,
 		    int vcpus_stand, struct gclk_error *reterr);

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: MIT */
+/* One restore: what its parts share. restore.c has the order of them. */
+#ifndef GCLK_KVM_RESTORE_H
+#define GCLK_KVM_RESTORE_H
+
+#include "kvm/backend.h"
+
+enum gclk_kvm_restore_step {
+	STEP_KHZ,
+	STEP_TSC,
+	STEP_MSRS,
+	STEP_CLOCK,
+	STEP_WALL,
+	STEP_DEVICES,
+	STEP_LAPIC,
+	STEP_TIMERS,
+	STEP_PIT,
+	N_STEPS,
+};
+
+
+struct gclk_kvm_restore {
+	struct gclk_kvm *k;
+	const struct gclk_state *st;
+	const struct gclk_policy *policy;
+	struct gclk_plan *plan;
+	struct gclk_host host;		/* with the anchor's sample */
+	struct gclk_rate rate;
+	struct gclk_kvm_anchor at;
+	uint32_t done[N_STEPS];		/* how many vCPUs, or 1 */
+	uint8_t same_boot;
+	uint8_t not_honoured;		/* the TSC is not what was written, and that was forced */
+	struct gclk_error *reterr;
+};
+
+/* prepare.c: to the nearest kHz, which is all that KVM takes; 0: the state does not tell. */
+uint32_t gclk_kvm_wanted_khz(const struct gclk_tsc *tsc);
+
+/* A finding that refuses: -GCLK_UNPROVEN, unless the policy's force names it. */
+int gclk_kvm_object(struct gclk_kvm_restore *r, const char *id, const char *clock,
+		    const char *text);
+
+void gclk_kvm_widen_bound(struct gclk_kvm_restore *r, const char *clock, uint64_t by_ns);
+
+/* All that passed is counted, by the same TSC: its own line goes on. */
+int gclk_kvm_goes_on(const struct gclk_kvm_restore *r);
+
+/* restore-tsc.c: frequencies and TSCs of all vCPUs. */
+int gclk_kvm_restore_tsc(struct gclk_kvm_restore *r);
+
+/* A vCPU's TSC as the plan's state has it: ratio and offset. */
+struct gclk_tsc_scaling gclk_kvm_scaling_of(const struct gclk_tsc *tsc);
+
+/* Writes the offset of the plan's state, and reads it back. */
+int gclk_kvm_write_offset(struct gclk_kvm_restore *r, uint32_t i);
+
+/* restore-clock.c: kvmclock, and the last ns of the TSCs. */
+int gclk_kvm_restore_clock(struct gclk_kvm_restore *r);
+
+#endif
