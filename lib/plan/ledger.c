@@ -38,6 +38,17 @@ struct outcome {
 	uint64_t replayed;
 };
 
+/*
+ * Where the missed expiries of a timer begin: one that was due at the stop, and that
+ * nobody had handled yet, is among them.
+ */
+static int64_t missed_since(const struct gclk_move *move, int known, int64_t expiry_ns)
+{
+	return known && expiry_ns >= 0 ?
+		       GCLK_MIN(move->axis_before_ns, gclk_sub_sat(expiry_ns, 1)) :
+		       move->axis_before_ns;
+}
+
 /* The policy for a kind of timer, before the carrier has its say. */
 static enum gclk_tick_policy wanted(struct gclk_move *move, enum gclk_tick_timer timer)
 {
@@ -328,7 +339,9 @@ static void move_pit(struct gclk_move *move)
 		forgive(move, "pit", GCLK_CLOCK_PIT, &to->owed_ticks);
 		return;
 	}
-	missed = gclk_pit_edges(pit, move->axis_before_ns, move->axis_after_ns);
+	missed = gclk_pit_edges(pit, missed_since(move, GCLK_HAS(pit_channel, to, next_transition_ns),
+						  pit->channels[0].next_transition_ns),
+				move->axis_after_ns);
 	outcome = settle(move, GCLK_TICK_PIT, GCLK_CLOCK_PIT, 0, &cadence, missed,
 			 &to->owed_ticks);
 	if (!missed) {
@@ -366,7 +379,10 @@ static void move_hpet_timer(struct gclk_move *move, unsigned n)
 	if (!cadence.armed) {
 		return;
 	}
-	missed = gclk_hpet_timer_edges(hpet, n, move->axis_before_ns, move->axis_after_ns);
+	missed = gclk_hpet_timer_edges(hpet, n,
+				       missed_since(move, GCLK_HAS(hpet_timer, to, expiry_ns),
+						    hpet->timers[n].expiry_ns),
+				       move->axis_after_ns);
 	if (interrupts) {
 		outcome = settle(move, GCLK_TICK_HPET, GCLK_CLOCK_HPET, n, &cadence, missed,
 				 &to->owed_ticks);
@@ -628,16 +644,18 @@ static void move_rtc_ticks(struct gclk_move *move)
 	      gclk_move_row(move, GCLK_CLOCK_RTC)->why);
 }
 
-/* The overflow interrupt: status that stays up until it is cleared, hence one at most. */
+/* Overflows: a guest that clears the status each time has an interrupt for each. */
 static void move_pm_timer(struct gclk_move *move)
 {
 	const struct gclk_pm_timer *pm = &move->from->pm_timer;
 	uint64_t missed;
 
-	if (!pm->has || pm->expiry_ns < 0 || !(pm->enable & 1)) {
+	if (!pm->has || !(pm->enable & 1)) {
 		return;
 	}
-	missed = gclk_pm_timer_edges(pm, move->axis_before_ns, move->axis_after_ns);
+	missed = gclk_pm_timer_overflows(pm, missed_since(move, GCLK_HAS(pm_timer, pm, expiry_ns),
+							  pm->expiry_ns),
+					 move->axis_after_ns);
 	enter(move, "pm_timer", 0, 0, missed, one(GCLK_TICKS_MERGE, missed),
 	      gclk_move_row(move, GCLK_CLOCK_PM_TIMER)->why);
 }
