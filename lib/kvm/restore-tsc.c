@@ -80,8 +80,8 @@ static int choose_offset(struct gclk_kvm_restore *r, uint32_t i)
 {
 	struct gclk_tsc *tsc = &r->plan->state->tsc[i];
 	struct gclk_tsc_scaling scaling;
-	uint32_t khz = 0;
-	int e = gclk_kvm_khz(r->k, i, &khz, r->reterr);
+	uint32_t khz = r->khz_differs ? 0 : gclk_kvm_wanted_khz(&r->st->tsc[i]);
+	int e = khz ? 0 : gclk_kvm_khz(r->k, i, &khz, r->reterr);
 
 	if (e < 0 ||
 	    (e = gclk_kvm_ratio(r->k, &r->host, i, khz, &scaling, r->reterr)) < 0) {
@@ -221,7 +221,7 @@ int gclk_kvm_restore_tsc(struct gclk_kvm_restore *r)
 	uint32_t n = r->st->n_vcpus;
 	int e = 0;
 
-	for (uint32_t i = 0; e == 0 && i < n; i++) {
+	for (uint32_t i = 0; e == 0 && r->khz_differs && i < n; i++) {
 		e = set_khz(r, i);
 	}
 	for (uint32_t i = 0; e == 0 && i < n; i++) {

@@ -162,9 +162,13 @@ static int check_khz(struct gclk_kvm_restore *r, uint32_t i)
 	uint32_t khz = gclk_kvm_wanted_khz(&r->st->tsc[i]), now = 0;
 	int e = gclk_kvm_khz(r->k, i, &now, r->reterr);
 
-	if (e < 0 || !khz || now == khz || gclk_kvm_is_unscaled(&r->host, khz) ||
-	    r->k->own.scales || is_forced(r, "tsc-rate-not-honoured")) {
+	if (e < 0 || !khz || now == khz) {
 		return e;
+	}
+	r->khz_differs = 1;
+	if (gclk_kvm_is_unscaled(&r->host, khz) || r->k->own.scales ||
+	    is_forced(r, "tsc-rate-not-honoured")) {
+		return 0;
 	}
 	return gclk_fail(r->reterr, GCLK_UNSUPPORTED, "tsc.frequency_hz", GCLK_NO_OFFSET,
 			 "vCPU %" PRIu32 " has %" PRIu32 " kHz, the guest needs %" PRIu32

@@ -29,6 +29,7 @@ struct gclk_kvm_restore {
 	struct gclk_kvm_anchor at;
 	uint32_t done[N_STEPS];		/* how many vCPUs, or 1 */
 	uint8_t same_boot;
+	uint8_t khz_differs;		/* some vCPU has not the state's frequency yet */
 	uint8_t not_honoured;		/* the TSC is not what was written, and that was forced */
 	struct gclk_error *reterr;
 };
