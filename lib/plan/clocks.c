@@ -97,7 +97,8 @@ static int move_tsc(struct gclk_move *move, struct gclk_error *reterr)
 	for (uint32_t i = 0; i < to->n_vcpus; i++) {
 		to->tsc[i].value_ticks += delta;	/* one delta for all: R2 */
 	}
-	if (row->set == GCLK_SET_AXIS) {
+	if (row->set == GCLK_SET_AXIS &&
+	    !GCLK_HAS(virtual_clock, &to->virtual_clock, icount_bias_ns)) {
 		to->virtual_clock.host_ticks =
 			(int64_t)((uint64_t)to->virtual_clock.host_ticks + delta);
 	}
@@ -186,6 +187,8 @@ static void move_axis(struct gclk_move *move)
 	if (GCLK_HAS(virtual_clock, &to->virtual_clock, icount_bias_ns)) {
 		to->virtual_clock.icount_bias_ns =
 			gclk_add_sat(to->virtual_clock.icount_bias_ns, ns);
+		to->virtual_clock.cpu_clock_ns =
+			gclk_add_sat(to->virtual_clock.cpu_clock_ns, ns);
 	}
 	if (ns && GCLK_HAS(i6300esb, &to->i6300esb, expiry_ns) && to->i6300esb.expiry_ns >= 0) {
 		to->i6300esb.expiry_ns += ns;

@@ -145,7 +145,7 @@ static int64_t counted(const struct gclk_policy *policy, int64_t elapsed_ns)
 /* Half a turn of what guests keep time by where they trust neither TSC nor hypervisor. */
 #define PM_TIMER_HALF_TURN_NS INT64_C(2343486504)	/* 2^23 / 3579545 Hz */
 #define HPET_HALF_TURN_NS INT64_C(21474836480)		/* 2^31 / 100 MHz */
-#define STALL_TIMEOUT_NS (21 * GCLK_NS_PER_S)		/* of a stock kernel */
+#define STALL_TIMEOUT_NS (20 * GCLK_NS_PER_S)		/* of a stock kernel: lockups; RCU takes 1 s more */
 
 /* What a guest makes of the step that nothing tells it about. */
 static void step_findings(struct gclk_move *move)
@@ -160,8 +160,8 @@ static void step_findings(struct gclk_move *move)
 	gclk_duration_format(move->counted_ns, text);
 	if (move->counted_ns > STALL_TIMEOUT_NS) {
 		gclk_findings_put(findings, GCLK_F_STALL_REPORTS, "",
-				  "%s at once is more than the 21 s after which kernels report "
-				  "a stall", text);
+				  "%s at once is more than the 20 s after which kernels report "
+				  "a soft lockup or a stall", text);
 	}
 	if (move->counted_ns > PM_TIMER_HALF_TURN_NS) {
 		int wraps = hpet && move->counted_ns > HPET_HALF_TURN_NS;

@@ -370,6 +370,7 @@ def expected_state(image, facts):
     if g.icount:
         state["virtual_clock"]["icount_bias_ns"] = g.get("timer", "timer/icount:qemu_icount_bias")
         state["virtual_clock"]["icount"] = g.get("timer", "timer/icount:qemu_icount")
+        state["virtual_clock"]["cpu_clock_ns"] = g.get("timer", "cpu_clock_offset")
     if image.find("kvmclock"):
         reliable = g.maybe("kvmclock", "kvmclock/clock_is_reliable:clock_is_reliable")
         state["kvmclock"] = {"clock_ns": g.get("kvmclock", "clock"), "reliable": bool(reliable)}

@@ -305,6 +305,31 @@ def modes(lab):
 
 
 @case
+def icount(lab):
+    """-icount: the axis is counted, the TSC is the axis; both go on by the gap, then at their pace."""
+    saved = measure.Saved(lab, "pit=100 report=10", lines=40, extra=("-icount", "shift=7,sleep=on"))
+    answer = measure.command(lab, "inspect", saved.path)
+    stop_ns = int(answer["state"]["virtual_clock"]["clock_ns"])
+    before = saved.before[-1]
+    lab.check("icount: the axis found goes on from the guest's last reading",
+              0 <= stop_ns - before["t9"] <= 0.5e9, "%.3f ms later" % ((stop_ns - before["t9"]) / 1e6))
+    for gap in ("10s", "3600s"):
+        counted = int(gap[:-1]) * 10**9
+        answer = measure.command(lab, "rewrite", saved.path, "-o", lab.path("icount.img"),
+                                 "--elapsed", gap)
+        run = measure.load(saved, lab.path("icount.img"), 40, answer=answer)
+        first, last = run.after[0], run.after[-1]
+        lab.check("icount: the guest finds %s counted" % gap,
+                  0 <= first["t0"] - stop_ns - counted <= 0.5e9,
+                  "first reading %.3f ms after it" % ((first["t0"] - stop_ns - counted) / 1e6))
+        apart = 10 * (first["hpet"] - before["hpet"]) - (first["t0"] - before["t0"])
+        lab.check("icount: TSC and HPET stay together over %s" % gap, abs(apart) <= 20e6,
+                  "%.3f ms" % (apart / 1e6))
+        rate = (last["t0"] - first["t0"]) / (last.stamp.raw - first.stamp.raw)
+        lab.check("icount: it keeps its pace after %s" % gap, 0.8 <= rate <= 1.25, "%.2f" % rate)
+
+
+@case
 def live(lab):
     """Saved by a live migration, and a TSC that must not have gone back."""
     saved = measure.Saved(lab, ALL, lines=150, live=True)

@@ -16,6 +16,7 @@
 #include "core/error.h"
 #include "core/util.h"
 #include "image/qemu/bindings.h"
+#include "image/qemu/icount.h"
 
 enum wire { WIRE_U8, WIRE_U16, WIRE_U32, WIRE_U64, WIRE_I32, WIRE_I64, WIRE_BYTES, WIRE_WORDS };
 
@@ -76,6 +77,7 @@ struct gclk_binding {
 /* clang-format off */
 static const struct gclk_binding table[] = {
 	AT("timer", 2, 0,  I64, "cpu_ticks_offset", TO_VIRTUAL_CLOCK, virtual_clock, host_ticks),
+#define CPU_CLOCK_ROW (&table[1])
 	AT("timer", 2, 16, I64, "cpu_clock_offset", TO_VIRTUAL_CLOCK, virtual_clock, clock_ns),
 	SUB("timer", 2, "timer/icount", 0, I64, "qemu_icount_bias|timers_state.qemu_icount_bias",
 	    TO_VIRTUAL_CLOCK, virtual_clock, icount_bias_ns),
@@ -620,13 +622,7 @@ static void classify(const struct gclk_tail *tail, struct gclk_state *state)
 	uint8_t accel = GCLK_ACCEL_TCG;
 
 	if (state->virtual_clock.has & GCLK_BIT(virtual_clock, icount_bias_ns)) {
-		/*
-		 * The axis is then bias + (icount << shift), and a fixed shift is not in the
-		 * stream: it can be looked at, not moved.
-		 */
 		accel = GCLK_ACCEL_TCG_ICOUNT;
-		memcpy(state->incompatible[state->n_incompatible++], "qemu-icount",
-		       sizeof("qemu-icount"));
 	} else if (state->kvmclock.has || state->tsc[0].value_ticks) {
 		accel = GCLK_ACCEL_KVM;
 	}
@@ -638,9 +634,39 @@ static void classify(const struct gclk_tail *tail, struct gclk_state *state)
 	}
 }
 
+/* What cpu_clock_offset is where instructions are counted: not the axis. */
+static const struct gclk_binding cpu_clock =
+	AT("timer", 2, 16, I64, "cpu_clock_offset", TO_VIRTUAL_CLOCK, virtual_clock, cpu_clock_ns);
+
+/*
+ * Where instructions are counted, the TSC is the axis in ns, and both are none of the
+ * readings that an emulator without keeps there.
+ */
+static void count_instructions(struct gclk_state *state, struct gclk_bindings *bindings)
+{
+	struct gclk_virtual_clock *clock = &state->virtual_clock;
+	int64_t axis_ns;
+
+	if (state->guest.accelerator != GCLK_ACCEL_TCG_ICOUNT) {
+		return;
+	}
+	for (size_t i = 0; i < bindings->n; i++) {
+		if (bindings->rows[i].binding == CPU_CLOCK_ROW) {
+			bindings->rows[i].binding = &cpu_clock;
+			GCLK_SET(virtual_clock, clock, cpu_clock_ns, clock->clock_ns);
+		}
+	}
+	GCLK_UNSET(virtual_clock, clock, clock_ns);
+	if (gclk_icount_axis(state, &axis_ns) && axis_ns >= 0) {
+		GCLK_SET(virtual_clock, clock, clock_ns, axis_ns);
+	}
+}
+
 static void finish_tsc(struct gclk_state *state)
 {
+	const struct gclk_virtual_clock *clock = &state->virtual_clock;
 	uint8_t accel = state->guest.accelerator;
+	int64_t ticks = accel == GCLK_ACCEL_TCG_ICOUNT ? clock->clock_ns : clock->host_ticks;
 
 	for (uint32_t i = 0; i < state->n_vcpus; i++) {
 		struct gclk_tsc *tsc = &state->tsc[i];
@@ -653,8 +679,11 @@ static void finish_tsc(struct gclk_state *state)
 		}
 		/* -cpu tsc-frequency= is saved, but the emulator's ticks keep the host's rate */
 		GCLK_UNSET(tsc, tsc, frequency_hz);
-		GCLK_SET(tsc, tsc, value_ticks, (uint64_t)state->virtual_clock.host_ticks +
-							(uint64_t)tsc->emulated_offset_ticks);
+		GCLK_UNSET(tsc, tsc, value_ticks);
+		if (accel == GCLK_ACCEL_TCG || GCLK_HAS(virtual_clock, clock, clock_ns)) {
+			GCLK_SET(tsc, tsc, value_ticks,
+				 (uint64_t)ticks + (uint64_t)tsc->emulated_offset_ticks);
+		}
 		if (accel == GCLK_ACCEL_TCG_ICOUNT) {
 			GCLK_SET(tsc, tsc, frequency_hz, UINT64_C(1000000000));
 		}
@@ -752,6 +781,7 @@ int gclk_bindings_read(const struct gclk_tail *tail, struct gclk_state *state,
 	}
 	classify(tail, state);
 	read_run_state(tail, state);
+	count_instructions(state, ret);
 	finish_tsc(state);
 	finish_lapics(state);
 	finish_rtc(state);
@@ -812,6 +842,8 @@ static bool is_derived(const struct gclk_state *state, const struct gclk_record 
 {
 	return (record == &gclk_tsc_record && field == gclk_tsc_f_value_ticks &&
 		state->guest.accelerator != GCLK_ACCEL_KVM) ||
+	       (record == &gclk_virtual_clock_record && field == gclk_virtual_clock_f_clock_ns &&
+		state->guest.accelerator == GCLK_ACCEL_TCG_ICOUNT) ||
 	       (record == &gclk_kvmclock_record && field == gclk_kvmclock_f_read_after_stop_ns);
 }
 
