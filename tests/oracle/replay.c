@@ -41,6 +41,7 @@
 #define VECTOR_RTC (rtc.catches_up ? 0x58u : 0x28u)	/* IOAPIC : PIC */
 #define VECTOR_SCI 0x29u
 #define VECTOR_PIN 0x50u
+#define VECTOR_LEVEL 0x64u		/* of HPET timer 0 on its level-triggered input */
 
 /*
  * A handler stamps its entry ENTRY_NS after the interrupt is taken, and that waits
@@ -517,6 +518,37 @@ static void release_due(void)
 	}
 }
 
+/* A comparator that is written when the counter is at its wrap is due in that ns. */
+static bool is_set_to(int64_t t)
+{
+	bool any = false;
+
+	for (unsigned n = 0; n <= hpet.n_timers; n++) {
+		any |= hpet.timers[n].expiry_ns == t;
+	}
+	return any;
+}
+
+/*
+ * The handler of a level clears its cause before it ends the interrupt: rises in between
+ * are seen by nobody.
+ */
+static unsigned in_handler;	/* vector, up to the write that clears */
+
+static void clear_cause(const struct access *a)
+{
+	struct queue *q = &queues[in_handler];
+
+	if (!a->memory || !a->write || a->addr != HPET_BASE + 0x20 || !in_handler) {
+		return;
+	}
+	if (in_handler >= VECTOR_LEVEL && a->value >> (in_handler - VECTOR_LEVEL) & 1) {
+		n_together += q->n - q->first;
+		q->first = q->n;
+	}
+	in_handler = 0;
+}
+
 static void access(const struct access *a)
 {
 	static uint32_t (*const by_device[N_DEVICES])(const struct access *) = {
@@ -536,10 +568,11 @@ static void access(const struct access *a)
 	hold_due(device, a->t);
 	memset(n_listed, 0, sizeof(n_listed));
 	memset(hpet_listed, 0, sizeof(hpet_listed));
+	clear_cause(a);
 	v = by_device[device](a);
 	now = a->t;
-	seen[device] = n_held ? a->t - 1 : a->t;
 	release_due();
+	seen[device] = n_held || is_set_to(a->t) ? a->t - 1 : a->t;
 	n_steps[device]++;
 	if (!a->write && v != a->value) {
 		snprintf(what, sizeof(what), "read of %s 0x%x", names[device], a->addr);
@@ -749,6 +782,7 @@ static void take(const char *line)
 			t -= ENTRY_NS;
 			enter_handler(vector, t);
 			interrupt(vector, t);
+			in_handler = vector >= VECTOR_LEVEL && vector < VECTOR_LEVEL + 3 ? vector : 0;
 		}
 		break;
 	case 'd':
