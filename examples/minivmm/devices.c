@@ -143,12 +143,63 @@ static void arm(struct vm *vm, int64_t now)
 	timerfd_settime(vm->timer_fd, TFD_TIMER_ABSTIME, &when, NULL);
 }
 
+/* Expiries since the record was last advanced, up to now. */
+static uint64_t hpet_expiries(const struct vm *vm, unsigned n, int64_t now)
+{
+	int64_t next = vm->hpet.timers[n].expiry_ns;
+
+	return next == GCLK_TIMER_OFF || !gclk_hpet_timer_interrupts(&vm->hpet, n) ?
+		       0 : gclk_hpet_timer_edges(&vm->hpet, n, next - 1, now);
+}
+
+static uint64_t rtc_expiries(const struct vm *vm, int64_t now)
+{
+	struct gclk_cadence cadence;
+
+	gclk_rtc_cadence(&vm->rtc, &cadence);
+	return cadence.armed ? gclk_rtc_periodic_edges(&vm->rtc, vm->rtc.next_periodic_ns - 1, now)
+			     : 0;
+}
+
+/*
+ * While owed ticks are being delivered, one of the present may find its line still up with
+ * one of the past. Both are the guest's: what did not raise the line is owed as well.
+ */
+static void count_lost(struct vm *vm, int64_t now)
+{
+	uint64_t expiries[HPET_TIMERS], rtc;
+	struct gclk_hpet_lines lines;
+	struct gclk_line line;
+
+	if (!vm->plan || vm->plan->replay.phase != GCLK_REPLAY_RUNNING) {
+		return;
+	}
+	for (unsigned n = 0; n < HPET_TIMERS; n++) {
+		expiries[n] = hpet_expiries(vm, n, now);
+	}
+	gclk_hpet_advance(&vm->hpet, now, &lines);
+	follow_hpet(vm, &lines);
+	for (unsigned n = 0; n < HPET_TIMERS; n++) {
+		if (expiries[n] > lines.rises[n]) {
+			gclk_replay_owe(&vm->plan->replay, GCLK_TICK_HPET, n,
+					(uint32_t)(expiries[n] - lines.rises[n]));
+		}
+	}
+	rtc = rtc_expiries(vm, now);
+	gclk_rtc_advance(&vm->rtc, now, &line);
+	follow_rtc(vm, &line);
+	if (rtc > line.rises) {
+		gclk_replay_owe(&vm->plan->replay, GCLK_TICK_RTC, 0, (uint32_t)(rtc - line.rises));
+	}
+}
+
 void devices_advance(struct vm *vm)
 {
 	int64_t now = gclk_kvm_axis_now(&vm->clocks);
 	struct gclk_hpet_lines lines;
 	struct gclk_line line;
 
+	count_lost(vm, now);
 	gclk_rtc_advance(&vm->rtc, now, &line);
 	follow_rtc(vm, &line);
 	gclk_hpet_advance(&vm->hpet, now, &lines);
@@ -165,6 +216,7 @@ static uint8_t access_rtc(struct vm *vm, uint16_t port, uint8_t value, bool writ
 	int64_t now = gclk_kvm_axis_now(&vm->clocks);
 	struct gclk_line line;
 
+	count_lost(vm, now);
 	if (write) {
 		gclk_rtc_write(&vm->rtc, port, value, now, &line);
 	} else {
@@ -199,6 +251,7 @@ static uint64_t access_hpet(struct vm *vm, uint32_t offset, unsigned size, uint6
 	int64_t now = gclk_kvm_axis_now(&vm->clocks);
 	struct gclk_hpet_lines lines;
 
+	count_lost(vm, now);
 	if (write) {
 		gclk_hpet_write(&vm->hpet, offset, size, value, now, &lines);
 	} else {

@@ -241,9 +241,8 @@ static void verify(struct vm *vm)
 
 static struct timespec until(int64_t due)
 {
-	int64_t left = due - host_now();
+	int64_t now = host_now(), left = due > now ? due - now : 0;
 
-	left = left < 0 ? 0 : left;
 	return (struct timespec){ left / 1000000000, left % 1000000000 };
 }
 

@@ -5,7 +5,8 @@
  *
  * The engine in the plan says when something is due, gclk_kvm_inject() raises interrupts.
  * What they leave to a VMM is to wait, to say when the guest has read register C of the RTC
- * (devices.c), and to stop the vCPUs for a LAPIC timer's ticks.
+ * and which ticks of the present vanished in those of the past (devices.c), and to stop the
+ * vCPUs for ticks that are edges.
  */
 #include <inttypes.h>
 #include <stdio.h>

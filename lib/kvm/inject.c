@@ -2,15 +2,16 @@
 /*
  * Injection: ticks that a replay owes, as interrupts.
  *
- *	PIT	a pulse on GSI 0. KVM_IRQ_LINE_STATUS says of the raise how many controllers
- *		took it: 0, it vanished in one still pending; negative, it is masked.
- *	HPET	edge-triggered: a pulse, as above. Level-triggered: status bit and line,
- *		unless they are up; the guest takes them down.
+ *	PIT	a pulse on GSI 0
+ *	HPET	edge-triggered: a pulse. Level-triggered: status bit and line, unless they are
+ *		up; the guest takes them down.
  *	RTC	the periodic flag and the line, unless they are up. The guest's read of
  *		register C takes them down: the VMM says so by gclk_replay_acknowledge().
- *	LAPIC	a message. The kernel says that the LAPIC took it, and nothing of whether
- *		it vanished in one still pending: hence the request register is looked at
- *		first, for which the vCPU has to stand.
+ *	LAPIC	a message
+ *
+ * Of an edge the kernel says at best that a LAPIC took it, and nothing of whether it vanished
+ * there in one still pending: KVM_IRQ_LINE_STATUS is above 0 for both. What tells is the
+ * requests pending in all controllers, before and after; to be read, the vCPUs have to stand.
  *
  * The user's interrupt source is ORed with the kernel PIT's: it is up during a pulse only.
  */
@@ -47,15 +48,65 @@ static int set_line(const struct gclk_kvm *k, unsigned gsi, uint32_t level, int3
 	return 0;
 }
 
+static uint32_t lapic_register(const struct kvm_lapic_state *page, unsigned offset)
+{
+	uint32_t value;
+
+	memcpy(&value, page->regs + offset, sizeof(value));
+	return value;
+}
+
+static int get_page(const struct gclk_kvm *k, uint32_t i, struct kvm_lapic_state *page,
+		    struct gclk_error *reterr)
+{
+	if (gclk_sys_ioctl(k, k->vcpus[i], KVM_GET_LAPIC, page) < 0) {
+		return gclk_fail(reterr, GCLK_SYS, "replay.lapic", GCLK_NO_OFFSET,
+				 "KVM_GET_LAPIC of vCPU %u: %s", i, strerror(errno));
+	}
+	return 0;
+}
+
+/* Requests that are pending in a LAPIC, or in an 8259 that does not mask them. */
+static int count_pending(const struct gclk_kvm *k, unsigned *ret, struct gclk_error *reterr)
+{
+	struct kvm_lapic_state page;
+	int r = 0;
+
+	*ret = 0;
+	for (uint32_t i = 0; r == 0 && i < k->n_vcpus; i++) {
+		r = get_page(k, i, &page, reterr);
+		for (unsigned word = 0; r == 0 && word < 8; word++) {
+			*ret += (unsigned)__builtin_popcount(lapic_register(&page, APIC_IRR +
+									    16 * word));
+		}
+	}
+	for (uint32_t n = KVM_IRQCHIP_PIC_MASTER; r == 0 && n <= KVM_IRQCHIP_PIC_SLAVE; n++) {
+		struct kvm_irqchip chip = { .chip_id = n };
+
+		if (gclk_sys_ioctl(k, k->vm, KVM_GET_IRQCHIP, &chip) < 0) {
+			return gclk_fail(reterr, GCLK_SYS, "replay", GCLK_NO_OFFSET,
+					 "KVM_GET_IRQCHIP: %s", strerror(errno));
+		}
+		*ret += (unsigned)__builtin_popcount(chip.chip.pic.irr & ~chip.chip.pic.imr & 0xff);
+	}
+	return r;
+}
+
 static int pulse(const struct gclk_kvm *k, unsigned gsi, enum gclk_replay_outcome *ret,
 		 struct gclk_error *reterr)
 {
-	int32_t raised = 0, lowered = 0;
-	int r = set_line(k, gsi, 1, &raised, reterr);
+	unsigned before, after;
+	int32_t status;
+	int r;
 
-	r = r ? r : set_line(k, gsi, 0, &lowered, reterr);	/* its status means nothing */
-	*ret = raised > 0 ? GCLK_REPLAY_DELIVERED : GCLK_REPLAY_COALESCED;
-	return r;
+	if ((r = count_pending(k, &before, reterr)) < 0 ||
+	    (r = set_line(k, gsi, 1, &status, reterr)) < 0 ||
+	    (r = set_line(k, gsi, 0, &status, reterr)) < 0 ||
+	    (r = count_pending(k, &after, reterr)) < 0) {
+		return r;
+	}
+	*ret = after > before ? GCLK_REPLAY_DELIVERED : GCLK_REPLAY_COALESCED;
+	return 0;
 }
 
 /* The HPET has taken IRQ 0 and IRQ 8 from PIT and RTC. */
@@ -108,25 +159,16 @@ static int inject_rtc(const struct gclk_kvm *k, enum gclk_replay_outcome *ret,
 	return 0;
 }
 
-static uint32_t lapic_register(const struct kvm_lapic_state *page, unsigned offset)
-{
-	uint32_t value;
-
-	memcpy(&value, page->regs + offset, sizeof(value));
-	return value;
-}
-
 static int inject_lapic(const struct gclk_kvm *k, uint32_t i, enum gclk_replay_outcome *ret,
 			struct gclk_error *reterr)
 {
 	struct kvm_lapic_state page;
 	struct kvm_msi message = { .address_lo = MSI_ADDRESS };
 	uint32_t lvt;
-	int n;
+	int n = get_page(k, i, &page, reterr);
 
-	if (gclk_sys_ioctl(k, k->vcpus[i], KVM_GET_LAPIC, &page) < 0) {
-		return gclk_fail(reterr, GCLK_SYS, "replay.lapic", GCLK_NO_OFFSET,
-				 "KVM_GET_LAPIC of vCPU %u: %s", i, strerror(errno));
+	if (n < 0) {
+		return n;
 	}
 	lvt = lapic_register(&page, APIC_LVTT);
 	message.data = lvt & LVTT_VECTOR;
@@ -165,6 +207,14 @@ static int inject(const struct gclk_kvm *k, const struct gclk_replay_timer *time
 	return 0;
 }
 
+/* Whether the outcome can be known only while the vCPUs stand. */
+static int is_edge(const struct gclk_kvm *k, const struct gclk_replay_timer *timer)
+{
+	return timer->timer == GCLK_TICK_PIT || timer->timer == GCLK_TICK_LAPIC ||
+	       (timer->timer == GCLK_TICK_HPET && k->hpet &&
+		!(k->hpet->timers[timer->index].config & HPET_TN_LEVEL));
+}
+
 GCLK_API int gclk_kvm_inject(struct gclk_kvm *k, struct gclk_replay *replay, int64_t now_ns,
 			     int vcpus_stand, struct gclk_error *reterr)
 {
@@ -172,8 +222,12 @@ GCLK_API int gclk_kvm_inject(struct gclk_kvm *k, struct gclk_replay *replay, int
 	enum gclk_replay_outcome outcome;
 	int r;
 
+	if (!k->irqchip) {
+		return gclk_fail(reterr, GCLK_UNSUPPORTED, "irqchip", GCLK_NO_OFFSET,
+				 "the interrupt controllers are the VMM's own, and so is this");
+	}
 	while ((timer = gclk_replay_next(replay, now_ns))) {
-		if (timer->timer == GCLK_TICK_LAPIC && !vcpus_stand) {
+		if (is_edge(k, timer) && !vcpus_stand) {
 			return GCLK_KVM_STAND;
 		}
 		if ((r = inject(k, timer, &outcome, reterr)) < 0) {

@@ -5,7 +5,8 @@
  * A tick is in one of three places. It remains: then it is owed_ticks of the timer's
  * record in any state that is captured now. It was delivered: then it is in the guest, in
  * its interrupt controller at least, and travels with it. Or it was dropped, at the
- * horizon or because somebody said so. A coalesced attempt moves nothing.
+ * horizon or because somebody said so. A coalesced attempt moves nothing; a tick of the
+ * present that vanished in one of the past comes to the remaining ones.
  *
  *	remaining --report--> delivered
  *	    |  ^------- COALESCED
@@ -216,6 +217,20 @@ GCLK_API void gclk_replay_acknowledge(struct gclk_replay *replay, enum gclk_tick
 		which->waits = 0;
 		which->acknowledged++;
 	}
+}
+
+GCLK_API void gclk_replay_owe(struct gclk_replay *replay, enum gclk_tick_timer timer,
+			      uint32_t index, uint32_t ticks)
+{
+	struct gclk_replay_timer *which = find(replay, timer, index);
+
+	if (!which || is_over(replay) || !which->remaining ||
+	    (which->policy != GCLK_TICKS_CATCHUP && which->policy != GCLK_TICKS_DELAY)) {
+		return;
+	}
+	ticks = GCLK_MIN(ticks, UINT32_MAX - which->owed);
+	which->owed += ticks;
+	which->remaining += ticks;
 }
 
 GCLK_API void gclk_replay_retime(struct gclk_replay *replay, enum gclk_tick_timer timer,

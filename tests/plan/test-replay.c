@@ -604,3 +604,31 @@ GCLK_TEST(replay, moved_in_the_middle)
 		world_end(&w);
 	}
 }
+
+/* A tick of the present that vanished in one of the past: both are delivered in the end. */
+GCLK_TEST(replay, ticks_that_vanish_while_it_runs)
+{
+	struct gclk_replay_timer t[2];
+	struct gclk_replay replay;
+	int64_t due, now = 0;
+
+	gclk_replay_init(&replay, t, 2, NEVER);
+	gclk_replay_add(&replay, GCLK_TICK_PIT, 0, 2, 80, GCLK_TICKS_CATCHUP, NULL);
+	gclk_replay_add(&replay, GCLK_TICK_HPET, 1, 1, 80, GCLK_TICKS_MERGE, NULL);
+	gclk_replay_owe(&replay, GCLK_TICK_PIT, 0, 3);
+	gclk_replay_owe(&replay, GCLK_TICK_HPET, 1, 3);		/* one for all is enough */
+	gclk_replay_owe(&replay, GCLK_TICK_RTC, 0, 3);		/* not its timer */
+	while (gclk_replay_due(&replay, &due)) {
+		struct gclk_replay_timer *timer;
+
+		now = due > now ? due : now;
+		while ((timer = gclk_replay_next(&replay, now))) {
+			gclk_replay_report(&replay, timer, GCLK_REPLAY_DELIVERED, now);
+		}
+	}
+	GCLK_EQ(t[0].delivered, 5);
+	GCLK_EQ(t[0].owed, 5);
+	GCLK_EQ(t[1].delivered, 1);
+	gclk_replay_owe(&replay, GCLK_TICK_PIT, 0, 1);		/* too late: it is caught up */
+	GCLK_EQ(gclk_replay_remaining(&replay), 0);
+}

@@ -381,6 +381,16 @@ void gclk_replay_acknowledge(struct gclk_replay *replay, enum gclk_tick_timer ti
 			     uint32_t index);
 
 /**
+ * gclk_replay_owe() - ticks that the guest was to get now and did not
+ *
+ * While owed ticks are pending, one that the timer makes by itself can vanish in them:
+ * it becomes owed as well. Nothing happens unless the timer's ticks are being replayed
+ * under `catchup` or `delay`.
+ */
+void gclk_replay_owe(struct gclk_replay *replay, enum gclk_tick_timer timer, uint32_t index,
+		     uint32_t ticks);
+
+/**
  * gclk_replay_retime() - the guest has given a timer another period
  * @period_ns:	0: it has switched it off, and nothing is owed any more
  *
