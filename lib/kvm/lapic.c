@@ -30,6 +30,9 @@
 #include "core/util.h"
 #include "kvm/backend.h"
 
+#define TRIES 3
+#define LATE_NS 1000		/* a start so late is not worth another write */
+
 static uint32_t get(const struct kvm_lapic_state *page, unsigned offset)
 {
 	uint32_t value;
@@ -254,63 +257,113 @@ static void set_timer(struct kvm_lapic_state *page, const struct gclk_lapic *lap
 	}
 }
 
-/* The timer has gone on since @axis; everything else is as written. */
-static int check_page(const struct gclk_kvm *k, uint32_t i, const struct gclk_lapic *lapic,
-		      const struct kvm_lapic_state *wrote, int64_t axis,
-		      struct gclk_error *reterr)
+/* Everything but the count is as it was written. */
+static int check_registers(const struct kvm_lapic_state *page,
+			   const struct kvm_lapic_state *wrote, uint32_t i,
+			   struct gclk_error *reterr)
 {
 	static const uint16_t same[] = { APIC_LVTT, APIC_TMICT, APIC_TDCR };
 	static const char *const names[] = { "lvt_timer", "initial_count", "divide_config" };
-	struct kvm_lapic_state page;
-	uint32_t at_least, count;
-	int64_t now, passed;
-	int r = read_page(k, i, &page, &now, reterr);
 
-	if (r < 0) {
-		return r;
-	}
 	for (unsigned n = 0; n < GCLK_COUNT(same); n++) {
-		if (get(&page, same[n]) != get(wrote, same[n])) {
+		if (get(page, same[n]) != get(wrote, same[n])) {
 			return fail(reterr, GCLK_UNPROVEN, i, names[n],
 				    "the LAPIC does not read what was written");
 		}
 	}
-	for (unsigned word = 0; word < 8; word++) {
-		unsigned at = 16 * word;
-
-		if ((get(&page, APIC_IRR + at) & get(wrote, APIC_IRR + at)) !=
-			    get(wrote, APIC_IRR + at) ||
-		    get(&page, APIC_ISR + at) != get(wrote, APIC_ISR + at)) {
+	for (unsigned at = 0; at < 128; at += 16) {
+		if ((get(wrote, APIC_IRR + at) & ~get(page, APIC_IRR + at)) ||
+		    get(page, APIC_ISR + at) != get(wrote, APIC_ISR + at)) {
 			return fail(reterr, GCLK_UNPROVEN, i, "irr",
 				    "an interrupt that waits was lost");
 		}
 	}
-	count = get(&page, APIC_TMCCT);
-	passed = gclk_sub_sat(now, axis) / unit_ns(lapic) + 2;
-	at_least = get(wrote, APIC_TMCCT);
-	at_least = (int64_t)at_least > passed ? at_least - (uint32_t)passed : 0;
-	if (get(wrote, APIC_TMICT) && at_least &&
-	    (count > get(wrote, APIC_TMCCT) || count + 1 < at_least)) {
+	return 0;
+}
+
+/* One write of the timer, and what came of it. */
+struct attempt {
+	struct kvm_lapic_state wrote;
+	int64_t before, lead;		/* on the axis; the timer starts at before + lead */
+	int64_t late;			/* how much later it did; 0 within what can be told */
+};
+
+/* The count goes on from what was written: not from more, and not faster than time. */
+static int check_count(const struct gclk_lapic *lapic, const struct attempt *a, uint32_t count,
+		       int64_t after, uint32_t i, struct gclk_error *reterr)
+{
+	int64_t wrote = get(&a->wrote, APIC_TMCCT);
+	int64_t least = wrote - (after - a->before) / unit_ns(lapic) - 2;
+
+	if (get(&a->wrote, APIC_TMICT) && least > 0 && (count > wrote || count < least)) {
 		return fail(reterr, GCLK_UNPROVEN, i, "current_count",
 			    "the timer does not count from what was written");
 	}
 	return 0;
 }
 
+/* How much later than planned a counting timer will expire. */
+static int64_t lateness(const struct gclk_lapic *lapic, uint32_t count, int64_t axis,
+			int64_t width)
+{
+	int64_t unit = unit_ns(lapic), period = (int64_t)lapic->initial_count * unit, late;
+
+	late = (int64_t)count * unit + unit / 2 -
+	       gclk_sub_sat(is_periodic(lapic) ? gclk_lapic_next(lapic, axis) : lapic->expiry_ns,
+			    axis);
+	if (is_periodic(lapic)) {
+		late = late > period / 2 ? late - period : late < -period / 2 ? late + period : late;
+	}
+	return late > width + unit || -late > width + unit ? late : 0;
+}
+
+static int check_page(const struct gclk_kvm *k, uint32_t i, const struct gclk_lapic *lapic,
+		      struct attempt *a, struct gclk_error *reterr)
+{
+	struct kvm_lapic_state page;
+	int64_t before = gclk_kvm_axis_now(k), after;
+	uint32_t count;
+	int r = get_page(k, i, &page, reterr);
+
+	after = gclk_kvm_axis_now(k);
+	if (r < 0 || (r = check_registers(&page, &a->wrote, i, reterr)) < 0) {
+		return r;
+	}
+	count = get(&page, APIC_TMCCT);
+	if ((r = check_count(lapic, a, count, after, i, reterr)) < 0) {
+		return r;
+	}
+	a->late = count && get(&a->wrote, APIC_TMCCT) > 1 ?
+			  lateness(lapic, count, before + (after - before) / 2,
+				   GCLK_MAX((after - before) / 2, LATE_NS)) : 0;
+	return 0;
+}
+
+/*
+ * The kernel starts the timer some way into its call: about as far as it read the page in
+ * the call before. One that was interrupted, or ran for the first time, shows in the
+ * count that is read back, and is done again.
+ */
 int gclk_kvm_restore_lapic(struct gclk_kvm *k, uint32_t i, const struct gclk_lapic *lapic,
 			   struct gclk_error *reterr)
 {
+	struct attempt a = { .before = gclk_kvm_axis_now(k) };
 	struct kvm_lapic_state page;
-	int64_t axis;
 	int r = get_page(k, i, &page, reterr);
 
-	if (r < 0) {
-		return r;
+	a.lead = (gclk_kvm_axis_now(k) - a.before) / 2;
+	for (unsigned n = 0; r == 0 && n < TRIES; n++) {
+		a.wrote = page;
+		a.before = gclk_kvm_axis_now(k);
+		set_timer(&a.wrote, lapic, gclk_add_sat(a.before, a.lead));
+		if (gclk_sys_ioctl(k, k->vcpus[i], KVM_SET_LAPIC, &a.wrote) < 0) {
+			return fail(reterr, GCLK_SYS, i, "", strerror(errno));
+		}
+		r = check_page(k, i, lapic, &a, reterr);
+		if (a.late == 0) {
+			break;
+		}
+		a.lead = GCLK_MAX(a.lead + a.late, 0);
 	}
-	axis = gclk_kvm_axis_now(k);
-	set_timer(&page, lapic, axis);
-	if (gclk_sys_ioctl(k, k->vcpus[i], KVM_SET_LAPIC, &page) < 0) {
-		return fail(reterr, GCLK_SYS, i, "", strerror(errno));
-	}
-	return check_page(k, i, lapic, &page, axis, reterr);
+	return r;
 }
