@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "core/util.h"
+#include "devices/allow.h"
 
 #define PATH_MAX_BYTES 96
 
@@ -117,25 +118,14 @@ GCLK_API int gclk_record_find(const struct gclk_record *record, const char *name
 
 static bool names_allow(const struct gclk_field *field, uint64_t value)
 {
-	uint64_t bits = 0;
-
-	for (const struct gclk_name *n = field->names; n->name; n++) {
-		if (field->unit == GCLK_UNIT_HEX) {
-			bits |= n->value;
-		} else if (n->value == value) {
-			return true;
-		}
-	}
-	return field->unit == GCLK_UNIT_HEX && (value & ~bits) == 0;
+	return field->unit == GCLK_UNIT_HEX ? gclk_names_cover(field->names, value) :
+					      gclk_names_have(field->names, value);
 }
 
 static bool range_allows(const struct gclk_field *field, uint64_t value)
 {
-	if (is_signed(field)) {
-		return (int64_t)value >= (int64_t)field->min &&
-		       (int64_t)value <= (int64_t)field->max;
-	}
-	return value >= field->min && value <= field->max;
+	return is_signed(field) ? gclk_within_signed((int64_t)value, field->min, field->max) :
+				  gclk_within(value, field->min, field->max);
 }
 
 static int refuse(const struct gclk_field *field, uint64_t value, const char *path,
@@ -184,36 +174,12 @@ static int validate_field(const struct gclk_field *field, const void *base, cons
 }
 
 /* The quick way: the text of a refusal is made only when there is one. */
-static inline bool field_is_valid(const struct gclk_field *field, const unsigned char *base)
-{
-	const unsigned char *p = base + field->offset;
-	uint64_t value;
-
-	if (field->unit == GCLK_UNIT_BOOL && field->size == 1) {
-		return *p <= 1;
-	}
-	if (field->type == GCLK_TYPE_BYTES) {
-		return true;
-	}
-	if (field->type == GCLK_TYPE_STRING) {
-		return memchr(p, 0, field->size) != NULL;
-	}
-	value = load(field, base);
-	return field->names ? names_allow(field, value) : range_allows(field, value);
-}
-
 static bool is_valid(const struct gclk_record *record, const void *base)
 {
 	const unsigned char *p = (const unsigned char *)base;
-	uint64_t has = presence(base);
 
-	if (record->n_fields < 64 && has >> record->n_fields) {
+	if (!record->holds(base)) {
 		return false;
-	}
-	for (has &= *record->restricted; has; has &= has - 1) {
-		if (!field_is_valid(&record->fields[__builtin_ctzll(has)], p)) {
-			return false;
-		}
 	}
 	for (unsigned i = 0; i < record->n_subs; i++) {
 		const struct gclk_subrecord *sub = &record->subs[i];

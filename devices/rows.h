@@ -12,10 +12,12 @@
 #define GCLK_DEVICES_ROWS_H
 
 #include <assert.h>
+#include <string.h>
 
 #include <guestclock/record.h>
 
 #include "core/util.h"
+#include "devices/allow.h"
 
 /* clang-format off */
 /* An E row is a BOOL where its names are the booleans', else an ENUM. */
@@ -51,16 +53,32 @@
 	{ .name = #member, .doc = doc_, .type = GCLK_TYPE_STRING, .unit = GCLK_UNIT_NONE, \
 	  PLACE(R, member) },
 
-/* The rows whose type holds values that they do not allow, as presence bits. */
-#define MASK_F(R, kind, member, unit, min_, max_, doc) \
-	| (LESS_##kind((uint64_t)(min_), (uint64_t)(max_)) ? GCLK_BIT(R, member) : 0)
-#define MASK_E(R, kind, member, names, doc)	| GCLK_BIT(R, member)
-#define MASK_M(R, kind, member, names, doc)	| GCLK_BIT(R, member)
-#define MASK_B(R, bytes, member, doc)
-#define MASK_S(R, bytes, member, doc)		| GCLK_BIT(R, member)
+/* What the table says, as code: whether all that is present is allowed. */
+#define SPAN_u8 gclk_within
+#define SPAN_u16 gclk_within
+#define SPAN_u32 gclk_within
+#define SPAN_u64 gclk_within
+#define SPAN_i32 gclk_within_signed
+#define SPAN_i64 gclk_within_signed
+#define HOLDS_F(R, kind, member, unit, min_, max_, doc) \
+	&& (!LESS_##kind((uint64_t)(min_), (uint64_t)(max_)) || !GCLK_HAS(R, p, member) || \
+	    SPAN_##kind(p->member, min_, max_))
+#define HOLDS_E(R, kind, member, names, doc) \
+	&& (!GCLK_HAS(R, p, member) || (UNIT_##names == GCLK_UNIT_BOOL ? p->member <= 1 : \
+					gclk_names_have(names, p->member)))
+#define HOLDS_M(R, kind, member, names, doc) \
+	&& (!GCLK_HAS(R, p, member) || !p->member || gclk_names_cover(names, p->member))
+#define HOLDS_B(R, bytes, member, doc)
+#define HOLDS_S(R, bytes, member, doc) \
+	&& (!GCLK_HAS(R, p, member) || memchr(p->member, 0, bytes))
 
 #define FIELDS(R, LIST) \
-	static const uint64_t R##_restricted = 0 LIST(MASK_F, MASK_E, MASK_M, MASK_B, MASK_S, R); \
+	static int R##_holds(const void *record) \
+	{ \
+		const struct gclk_##R *p = record; \
+		return !(p->has & ~(UINT64_MAX >> (64 - gclk_##R##_n_fields))) \
+			LIST(HOLDS_F, HOLDS_E, HOLDS_M, HOLDS_B, HOLDS_S, R); \
+	} \
 	static const struct gclk_field R##_fields[] = { \
 		LIST(ROW_F, ROW_E, ROW_M, ROW_B, ROW_S, R) \
 	}; \
@@ -70,7 +88,7 @@
 	static_assert(sizeof(struct gclk_##R) <= UINT16_MAX, "offsets have 16 bits");
 
 #define RECORD(R) \
-	.name = #R, .fields = R##_fields, .restricted = &R##_restricted, \
+	.name = #R, .fields = R##_fields, .holds = R##_holds, \
 	.n_fields = gclk_##R##_n_fields, \
 	.size = sizeof(struct gclk_##R)
 #define PLAIN(R) \

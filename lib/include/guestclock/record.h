@@ -79,7 +79,7 @@ struct gclk_record {
 	const char *name;		/* as in the schema: "pit" */
 	const struct gclk_field *fields;
 	const struct gclk_subrecord *subs;
-	const uint64_t *restricted;	/* presence bits of fields whose type holds more than they allow */
+	int (*holds)(const void *record);	/* whether the rows allow all that is present; without subrecords */
 	uint16_t n_fields, n_subs;
 	uint16_t size;			/* of the struct; .has is its first member */
 };
