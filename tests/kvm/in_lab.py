@@ -1,0 +1,61 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""The suite `devkvm` of test-kvm on real Linux KVM that honours TSC writes and has its master
+clock: inside an emulated AMD host (tests/lab), which has what the machine itself may lack.
+
+    in_lab.py --test EXE --cache DIR [--host virtual|plain]...
+
+A case that is skipped there is a failure. Exit status 77 with the reason where the host cannot
+be made at all.
+"""
+import argparse
+import os
+import re
+import sys
+import tempfile
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lab"))
+sys.dont_write_bytecode = True
+import lab  # noqa: E402
+
+HOSTS = {"virtual": lab.VirtualAmdHost, "plain": lab.AmdHost}
+NOTES = re.compile(r"^ \(|^    \S|^skipped|had failures|^\s+\d+\. ")
+
+
+def run_on(kind, options, work):
+    """Whether every case passed on this kind of host."""
+    with kind(work, options.cache, programs=[options.test]) as host:
+        said = host.run("%s devkvm || true" % os.path.basename(options.test), timeout=240)
+        kernel = host.run("uname -r").strip()
+    counts = re.search(r"^cases: (\d+) passed, (\d+) failed, (\d+) skipped", said, re.MULTILINE)
+    print("%s, Linux %s" % (host.name, kernel))
+    for line in said.split("\n"):
+        if NOTES.search(line) or line.startswith("cases:"):
+            print("    " + line.strip())
+    return bool(counts) and int(counts[1]) > 0 and counts[2] == counts[3] == "0"
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--test", required=True, type=os.path.abspath)
+    parser.add_argument("--cache", required=True, type=os.path.abspath,
+                        help="where the host's kernel is kept")
+    parser.add_argument("--host", action="append", choices=sorted(HOSTS))
+    options = parser.parse_args()
+    failed = 0
+    try:
+        with lab.alone(options.cache), \
+                tempfile.TemporaryDirectory(prefix="work-", dir=options.cache) as work:
+            for name in options.host or ["virtual"]:
+                failed += not run_on(HOSTS[name], options, work)
+    except lab.Skip as reason:
+        print("skipped: %s" % reason)
+        return 77
+    except lab.LabError as error:
+        print("failed: %s" % error)
+        return 1
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
