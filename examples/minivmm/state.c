@@ -176,6 +176,24 @@ static void must_be_right(int r, const struct gclk_error *error, const char *wha
 	}
 }
 
+/* When it was: the kernel's own reading of the wall clock, at the capture's instant. */
+static void set_provenance(const struct vm *vm, const struct gclk_state *state,
+			   struct gclk_provenance *ret)
+{
+	struct gclk_when when;
+
+	gclk_kvm_when(state, &vm->host, &when);
+	*ret = (struct gclk_provenance){ .has = 0 };
+	if (when.captured.uncertainty_ns != GCLK_UNBOUNDED) {
+		GCLK_SET(provenance, ret, realtime_ns, when.captured.ns);
+		GCLK_SET(provenance, ret, uncertainty_ns, when.captured.uncertainty_ns);
+		snprintf(ret->basis, sizeof(ret->basis), "capture");
+		ret->has |= GCLK_BIT(provenance, basis);
+	}
+	snprintf(ret->source_format, sizeof(ret->source_format), "kvm");
+	ret->has |= GCLK_BIT(provenance, source_format);
+}
+
 /*
  * Everything that decides what the guest reads from a clock, or when a timer interrupts it,
  * at one instant. Ticks that a replay has not yet delivered are among it.
@@ -185,9 +203,10 @@ static void save_clocks(struct vm *vm, const char *directory)
 	static uint8_t bytes[BUNDLE_MAX];
 	struct gclk_bundle *bundle = gclk_bundle_new();
 	struct gclk_state *state = gclk_state_new(vm->n_vcpus);
+	struct gclk_provenance provenance;
 	struct gclk_error error = { 0 };
 	FILE *file = open_in(directory, "clocks.gclk", "wbe");
-	int64_t n = -GCLK_NOMEM;
+	int64_t n;
 	int r;
 
 	if (!bundle || !state) {
@@ -199,7 +218,9 @@ static void save_clocks(struct vm *vm, const char *directory)
 		r = gclk_replay_save(&vm->plan->replay, state, &error);
 		must_be_right(r, &error, "owed ticks");
 	}
+	set_provenance(vm, state, &provenance);
 	r = gclk_bundle_set_state(bundle, state, &error);
+	r = r ? r : gclk_bundle_set_provenance(bundle, &provenance, &error);
 	r = r ? r : gclk_bundle_set_host(bundle, &vm->host, &error);
 	n = r ? r : gclk_bundle_pack(bundle, bytes, sizeof(bytes), &error);
 	must_be_right(n < 0 ? (int)n : 0, &error, "bundle");

@@ -10,8 +10,9 @@ the reason where there is no KVM.
 """
 import argparse
 import os
-import selectors
 import re
+import selectors
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,6 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
 import guest  # noqa: E402
 
-PM_MASK = (1 << 24) - 1
 LIMIT_S = 60
 RATES = {"pit": guest.rate_of_pit(25), "hpet": 25, "lapic": 25, "rtc": 8}
 
@@ -332,6 +332,39 @@ def run_moved_in_the_middle(checks, exe, elf):
         check_counted(checks, "in the middle", before[5], last, hz, gap_s)
 
 
+def run_moved_smp(checks, exe, elf):
+    """Three vCPUs, saved by a signal after a save that was called off."""
+    with tempfile.TemporaryDirectory() as directory:
+        vmm = Vmm(exe, "--smp", "3", "--state", directory + "/b", elf, "lapic=25", "report=5")
+        vmm.reports(8)
+        vmm.command("save " + directory + "/a")
+        vmm.wait_for("minivmm: saved")
+        vmm.command("go")
+        vmm.more(4)
+        vmm.process.send_signal(signal.SIGUSR1)
+        vmm.process.wait(LIMIT_S)
+        vmm.end()
+        before = [line for line in vmm.lines() if line.kind == "G"]
+        time.sleep(1)
+        vmm = Vmm(exe, "--ticks", "merge", "--from", directory + "/b")
+        vmm.reports(6)
+        vmm.wait_for("verified")
+        status, said = vmm.end()
+        checks.check("moved smp: end", status == 0, "status %s, %s" % (status, said))
+        after = [line for line in vmm.lines() if line.kind == "G"]
+        check_move(checks, "moved smp", before, after)
+        for n in (1, 2):
+            good = [line for line in after
+                    if line["apbegin"] <= line["tsc%d" % n] <= line["apend"]]
+            checks.check("moved smp: TSC of vCPU %d is in step" % n,
+                         len(good) >= len(after) - 1, "%d of %d" % (len(good), len(after)))
+            ticks = after[-1]["nap%d" % n] - after[0]["nap%d" % n]
+            span = Span(after[0], after[-1])
+            checks.check("moved smp: LAPIC timer of vCPU %d" % n,
+                         -max(3, 10 * span.ns / 1e9) <= ticks - 25 * span.ns / 1e9 <= 3,
+                         "%d in %.3f s" % (ticks, span.ns / 1e9))
+
+
 def run_frozen(checks, exe, elf):
     """A TSC that stands still over the gap has to be written; where that does not take, the
     VMM must say so and not go on."""
@@ -374,7 +407,8 @@ def main():
         print("skipped: %s" % reason)
         return 77
     checks = Checks(options.verbose)
-    for run in (run_alone, run_legacy, run_smp, run_moved, run_moved_in_the_middle, run_frozen):
+    for run in (run_alone, run_legacy, run_smp, run_moved, run_moved_in_the_middle,
+                run_moved_smp, run_frozen):
         if not options.only or run.__name__ == "run_" + options.only:
             run(checks, options.minivmm, options.guest)
     print("%d passed, %d failed" % (checks.n - checks.failed, checks.failed))
