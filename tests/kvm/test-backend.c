@@ -11,6 +11,7 @@
 #include "sim.h"
 
 #include "core/util.h"
+#include "kvm/backend.h"
 
 #define PAGE_AT 0x1000
 #define WALL_AT 0x2000
@@ -784,6 +785,39 @@ GCLK_TEST(kvm_failure, every_call_of_restore)
 			CU_ASSERT(sim_fingerprint(&w.dst) == before);
 			w.dst.fail_at = 0;
 			fine(&w, restore(&w));			/* and it can be tried again */
+		}
+		world_end(&w);
+	}
+}
+
+/* Before there are vCPUs a failure leaves nothing that a second try would not set. */
+GCLK_TEST(kvm_failure, every_call_of_prepare)
+{
+	for (unsigned i = 1; i <= 6; i++) {
+		struct world w;
+		int r;
+
+		world_begin(&w, &intel_fast, 1);
+		w.src.bus_ns = 40;
+		w.a.apic_bus_ns = 40;
+		CU_ASSERT(gclk_kvm_capture(&w.a, &w.host_a, w.st, &w.error) == 0);
+		arrive(&w, &intel_slow, GCLK_NS_PER_S);
+		CU_ASSERT(plan_first(&w) == 0);
+		w.dst.fail_at = i;
+		r = prepare(&w);
+		if (r < 0) {
+			CU_ASSERT(w.error.where[0] && restore(&w) == -GCLK_STATE);
+			w.dst.fail_at = 0;
+			/* as a VMM does, that goes on with what it has */
+			CU_ASSERT(gclk_kvm_prepare(&w.b, w.plan, &w.error) == 0);
+			make_vcpus(&w);
+			w.b.own.step = GCLK_KVM_PREPARED;
+			w.b.apic_bus_ns = 40;
+		}
+		w.dst.fail_at = 0;
+		if (fine(&w, restore(&w))) {
+			GCLK_EQ(w.dst.vcpus[0].khz, intel_fast.khz);
+			GCLK_EQ(w.dst.bus_ns, 40);
 		}
 		world_end(&w);
 	}
