@@ -223,8 +223,7 @@ static void set_when(struct gclk_kvm_restore *r, struct gclk_when *when)
 	}
 	if (r->same_boot) {
 		when->elapsed_given = 1;
-		when->elapsed_ns = gclk_kvm_span_ns(true_rate(&r->host),
-						    r->st->kvmclock.host_ticks, r->at.ticks);
+		when->elapsed_ns = gclk_kvm_span_ns(r->true_rate, r->st->kvmclock.host_ticks, r->at.ticks);
 	}
 	when->run.ns = r->at.real_ns;
 	when->run.uncertainty_ns = r->at.width_ns;
@@ -251,12 +250,21 @@ static int make_plan(struct gclk_kvm_restore *r, const struct gclk_disagreement 
 	GCLK_SET(host, &r->host, monotonic_ns, r->at.mono_ns);
 	GCLK_SET(host, &r->host, sample_width_ns, r->at.width_ns);
 	r->rate = gclk_kvm_host_rate(&r->host);
+	r->true_rate = true_rate(&r->host);
 	if (!gclk_rate_is_valid(r->rate)) {
 		return gclk_fail(r->reterr, GCLK_UNSUPPORTED, "host.tsc_hz", GCLK_NO_OFFSET,
 				 "the frequency of this host's TSC is not known");
 	}
 	r->same_boot = (uint8_t)is_same_boot(r);
 	set_when(r, &when);
+	/*
+	 * The kernel compares frequencies as it names them, not as they are: hosts of one
+	 * name are alike to it, whatever their crystals make of it.
+	 */
+	if (GCLK_HAS(host, &r->host, tsc_khz_kernel)) {
+		GCLK_SET(host, &r->host, tsc_hz, r->rate.num);
+		GCLK_UNSET(host, &r->host, tsc_hz_den);
+	}
 	return gclk_plan(r->st, &gclk_kvm_carrier, &r->host, &when, disagreement, r->policy,
 			 r->plan, r->reterr);
 }

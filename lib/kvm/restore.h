@@ -25,7 +25,8 @@ struct gclk_kvm_restore {
 	const struct gclk_policy *policy;
 	struct gclk_plan *plan;
 	struct gclk_host host;		/* with the anchor's sample */
-	struct gclk_rate rate;
+	struct gclk_rate rate;		/* of the host's TSC, as the kernel has it */
+	struct gclk_rate true_rate;	/* as it is */
 	struct gclk_kvm_anchor at;
 	uint32_t done[N_STEPS];		/* how many vCPUs, or 1 */
 	uint8_t same_boot;

@@ -87,6 +87,17 @@ static void compare(struct gclk_move *move, struct gclk_rate host, struct gclk_r
 	move->rate_ppb = gclk_bound_add(move->rate_ppb, 250);	/* kHz rounding of the wish */
 }
 
+/* What the counter really made in a second while the guest ran: that is what it goes on by. */
+static void prefer_measured(struct gclk_move *move)
+{
+	const struct gclk_tsc *tsc = &move->from->tsc[0];
+
+	if (GCLK_HAS(tsc, tsc, measured_hz) && GCLK_HAS(tsc, tsc, measured_ppb)) {
+		move->rate = gclk_rate_of_hz(tsc->measured_hz);
+		move->rate_ppb = tsc->measured_ppb;
+	}
+}
+
 void gclk_move_rate(struct gclk_move *move)
 {
 	struct gclk_findings *findings = &move->plan->findings;
@@ -114,6 +125,7 @@ void gclk_move_rate(struct gclk_move *move)
 	} else {
 		compare(move, host, guest);
 	}
+	prefer_measured(move);
 	if (move->rate_ppb == GCLK_UNBOUNDED && move->counted_ns) {
 		gclk_findings_put(findings, GCLK_F_TSC_FREQUENCY_BOUND_UNKNOWN, "tsc",
 				  "the host profile does not say how exact its frequency is");

@@ -34,7 +34,10 @@ static uint64_t roll(struct sim *sim, uint64_t n)
 
 static uint64_t host_tsc(const struct sim *sim)
 {
-	return sim->tsc0 + gclk_muldiv_floor_sat(sim->now_ns, sim->kernel.khz, 1000000);
+	uint64_t hz = (uint64_t)sim->kernel.khz * 1000;
+
+	hz += (uint64_t)((int64_t)hz / 1000000 * sim->kernel.ppb / 1000);
+	return sim->tsc0 + gclk_muldiv_floor_sat(sim->now_ns, hz, GCLK_NS_PER_S);
 }
 
 static uint64_t mono(const struct sim *sim)
@@ -703,7 +706,8 @@ void sim_kvm(struct sim *sim, struct gclk_kvm *k)
 void sim_host(struct sim *sim, struct gclk_host *host)
 {
 	memset(host, 0, sizeof(*host));
-	GCLK_SET(host, host, tsc_hz, (uint64_t)sim->kernel.khz * 1000);
+	GCLK_SET(host, host, tsc_hz, (uint64_t)sim->kernel.khz * 1000 +
+		 (uint64_t)((int64_t)sim->kernel.khz / 1000 * sim->kernel.ppb / 1000));
 	GCLK_SET(host, host, tsc_hz_ppb, 0);
 	GCLK_SET(host, host, tsc_khz_kernel, sim->kernel.khz);
 	GCLK_SET(host, host, tsc_tolerance_ppm, 250);

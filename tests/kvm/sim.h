@@ -30,6 +30,7 @@
 struct sim_kernel {
 	const char *name;
 	uint32_t khz;
+	int32_t ppb;			/* by which the TSC is faster than that */
 	int cap_clock;			/* KVM_CAP_ADJUST_CLOCK: 1, 2 or 0xe */
 	uint8_t offset_attr, scale_attr, vm_khz, set_clock_guest, bus_cap;
 	uint8_t frac_bits;		/* of the multiplier; 0: does not scale */

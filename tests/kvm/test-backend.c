@@ -910,6 +910,28 @@ GCLK_TEST(kvm_failure, value_that_the_kernel_refuses)
 	world_end(&w);
 }
 
+/* Two hosts of one name whose crystals differ: the gap is counted as the guest's TSC ran. */
+GCLK_TEST(kvm_rate, crystals_that_differ)
+{
+	struct sim_kernel fast = plain, slow = plain;
+	struct world w;
+	int64_t ticks;
+
+	fast.ppb = 20000;
+	slow.ppb = -30000;
+	world_begin(&w, &fast, 1);
+	if (fine(&w, move(&w, &slow, 1000 * GCLK_NS_PER_S))) {
+		ticks = (int64_t)(sim_guest_tsc(&w.dst, 0) - w.st->tsc[0].value_ticks);
+		ticks -= (int64_t)gclk_muldiv_floor_sat((uint64_t)since(&w), 2100042000, 1000000000);
+		/* 1 us, and the destination's own rate since */
+		CU_ASSERT(size_of(ticks) < 2100 + 210);
+		GCLK_EQ(w.st->tsc[0].measured_hz, 2100042000);
+		GCLK_EQ(w.dst.vcpus[0].khz, 2100000);
+		CU_ASSERT(!has_finding(w.plan, "tsc-rate-tolerated"));
+	}
+	world_end(&w);
+}
+
 /* Younger than a second: old kernels would take its TSC for the boot's. */
 GCLK_TEST(kvm_move, young_guest_on_an_old_kernel)
 {
