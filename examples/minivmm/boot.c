@@ -18,23 +18,24 @@
 /* ISA interrupts reach both the 8259s and the IOAPIC; IRQ 0 is the IOAPIC's pin 2. */
 static void route_interrupts(struct vm *vm)
 {
-	struct {
+	union {
 		struct kvm_irq_routing head;
-		struct kvm_irq_routing_entry entries[16 + 24];
-	} table = { 0 };
+		uint8_t room[sizeof(struct kvm_irq_routing) +
+			     (16 + 24) * sizeof(struct kvm_irq_routing_entry)];
+	} table = { .room = { 0 } };
 
 	for (uint32_t gsi = 0; gsi < 24; gsi++) {
 		if (gsi == 2) {
 			continue;
 		}
 		if (gsi < 16) {
-			table.entries[table.head.nr++] = (struct kvm_irq_routing_entry){
+			table.head.entries[table.head.nr++] = (struct kvm_irq_routing_entry){
 				.gsi = gsi, .type = KVM_IRQ_ROUTING_IRQCHIP,
 				.u.irqchip = { gsi < 8 ? KVM_IRQCHIP_PIC_MASTER :
 							 KVM_IRQCHIP_PIC_SLAVE, gsi % 8 },
 			};
 		}
-		table.entries[table.head.nr++] = (struct kvm_irq_routing_entry){
+		table.head.entries[table.head.nr++] = (struct kvm_irq_routing_entry){
 			.gsi = gsi, .type = KVM_IRQ_ROUTING_IRQCHIP,
 			.u.irqchip = { KVM_IRQCHIP_IOAPIC, gsi == 0 ? 2 : gsi },
 		};
@@ -98,14 +99,16 @@ void vm_create(struct vm *vm, uint64_t ram_bytes)
 /* What the kernel offers; each processor has its own number, and the deadline timer. */
 static void set_cpuid(struct vm *vm, struct vcpu *vcpu)
 {
-	struct {
+	union {
 		struct kvm_cpuid2 head;
-		struct kvm_cpuid_entry2 entries[CPUID_MAX];
-	} cpuid = { .head.nent = CPUID_MAX };
+		uint8_t room[sizeof(struct kvm_cpuid2) +
+			     CPUID_MAX * sizeof(struct kvm_cpuid_entry2)];
+	} cpuid = { .room = { 0 } };
 
+	cpuid.head.nent = CPUID_MAX;
 	must(vm->kvm, KVM_GET_SUPPORTED_CPUID, &cpuid, "KVM_GET_SUPPORTED_CPUID");
 	for (uint32_t i = 0; i < cpuid.head.nent; i++) {
-		struct kvm_cpuid_entry2 *entry = &cpuid.entries[i];
+		struct kvm_cpuid_entry2 *entry = &cpuid.head.entries[i];
 
 		if (entry->function == 1) {
 			entry->ebx = (entry->ebx & 0xffffff) | vcpu->index << 24;

@@ -70,8 +70,9 @@ void report_replay(const struct gclk_replay *replay)
 	for (uint32_t i = 0; i < replay->n_timers; i++) {
 		const struct gclk_replay_timer *t = &replay->timers[i];
 
-		fprintf(stderr, "minivmm: replay: %s %" PRIu32 ": owed %" PRIu32 ", delivered %"
-			PRIu32 ", remaining %" PRIu32 ", dropped %" PRIu32 ", in vain %" PRIu64 "\n",
+		fprintf(stderr, "minivmm: replay: %s %" PRIu32 ": owed %" PRIu32
+			", delivered %" PRIu32 ", remaining %" PRIu32 ", dropped %" PRIu32
+			", in vain %" PRIu64 "\n",
 			gclk_tick_timer_names[t->timer], t->index, t->owed, t->delivered,
 			t->remaining, t->dropped, t->coalesced);
 	}

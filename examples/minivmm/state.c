@@ -30,7 +30,7 @@
 struct saved_vcpu {
 	struct kvm_regs regs;
 	struct kvm_sregs sregs;
-	struct kvm_xsave xsave;
+	uint32_t xsave[1024];		/* what KVM_GET_XSAVE writes */
 	struct kvm_xcrs xcrs;
 	struct kvm_debugregs debug;
 	struct kvm_vcpu_events events;
@@ -50,9 +50,9 @@ struct saved_machine {
 };
 
 /* What goes to KVM_GET_MSRS and KVM_SET_MSRS: a list of one. */
-struct one_msr {
-	struct kvm_msrs head;
-	struct kvm_msr_entry entry;
+union one_msr {
+	struct kvm_msrs list;
+	uint8_t room[sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)];
 };
 
 /* ---- files ---- */
@@ -103,21 +103,38 @@ static bool is_clock_msr(uint32_t index)
 	return false;
 }
 
+static bool access_msr(struct vcpu *vcpu, unsigned long request, struct kvm_msr_entry *entry)
+{
+	union one_msr msr = { .room = { 0 } };
+	bool good;
+
+	msr.list.nmsrs = 1;
+	msr.list.entries[0] = *entry;
+	good = ioctl(vcpu->fd, request, &msr) == 1;
+	*entry = msr.list.entries[0];
+	return good;
+}
+
+static bool get_msr(struct vcpu *vcpu, struct kvm_msr_entry *entry)
+{
+	return access_msr(vcpu, KVM_GET_MSRS, entry);
+}
+
 /* Those that this vCPU has: the kernel lists some that its processor does not. */
 static void save_msrs(struct vm *vm, struct vcpu *vcpu, struct saved_vcpu *to)
 {
-	struct {
-		struct kvm_msr_list head;
-		uint32_t indices[MSRS_MAX];
-	} list = { .head.nmsrs = MSRS_MAX };
+	union {
+		struct kvm_msr_list list;
+		uint8_t room[sizeof(struct kvm_msr_list) + MSRS_MAX * sizeof(uint32_t)];
+	} all = { .room = { 0 } };
 
-	must(vm->kvm, KVM_GET_MSR_INDEX_LIST, &list, "KVM_GET_MSR_INDEX_LIST");
-	for (uint32_t i = 0; i < list.head.nmsrs; i++) {
-		struct one_msr msr = { .head.nmsrs = 1, .entry.index = list.indices[i] };
+	all.list.nmsrs = MSRS_MAX;
+	must(vm->kvm, KVM_GET_MSR_INDEX_LIST, &all, "KVM_GET_MSR_INDEX_LIST");
+	for (uint32_t i = 0; i < all.list.nmsrs; i++) {
+		struct kvm_msr_entry entry = { .index = all.list.indices[i] };
 
-		if (!is_clock_msr(list.indices[i]) &&
-		    ioctl(vcpu->fd, KVM_GET_MSRS, &msr) == 1) {
-			to->msrs[to->n_msrs++] = msr.entry;
+		if (!is_clock_msr(entry.index) && get_msr(vcpu, &entry)) {
+			to->msrs[to->n_msrs++] = entry;
 		}
 	}
 }
@@ -126,15 +143,13 @@ static void save_msrs(struct vm *vm, struct vcpu *vcpu, struct saved_vcpu *to)
 static void restore_msrs(struct vcpu *vcpu, const struct saved_vcpu *from)
 {
 	for (uint32_t i = 0; i < from->n_msrs && i < MSRS_MAX; i++) {
-		struct one_msr now = { .head.nmsrs = 1, .entry.index = from->msrs[i].index };
-		struct one_msr then = { .head.nmsrs = 1, .entry = from->msrs[i] };
+		struct kvm_msr_entry now = { .index = from->msrs[i].index }, then = from->msrs[i];
 
-		if (ioctl(vcpu->fd, KVM_GET_MSRS, &now) == 1 &&
-		    now.entry.data != then.entry.data &&
-		    ioctl(vcpu->fd, KVM_SET_MSRS, &then) != 1) {
+		if (get_msr(vcpu, &now) && now.data != then.data &&
+		    !access_msr(vcpu, KVM_SET_MSRS, &then)) {
 			fprintf(stderr, "minivmm: vCPU %u: MSR 0x%x stays 0x%llx, it was 0x%llx\n",
-				vcpu->index, then.entry.index, (unsigned long long)now.entry.data,
-				(unsigned long long)then.entry.data);
+				vcpu->index, then.index, (unsigned long long)now.data,
+				(unsigned long long)then.data);
 		}
 	}
 }
@@ -144,7 +159,7 @@ static void save_vcpu(struct vm *vm, struct vcpu *vcpu, struct saved_vcpu *to)
 	memset(to, 0, sizeof(*to));
 	must(vcpu->fd, KVM_GET_REGS, &to->regs, "KVM_GET_REGS");
 	must(vcpu->fd, KVM_GET_SREGS, &to->sregs, "KVM_GET_SREGS");
-	must(vcpu->fd, KVM_GET_XSAVE, &to->xsave, "KVM_GET_XSAVE");
+	must(vcpu->fd, KVM_GET_XSAVE, to->xsave, "KVM_GET_XSAVE");
 	must(vcpu->fd, KVM_GET_XCRS, &to->xcrs, "KVM_GET_XCRS");
 	must(vcpu->fd, KVM_GET_DEBUGREGS, &to->debug, "KVM_GET_DEBUGREGS");
 	must(vcpu->fd, KVM_GET_VCPU_EVENTS, &to->events, "KVM_GET_VCPU_EVENTS");
@@ -158,7 +173,7 @@ static void restore_vcpu(struct vcpu *vcpu, struct saved_vcpu *from)
 {
 	must(vcpu->fd, KVM_SET_SREGS, &from->sregs, "KVM_SET_SREGS");
 	must(vcpu->fd, KVM_SET_REGS, &from->regs, "KVM_SET_REGS");
-	must(vcpu->fd, KVM_SET_XSAVE, &from->xsave, "KVM_SET_XSAVE");
+	must(vcpu->fd, KVM_SET_XSAVE, from->xsave, "KVM_SET_XSAVE");
 	must(vcpu->fd, KVM_SET_XCRS, &from->xcrs, "KVM_SET_XCRS");
 	must(vcpu->fd, KVM_SET_DEBUGREGS, &from->debug, "KVM_SET_DEBUGREGS");
 	must(vcpu->fd, KVM_SET_LAPIC, &from->lapic, "KVM_SET_LAPIC");

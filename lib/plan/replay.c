@@ -97,7 +97,7 @@ GCLK_API int gclk_replay_add(struct gclk_replay *replay, enum gclk_tick_timer ti
 	}
 	if (replay->n_timers == replay->timers_max || find(replay, timer, index)) {
 		return gclk_fail(reterr, GCLK_RANGE, gclk_tick_timer_names[timer], GCLK_NO_OFFSET,
-				 "number %u is there already, or %u timers are all there is room for",
+				 "number %u is there already, or there is no room beyond %u timers",
 				 index, replay->timers_max);
 	}
 	replay->timers[replay->n_timers++] = (struct gclk_replay_timer){
@@ -238,6 +238,7 @@ GCLK_API void gclk_replay_retime(struct gclk_replay *replay, enum gclk_tick_time
 {
 	struct gclk_replay_timer *which = find(replay, timer, index);
 	gclk_u128 left_ns, ticks;
+	uint32_t most;
 
 	if (!which || which->period_ns == period_ns) {
 		return;
@@ -246,9 +247,9 @@ GCLK_API void gclk_replay_retime(struct gclk_replay *replay, enum gclk_tick_time
 		left_ns = (gclk_u128)which->remaining * which->period_ns + which->rest_ns;
 		ticks = left_ns / period_ns;
 		which->rest_ns = (uint64_t)(left_ns % period_ns);
-		/* as many as are counted, however short the new period */
-		ticks = GCLK_MIN(ticks, (gclk_u128)(UINT32_MAX - which->delivered - which->dropped));
-		which->remaining = (uint32_t)ticks;
+		/* as many as can be counted, however short the new period */
+		most = UINT32_MAX - which->delivered - which->dropped;
+		which->remaining = ticks < most ? (uint32_t)ticks : most;
 		which->owed = which->delivered + which->dropped + which->remaining;
 	} else {
 		which->dropped += which->remaining;
