@@ -148,6 +148,10 @@ static int64_t elapsed(const struct gclk_pit *pit, unsigned n, int64_t t)
 		since = gclk_ticks_by(t, HZ) - gclk_ticks_by(ch->load_time_ns, HZ);
 		return GCLK_MAX(since, 0);
 	}
+	if (f->period_in_ns && n == 0 && GCLK_HAS(pit_channel, ch, held_ticks) &&
+	    ch->held_ticks >= 0) {
+		return ch->held_ticks;
+	}
 	since = gclk_sub(t, ch->load_time_ns);
 	if (f->period_in_ns && n == 0 && is_periodic(out_mode(f, ch))) {
 		since = gclk_floor_mod(since, kernel_period_ns(f, ch));
@@ -950,6 +954,38 @@ static int64_t load_instant(const struct gclk_pit *pit, unsigned n, int64_t t)
 	return gclk_tick_ceil(gclk_ticks_by(t, HZ) + left, HZ);
 }
 
+/* KVM's channel 0 counts by its timer, and mode 5 has none: it goes on from the last one's start. */
+static bool has_timer(const struct gclk_pit_dialect *f, const struct gclk_pit_channel *ch,
+		      unsigned n)
+{
+	return n != 0 || !f->period_in_ns || ch->mode <= 4;
+}
+
+/* Counting begins at @t. A timer that is too fast is stretched after its first period only. */
+static void start_timer(const struct gclk_pit_dialect *f, struct gclk_pit_channel *ch, unsigned n,
+			int64_t t)
+{
+	if (!has_timer(f, ch, n)) {
+		return;
+	}
+	ch->load_time_ns = t;
+	ch->held_ticks = -1;
+	if (n == 0 && f->period_in_ns) {
+		ch->load_time_ns = gclk_sub(t, kernel_period_ns(f, ch) -
+						       gclk_tick_floor(reload(f, ch), HZ));
+	}
+}
+
+/* ... which was the beginning of a period. */
+static void keep_phase(const struct gclk_pit_dialect *f, struct gclk_pit_channel *ch, int64_t t)
+{
+	if (f->period_in_ns && is_periodic(ch->mode) && ch->held_ticks < 0) {
+		ch->load_time_ns = gclk_add(ch->load_time_ns,
+					    gclk_clip((gclk_i128)kernel_pulses(f, ch, t) *
+						      kernel_period_ns(f, ch)));
+	}
+}
+
 static void write_count(struct gclk_pit *pit, unsigned n, uint32_t value, int64_t t,
 			struct gclk_line *line)
 {
@@ -959,7 +995,7 @@ static void write_count(struct gclk_pit *pit, unsigned n, uint32_t value, int64_
 	value = value ? value : 65536;
 	if (!f->loads_on_clock) {
 		ch->count = value;
-		ch->load_time_ns = t;
+		start_timer(f, ch, n, t);
 		restart_timer(pit, n, t, line);
 		return;
 	}
@@ -1032,6 +1068,9 @@ static void write_control(struct gclk_pit *pit, uint8_t value, int64_t t, struct
 	if (!(value >> 4 & 3)) {
 		latch_count(pit, value >> 6, t);
 		return;
+	}
+	if (value >> 6 == 0) {
+		keep_phase(f, ch, t);
 	}
 	ch->rw_mode = ch->read_state = ch->write_state = value >> 4 & 3;
 	ch->mode = value >> 1 & 7;
@@ -1214,7 +1253,7 @@ GCLK_API void gclk_pit_silence(struct gclk_pit *pit, int silent, int64_t t,
 		ch->irq_level = 0;
 	}
 	if (was_silent && !silent && f->period_in_ns) {
-		ch->load_time_ns = t;	/* the kernel reloads from the count */
+		start_timer(f, ch, 0, t);	/* the kernel reloads from the count */
 	} else if (was_silent && !silent && f->steps_by_timer) {
 		restart_timer(pit, 0, t, &line);
 	} else if (!silent) {
@@ -1251,6 +1290,9 @@ GCLK_API void gclk_pit_init(struct gclk_pit *pit, enum gclk_dialect dialect, int
 		ch->next_transition_ns = GCLK_TIMER_OFF;
 		ch->pending_at_ns = GCLK_TIMER_OFF;
 		ch->held_ticks = -1;
+	}
+	if (f->period_in_ns) {
+		pit->channels[0].held_ticks = 0;	/* no timer has run yet */
 	}
 	if (f->steps_by_timer) {
 		/* the output is up from the start, but no one is told before the first visit */

@@ -73,6 +73,33 @@ GCLK_TEST(pit, known_readings)
 	GCLK_EQ(gclk_pit_count_at(&pit, 0, 1000000), 65343);
 }
 
+static void program(struct gclk_pit *pit, unsigned mode, unsigned count, int64_t t)
+{
+	gclk_pit_write(pit, 0x43, (uint8_t)(0x30 | mode << 1), t, NULL);
+	gclk_pit_write(pit, 0x40, (uint8_t)count, t, NULL);
+	gclk_pit_write(pit, 0x40, (uint8_t)(count >> 8), t, NULL);
+}
+
+/* What the kernel's own channel 0 did (test-kernel.c). */
+GCLK_TEST(pit, kernel_counts_by_its_timer)
+{
+	struct gclk_pit pit;
+
+	gclk_pit_init(&pit, GCLK_DIALECT_KVM, 1000);
+	GCLK_EQ(gclk_pit_count_at(&pit, 0, 1000000), 0);	/* nothing runs yet */
+	program(&pit, 5, 1000, 2000000);
+	GCLK_EQ(gclk_pit_count_at(&pit, 0, 5000000), 1000);
+	/* 100 clocks, 83809 ns: too fast for the kernel, once it has begun */
+	program(&pit, 2, 100, 10000000);
+	GCLK_EQ(gclk_pit_next_edge(&pit, 10000000), 10083809);
+	GCLK_EQ(gclk_pit_next_edge(&pit, 10083809), 10283809);
+	GCLK_EQ(gclk_pit_edges(&pit, 10000000, 11083809), 6);
+	/* in mode 5 it stops, and the count goes on from the period's beginning */
+	program(&pit, 5, 60000, 10300000);
+	GCLK_EQ(gclk_pit_next_edge(&pit, 10300000), GCLK_TIMER_OFF);
+	GCLK_EQ(gclk_pit_count_at(&pit, 0, 10283809 + 1000000), 60000 - 1193);
+}
+
 /* Latched counts and interrupt stamps that stock QEMU 7.2 gave. */
 GCLK_TEST(pit, known_qemu)
 {
