@@ -13,7 +13,6 @@
 
 #define INFO_ADDRESS 0x500		/* what the guest finds in EBX */
 #define COMMAND_LINE_ADDRESS 0x600
-#define CPUID_MAX 128
 
 /* ISA interrupts reach both the 8259s and the IOAPIC; IRQ 0 is the IOAPIC's pin 2. */
 static void route_interrupts(struct vm *vm)
@@ -97,13 +96,9 @@ void vm_create(struct vm *vm, uint64_t ram_bytes)
 }
 
 /* What the kernel offers; each processor has its own number, and the deadline timer. */
-static void set_cpuid(struct vm *vm, struct vcpu *vcpu)
+static void offer_cpuid(struct vm *vm, struct vcpu *vcpu)
 {
-	union {
-		struct kvm_cpuid2 head;
-		uint8_t room[sizeof(struct kvm_cpuid2) +
-			     CPUID_MAX * sizeof(struct kvm_cpuid_entry2)];
-	} cpuid = { .room = { 0 } };
+	union cpuid cpuid = { .room = { 0 } };
 
 	cpuid.head.nent = CPUID_MAX;
 	must(vm->kvm, KVM_GET_SUPPORTED_CPUID, &cpuid, "KVM_GET_SUPPORTED_CPUID");
@@ -138,7 +133,6 @@ void vm_create_vcpus(struct vm *vm, unsigned n)
 		if (vcpu->run == MAP_FAILED) {
 			die("the run area of vCPU %u: %m", vcpu->index);
 		}
-		set_cpuid(vm, vcpu);
 		vm->vcpu_fds[vcpu->index] = vcpu->fd;
 	}
 	vm->clocks.vcpus = vm->vcpu_fds;
@@ -210,6 +204,9 @@ void vm_boot(struct vm *vm, const char *path, const char *command_line)
 	uint32_t info[5] = { 1u << 2, 0, 0, 0, COMMAND_LINE_ADDRESS };
 	uint32_t entry = load_elf(vm, path);
 
+	for (unsigned i = 0; i < vm->n_vcpus; i++) {
+		offer_cpuid(vm, &vm->vcpus[i]);
+	}
 	memcpy(at(vm, INFO_ADDRESS, sizeof(info)), info, sizeof(info));
 	strncpy(at(vm, COMMAND_LINE_ADDRESS, COMMAND_LINE_MAX), command_line, COMMAND_LINE_MAX - 1);
 	set_flat(&vm->vcpus[0], entry);

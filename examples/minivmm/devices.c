@@ -209,6 +209,27 @@ void devices_advance(struct vm *vm)
 	arm(vm, now);
 }
 
+static uint64_t period_of(const struct gclk_cadence *cadence)
+{
+	return cadence->armed && cadence->periodic ? cadence->period_num / cadence->period_den : 0;
+}
+
+/* An access may have given a timer another rate, or switched it off: owed ticks follow. */
+static void follow_periods(struct vm *vm)
+{
+	struct gclk_cadence cadence;
+
+	if (!vm->plan || vm->plan->replay.phase != GCLK_REPLAY_RUNNING) {
+		return;
+	}
+	gclk_rtc_cadence(&vm->rtc, &cadence);
+	gclk_replay_retime(&vm->plan->replay, GCLK_TICK_RTC, 0, period_of(&cadence));
+	for (unsigned n = 0; n < HPET_TIMERS; n++) {
+		gclk_hpet_timer_cadence(&vm->hpet, n, &cadence);
+		gclk_replay_retime(&vm->plan->replay, GCLK_TICK_HPET, n, period_of(&cadence));
+	}
+}
+
 /* ---- the guest's accesses ---- */
 
 static uint8_t access_rtc(struct vm *vm, uint16_t port, uint8_t value, bool write)
@@ -219,6 +240,7 @@ static uint8_t access_rtc(struct vm *vm, uint16_t port, uint8_t value, bool writ
 	count_lost(vm, now);
 	if (write) {
 		gclk_rtc_write(&vm->rtc, port, value, now, &line);
+		follow_periods(vm);
 	} else {
 		value = gclk_rtc_read(&vm->rtc, port, now, &line);
 		if (vm->plan && port == 0x71 && (vm->rtc.cmos_index & 0x7f) == 0x0c) {
@@ -254,6 +276,7 @@ static uint64_t access_hpet(struct vm *vm, uint32_t offset, unsigned size, uint6
 	count_lost(vm, now);
 	if (write) {
 		gclk_hpet_write(&vm->hpet, offset, size, value, now, &lines);
+		follow_periods(vm);
 	} else {
 		value = gclk_hpet_read(&vm->hpet, offset, size, now, &lines);
 	}

@@ -34,6 +34,13 @@
 #define PM_BASE 0x600			/* status, enable, and the timer at +8 */
 #define RTC_IRQ 8
 
+/* What goes to and comes from KVM_SET_CPUID2 and its relatives. */
+#define CPUID_MAX 128
+union cpuid {
+	struct kvm_cpuid2 head;
+	uint8_t room[sizeof(struct kvm_cpuid2) + CPUID_MAX * sizeof(struct kvm_cpuid_entry2)];
+};
+
 struct vm;
 
 struct vcpu {
@@ -90,10 +97,10 @@ int must(int fd, unsigned long request, void *argument, const char *name);
 /* A VM with RAM, interrupt controllers and a PIT; no vCPU yet. */
 void vm_create(struct vm *vm, uint64_t ram_bytes);
 
-/* Its vCPUs, with the CPUID that the kernel offers; they do not run. */
+/* Its vCPUs; they do not run, and what CPUID tells them is not settled yet. */
 void vm_create_vcpus(struct vm *vm, unsigned n);
 
-/* Loads the guest, and points vCPU 0 at its entry. */
+/* Settles CPUID as the kernel offers it, loads the guest, and points vCPU 0 at its entry. */
 void vm_boot(struct vm *vm, const char *path, const char *command_line);
 
 /* vcpu.c */

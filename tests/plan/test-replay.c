@@ -631,3 +631,32 @@ GCLK_TEST(replay, ticks_that_vanish_while_it_runs)
 	gclk_replay_owe(&replay, GCLK_TICK_PIT, 0, 1);		/* too late: it is caught up */
 	GCLK_EQ(gclk_replay_remaining(&replay), 0);
 }
+
+/* Whatever the guest does to the period, the time that is owed stays the same, to the ns. */
+GCLK_TEST(replay, any_period_owes_the_same_time)
+{
+	for (unsigned run = 0; run < 200 * gclk_test_scale(); run++) {
+		uint64_t period = 1000 + gclk_random_below(100000000), taken_ns = 0, owed_ns;
+		struct gclk_replay_timer t[1], *due;
+		struct gclk_replay replay;
+		int64_t now = 0;
+
+		gclk_replay_init(&replay, t, 1, NEVER);
+		gclk_replay_add(&replay, GCLK_TICK_RTC, 0, 1 + (uint32_t)gclk_random_below(1000),
+				period, GCLK_TICKS_CATCHUP, NULL);
+		owed_ns = t->owed * period;
+		for (unsigned step = 0; step < 20; step++) {
+			now += S;
+			due = gclk_replay_next(&replay, now);
+			if (due && gclk_random_below(2)) {
+				gclk_replay_report(&replay, due, GCLK_REPLAY_DELIVERED, now);
+				taken_ns += t->period_ns;
+			} else if (replay.phase == GCLK_REPLAY_RUNNING) {
+				gclk_replay_retime(&replay, GCLK_TICK_RTC, 0,
+						   1000 + gclk_random_below(100000000));
+			}
+			GCLK_EQ(t->remaining * t->period_ns + t->rest_ns + taken_ns, owed_ns);
+			GCLK_EQ(t->owed, t->delivered + t->remaining + t->dropped);
+		}
+	}
+}
