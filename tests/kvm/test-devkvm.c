@@ -182,10 +182,16 @@ struct world {
 	struct gclk_error error;
 };
 
-static int world_begin(struct world *w)
+/* @khz: the guest's frequency; 0: the host's. -1 where it cannot be had, without a word. */
+static int world_begin_khz(struct world *w, uint32_t khz)
 {
 	memset(w, 0, sizeof(*w));
 	if (open_machine(&w->a) < 0) {
+		return -1;
+	}
+	if (khz && (ioctl(w->a.vm, KVM_CHECK_EXTENSION, KVM_CAP_VM_TSC_CONTROL) <= 0 ||
+		    ioctl(w->a.vm, KVM_SET_TSC_KHZ, khz) < 0)) {
+		close_machine(&w->a);
 		return -1;
 	}
 	if (open_machine(&w->b) < 0) {
@@ -198,6 +204,11 @@ static int world_begin(struct world *w)
 	w->policy = gclk_policy_default;
 	CU_ASSERT_FATAL(gclk_host_read(&w->host, 0, &w->error) == 0);
 	return 0;
+}
+
+static int world_begin(struct world *w)
+{
+	return world_begin_khz(w, 0);
 }
 
 static void world_end(struct world *w)
@@ -269,6 +280,48 @@ static int64_t duration_of_call(const struct machine *m)
 
 	CU_ASSERT(ioctl(m->fds[0], KVM_GET_LAPIC, &page) == 0);
 	return gclk_kvm_axis_now(&m->k) - before;
+}
+
+/*
+ * A vCPU enters the guest and leaves it: out 5, al in real mode. What the kernel does on the
+ * way, to clock pages above all, is what we are after.
+ */
+static int enter_guest(const struct machine *m, unsigned i)
+{
+	static const uint8_t code[] = { 0xe6, 0x05, 0xeb, 0xfc };
+	int size = ioctl(m->kvm, KVM_GET_VCPU_MMAP_SIZE, 0), r = -1;
+	struct kvm_mp_state state = { .mp_state = KVM_MP_STATE_RUNNABLE };
+	struct kvm_regs regs = { .rip = 0x3000, .rflags = 2 };
+	struct kvm_run *run;
+	struct kvm_sregs sregs;
+
+	memcpy(m->memory + 0x3000, code, sizeof(code));
+	run = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, m->fds[i], 0);
+	if (run == MAP_FAILED) {
+		return -1;
+	}
+	if (ioctl(m->fds[i], KVM_GET_SREGS, &sregs) == 0) {
+		sregs.cs.base = 0;
+		sregs.cs.selector = 0;
+		if (ioctl(m->fds[i], KVM_SET_SREGS, &sregs) == 0 &&
+		    ioctl(m->fds[i], KVM_SET_REGS, &regs) == 0 &&
+		    ioctl(m->fds[i], KVM_SET_MP_STATE, &state) == 0 &&
+		    ioctl(m->fds[i], KVM_RUN, 0) == 0 && run->exit_reason == KVM_EXIT_IO) {
+			r = 0;
+		}
+	}
+	munmap(run, (size_t)size);
+	return r;
+}
+
+static int enter_all(const struct machine *m)
+{
+	int r = 0;
+
+	for (unsigned i = 0; i < VCPUS; i++) {
+		r |= enter_guest(m, i);
+	}
+	return r;
 }
 
 static const char *const force[] = { "tsc-not-honoured", NULL };
@@ -498,4 +551,85 @@ GCLK_TEST(devkvm, clock_and_tsc_agree_over_moves)
 	}
 	printf(" (%u moves: %" PRId64 " ns apart, %" PRId64 " ns off at most)", n, worst_apart,
 	       worst_off);
+}
+
+/* A guest that runs, is moved and runs again: what its own clock page says, vCPU by vCPU. */
+static void run_move_run(struct world *w)
+{
+	struct gclk_vcpu page[VCPUS];
+	int64_t off;
+	int r;
+
+	for (unsigned i = 0; i < VCPUS; i++) {
+		CU_ASSERT(set_msr(w->a.fds[i], 0x4b564d01, 0x1001 + 64 * i) == 0);
+	}
+	CU_ASSERT_FATAL(enter_all(&w->a) == 0);
+	usleep(3000);
+	CU_ASSERT(gclk_kvm_capture(&w->a.k, &w->host, w->st, &w->error) == 0);
+	for (unsigned i = 0; i < VCPUS; i++) {
+		w->st->tsc[i].value_ticks += UINT64_C(700000000000);
+		w->st->vcpu[i].pvclock_tsc_ticks += UINT64_C(700000000000);
+	}
+	CU_ASSERT(plan_and_prepare(w) == 0);
+	if ((r = restore(w)) < 0) {
+		if (r != -GCLK_UNPROVEN || strcmp(w->error.where, "tsc")) {
+			say(w, r);
+			CU_FAIL("restore");
+		}
+		gclk_test_skip("this kernel does not honour TSC writes");
+		return;
+	}
+	CU_ASSERT_FATAL(enter_all(&w->b) == 0);
+	CU_ASSERT(w->b.memory[0x1000 + 29] & 2);		/* GUEST_STOPPED */
+	usleep(60000);
+	if ((r = gclk_kvm_verify(&w->b.k, w->plan, &w->error)) < 0) {
+		say(w, r);
+	}
+	CU_ASSERT(r == 0);
+	memset(page, 0, sizeof(page));
+	for (unsigned i = 0; i < VCPUS; i++) {
+		GCLK_SET(vcpu, &page[i], system_time_msr, 0x1001 + 64 * i);
+		gclk_kvm_capture_pages(&w->b.k, &page[i]);
+		/* since the capture, on the guest's TSC and on its page: alike */
+		off = (int64_t)(page[i].pvclock_system_ns - w->st->kvmclock.clock_ns) -
+		      (int64_t)gclk_muldiv_floor_sat(page[i].pvclock_tsc_ticks -
+						     w->st->tsc[i].value_ticks, GCLK_NS_PER_S,
+						     w->st->tsc[0].frequency_hz);
+		if (off < -2 || off > 2) {
+			printf("\n    vCPU %u: page %" PRId64 " ns from its TSC\n", i, off);
+		}
+		CU_ASSERT(off >= -2 && off <= 2);
+	}
+}
+
+GCLK_TEST(devkvm, guest_runs_on)
+{
+	struct world w;
+
+	if (world_begin(&w) == 0) {
+		run_move_run(&w);
+		world_end(&w);
+	}
+}
+
+/* Frequencies that the kernel has to scale to, below the host's and above. */
+GCLK_TEST(scaling, guest_runs_on_at_its_own_rate)
+{
+	static const uint32_t wanted[] = { 2208000, 3499912, 1500000, 2345678 };
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < GCLK_COUNT(wanted); i++) {
+		struct world w;
+
+		if (world_begin_khz(&w, wanted[i]) < 0) {
+			continue;
+		}
+		run_move_run(&w);
+		GCLK_EQ(w.st->tsc[0].frequency_hz, (uint64_t)wanted[i] * 1000);
+		n += w.st->tsc[0].ratio != UINT64_C(1) << 48;
+		world_end(&w);
+	}
+	if (n == 0) {
+		gclk_test_skip("this kernel does not scale TSCs");
+	}
 }
