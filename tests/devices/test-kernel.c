@@ -399,7 +399,8 @@ static void random_step(struct bench *b)
 	} else if (kind < 40) {
 		do_step(b, true, 0x43, (uint8_t)(channel << 6 | gclk_random_below(16)));
 	} else if (kind < 50) {
-		do_step(b, true, 0x43, (uint8_t)(0xc0 | (gclk_random() & 0x30) | 2u << channel));
+		/* never both: the kernel looks at its clock once for each */
+		do_step(b, true, 0x43, (uint8_t)(0xc0 | rw << 4 | 2u << channel));
 	} else if (kind < 76) {
 		do_step(b, false, (uint16_t)(0x40 + channel), 0);
 	} else if (kind < 84) {
@@ -584,51 +585,100 @@ static bool may_show(const struct gclk_lapic *lapic, int64_t from, int64_t to, u
 	}
 }
 
-static void check_lapic(struct machine *m, int64_t *widest)
+struct lapic_case {
+	uint32_t lvt, divide, count, left;
+	int64_t idle_ns;
+	struct span set, get;
+	uint32_t shown;
+};
+
+static struct lapic_case random_case(void)
+{
+	struct lapic_case c = {
+		.lvt = 0x10000 | (uint32_t)gclk_random_below(2) << 17 | 0x33,
+		.divide = (uint32_t)gclk_random_below(16) & 0xb,
+		.count = (uint32_t)gclk_random_bits(),
+		.idle_ns = (int64_t)(gclk_random_bits() % 3000000),
+	};
+
+	switch (gclk_random_below(3)) {
+	case 0:
+		c.left = c.count;
+		break;
+	case 1:
+		c.left = c.count / 2;
+		break;
+	default:
+		c.left = (uint32_t)gclk_random();
+		break;
+	}
+	return c;
+}
+
+static void run_case(struct machine *m, struct lapic_case *c)
 {
 	struct kvm_lapic_state page;
-	struct gclk_lapic lapic;
-	struct span set, get;
-	uint32_t lvt = 0x10000 | (uint32_t)gclk_random_below(2) << 17 | 0x33;
-	uint32_t count = (uint32_t)gclk_random_bits(), left = (uint32_t)gclk_random_below(3);
-	bool ok;
 
-	gclk_lapic_init(&lapic, GCLK_DIALECT_KVM, 1, 0);
-	lapic.divide_config = (uint32_t)gclk_random_below(16) & 0xb;
-	lapic.lvt_timer = lvt;
-	lapic.initial_count = count;
-	left = left == 0 ? count : left == 1 ? count / 2 : (uint32_t)gclk_random();
 	CU_ASSERT_FATAL(ioctl(m->vcpu, KVM_GET_LAPIC, &page) == 0);
 	set_reg(&page, 0xf0, 0x1ff);
-	set_reg(&page, LVTT, lvt);
-	set_reg(&page, TDCR, lapic.divide_config);
-	set_reg(&page, TMICT, count);
-	set_reg(&page, TMCCT, left);
-	set.lo = now_ns();
+	set_reg(&page, LVTT, c->lvt);
+	set_reg(&page, TDCR, c->divide);
+	set_reg(&page, TMICT, c->count);
+	set_reg(&page, TMCCT, c->left);
+	c->set.lo = now_ns();
 	CU_ASSERT_FATAL(ioctl(m->vcpu, KVM_SET_LAPIC, &page) == 0);
-	set.hi = now_ns();
-	GCLK_SET(lapic, &lapic, initial_count, count);
-	GCLK_SET(lapic, &lapic, current_count, left);
-	GCLK_SET(lapic, &lapic, captured_at_ns, 0);
+	c->set.hi = now_ns();
+	idle(c->idle_ns);
+	c->get.lo = now_ns();
+	CU_ASSERT_FATAL(ioctl(m->vcpu, KVM_GET_LAPIC, &page) == 0);
+	c->get.hi = now_ns();
+	GCLK_EQ(reg(&page, LVTT), c->lvt);
+	GCLK_EQ(reg(&page, TMICT), c->count);
+	GCLK_EQ(reg(&page, TDCR), c->divide);
+	c->shown = reg(&page, TMCCT);
+}
+
+/* As a state that was captured at 0 has it. */
+static struct gclk_lapic model_of(const struct lapic_case *c)
+{
+	struct gclk_lapic lapic;
+
+	gclk_lapic_init(&lapic, GCLK_DIALECT_KVM, 1, 0);
+	lapic.lvt_timer = c->lvt;
+	lapic.divide_config = c->divide;
+	lapic.initial_count = c->count;
+	lapic.current_count = c->left;
+	lapic.captured_at_ns = 0;
+	lapic.has |= GCLK_BIT(lapic, current_count) | GCLK_BIT(lapic, captured_at_ns);
 	GCLK_UNSET(lapic, &lapic, expiry_ns);
 	GCLK_UNSET(lapic, &lapic, divide_shift);
-	idle((int64_t)(gclk_random_bits() % 3000000));
-	get.lo = now_ns();
-	CU_ASSERT_FATAL(ioctl(m->vcpu, KVM_GET_LAPIC, &page) == 0);
-	get.hi = now_ns();
-	GCLK_EQ(reg(&page, LVTT), lvt);
-	GCLK_EQ(reg(&page, TMICT), count);
-	GCLK_EQ(reg(&page, TDCR), lapic.divide_config);
-	ok = may_show(&lapic, GCLK_MAX(get.lo - set.hi, 0), get.hi - set.lo, reg(&page, TMCCT));
+	return lapic;
+}
+
+/*
+ * A kernel that is late for a periodic expiry by more than a period begins the next one
+ * then, and has another phase: such a case is asked again.
+ */
+static void check_lapic(struct machine *m, int64_t *widest)
+{
+	struct lapic_case c = random_case();
+	struct gclk_lapic lapic = model_of(&c);
+	bool ok = false, again = true;
+
+	for (unsigned tries = 0; tries < 20 && !ok && again; tries++) {
+		run_case(m, &c);
+		*widest = GCLK_MAX(*widest, c.get.hi - c.get.lo + c.set.hi - c.set.lo);
+		ok = may_show(&lapic, c.get.lo - c.set.hi, c.get.hi - c.set.lo, c.shown);
+		again = gclk_lapic_edges(&lapic, 0, c.get.hi - c.set.lo) > 1;
+	}
 	if (!ok) {
 		printf("\n    LVTT 0x%x TDCR %u TMICT %u TMCCT %u, after %" PRId64 " to %" PRId64
-		       " ns %u; the model has %u to %u\n", lvt, lapic.divide_config, count, left,
-		       get.lo - set.hi, get.hi - set.lo, reg(&page, TMCCT),
-		       gclk_lapic_count_at(&lapic, get.lo - set.hi),
-		       gclk_lapic_count_at(&lapic, get.hi - set.lo));
+		       " ns %u; the model has %u to %u\n", c.lvt, c.divide, c.count, c.left,
+		       c.get.lo - c.set.hi, c.get.hi - c.set.lo, c.shown,
+		       gclk_lapic_count_at(&lapic, c.get.lo - c.set.hi),
+		       gclk_lapic_count_at(&lapic, c.get.hi - c.set.lo));
 	}
 	CU_ASSERT(ok);
-	*widest = GCLK_MAX(*widest, get.hi - set.lo - (get.lo - set.hi));
 }
 
 GCLK_TEST(kernel_lapic, the_count_is_the_models)
