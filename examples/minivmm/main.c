@@ -36,6 +36,7 @@ static const char usage[] =
 	"  --gap POLICY       what the clocks do about the time in between: count, freeze, wall\n"
 	"  --ticks POLICY     and the timers about missed ticks: delay, catchup, merge, discard\n"
 	"  --disagreement NS  this host's wall clock minus the source's, +- 0\n"
+	"  --elsewhere        take the source for another host, whatever its boot id\n"
 	"  --force ID         override a finding that refuses; may be repeated\n"
 	"\n"
 	"Commands on standard input, one a line: stop, go, save DIR (stops), replay, quit.\n";
@@ -45,6 +46,7 @@ struct options {
 	const char *guest, *from, *state;
 	const char *force[FORCE_MAX + 1];
 	unsigned n_force;
+	bool elsewhere;
 	struct gclk_policy policy;
 	struct gclk_disagreement disagreement;
 	char command_line[COMMAND_LINE_MAX];
@@ -137,8 +139,15 @@ static void parse(int argc, char **argv, struct options *options)
 
 	*options = (struct options){ .n_vcpus = 1, .policy = gclk_policy_default,
 				     .disagreement = { 0, GCLK_UNBOUNDED } };
-	for (; i + 1 < argc && argv[i][0] == '-'; i += 2) {
-		set_option(options, argv[i], argv[i + 1]);
+	for (; i < argc && argv[i][0] == '-'; i++) {
+		if (!strcmp(argv[i], "--elsewhere")) {
+			options->elsewhere = true;
+		} else if (i + 1 < argc) {
+			set_option(options, argv[i], argv[i + 1]);
+			i++;
+		} else {
+			explain();
+		}
 	}
 	options->policy.force = options->force;
 	if ((i < argc) == (options->from != NULL) || options->n_vcpus < 1 ||
@@ -300,6 +309,7 @@ int main(int argc, char **argv)
 		die("host: %s", error.message);
 	}
 	if (options.from) {
+		vm.elsewhere = options.elsewhere;
 		vm_restore(&vm, options.from, &options.policy, &options.disagreement);
 	} else {
 		vm.clocks.axis_ns = -host_now();	/* the guest's time begins with 0 */

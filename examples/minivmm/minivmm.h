@@ -68,6 +68,7 @@ struct vm {
 	struct gclk_kvm clocks;
 	struct gclk_kvm_stop stops[VCPUS_MAX];
 	struct gclk_host host, source;	/* this one, and where the guest comes from */
+	bool elsewhere;			/* not from this boot, even if it looks so */
 	struct gclk_plan *plan;		/* after a restore: its replay is under way */
 	pthread_mutex_t lock;		/* of all below: vCPUs and the event loop meet here */
 	struct gclk_rtc rtc;

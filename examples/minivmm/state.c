@@ -267,7 +267,7 @@ static struct gclk_state *load_clocks(struct vm *vm, const char *directory)
 		die("clocks.gclk: no vCPU, or not enough memory");
 	}
 	must_be_right(gclk_bundle_state(bundle, state, &error), &error, "clocks.gclk");
-	if (gclk_bundle_host(bundle, &vm->source, &error) == 0) {
+	if (gclk_bundle_host(bundle, &vm->source, &error) == 0 && !vm->elsewhere) {
 		vm->clocks.source = &vm->source;	/* the same boot is recognised by it */
 	}
 	gclk_bundle_free(bundle);

@@ -237,7 +237,7 @@ def save(vmm, directory):
     return [line for line in vmm.lines() if line.kind == "G"]
 
 
-def check_move(checks, when, before, after):
+def check_move(checks, when, before, after, limit_ns=1e6):
     """From the last report before a move to one after it: what the guest can compare.
 
     The TSC is the measure, with the rate that it had before. The PIT's phase restarts.
@@ -252,7 +252,7 @@ def check_move(checks, when, before, after):
         "lapic": span.counted("lapic", 1e9, wraps=1e9 / 25, down=True),
     }
     for name, error in readings.items():
-        checks.check("%s: %s goes on with the TSC" % (when, name), abs(error) < 1e6,
+        checks.check("%s: %s goes on with the TSC" % (when, name), abs(error) < limit_ns,
                      "%+.1f us in %.3f s" % (error / 1e3, span.seconds("hpet")))
     rtc = guest.rtc_seconds(span.last["rtc"]) - guest.rtc_seconds(span.first["rtc"])
     checks.check("%s: rtc" % when, abs(rtc - span.seconds("rtc")) < 1.0,
