@@ -6,6 +6,7 @@
 #include <guestclock/bundle.h>
 #include <guestclock/devices.h>
 #include <guestclock/error.h>
+#include <guestclock/exchange.h>
 #include <guestclock/kvm.h>
 #include <guestclock/plan.h>
 #include <guestclock/record.h>
