@@ -12,12 +12,14 @@ is installed and nothing but the cache directory is kept.
 A further kind of host is a class with its own modules and emulator(): where the serial
 ports come out, and which command line boots (kernel, initramfs, arguments).
 """
+import base64
 import fcntl
 import glob
 import os
 import re
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -61,6 +63,43 @@ def need(program, package):
     if not path:
         raise Skip("%s is not installed (package %s)" % (program, package))
     return path
+
+
+def compile_static(source, directory):
+    """A program that needs nothing of the host but its kernel; its path."""
+    compiler = (os.environ.get("CC") or "cc").split()
+    need(compiler[0], "gcc")
+    path = os.path.join(directory, os.path.basename(source)[:-len(".c")])
+    done = subprocess.run(compiler + ["-std=gnu11", "-O2", "-static", "-o", path, source],
+                          text=True, check=False, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT)
+    if done.returncode:
+        raise LabError("%s does not compile:\n%s" % (source, done.stdout))
+    return path
+
+
+class Report:
+    """The lines that this program prints, and what they add up to."""
+
+    def __init__(self):
+        self.passed = self.failed = self.skipped = 0
+
+    def check(self, name, holds, figures):
+        if holds:
+            self.passed += 1
+        else:
+            self.failed += 1
+        print("%s: %s: %s" % (name, "ok" if holds else "FAIL", figures), flush=True)
+        return holds
+
+    def skip(self, name, reason):
+        self.skipped += 1
+        print("%s: skipped: %s" % (name, reason), flush=True)
+
+    def end(self):
+        counts = "%d passed, %d failed, %d skipped" % (self.passed, self.failed, self.skipped)
+        print("cases: %s\n%s" % (counts, counts))
+        return 1 if self.failed else 0 if self.passed else 77
 
 
 # ---- what hosts are made of ----
@@ -353,6 +392,25 @@ class Host:
         if line != "@lab 0":
             raise LabError("%s: %s: status %s\n%s" % (self.name, command, line[5:], text))
         return text
+
+    def put(self, path, data):
+        """A file on the host. It goes over the serial port, so it should be small."""
+        text = base64.b64encode(data)
+        self.lines.send("head -c %d | base64 -d > %s; echo; echo @lab $?" % (len(text), path))
+        self.lines.send(text.decode())
+        while not self.lines.read().startswith("@lab "):
+            pass
+
+    def get(self, path):
+        """A file of the host, the same way."""
+        return base64.b64decode("".join(self.run("base64 " + path).split()))
+
+    def pause(self):
+        """Its processor stands, and with it virtual time; not for hosts in real time."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def go_on(self):
+        self.process.send_signal(signal.SIGCONT)
 
     def talk(self, command):
         """A program to converse with; the shell is back when it has ended."""

@@ -42,30 +42,6 @@ BOUND_NS = 20000000
 NS = 10**9
 
 
-class Report:
-    """The lines that this program prints, and what they add up to."""
-
-    def __init__(self):
-        self.passed = self.failed = self.skipped = 0
-
-    def check(self, name, holds, figures):
-        if holds:
-            self.passed += 1
-        else:
-            self.failed += 1
-        print("%s: %s: %s" % (name, "ok" if holds else "FAIL", figures), flush=True)
-        return holds
-
-    def skip(self, name, reason):
-        self.skipped += 1
-        print("%s: skipped: %s" % (name, reason), flush=True)
-
-    def end(self):
-        counts = "%d passed, %d failed, %d skipped" % (self.passed, self.failed, self.skipped)
-        print("cases: %s\n%s" % (counts, counts))
-        return 1 if self.failed else 0 if self.passed else 77
-
-
 class Stamp:
     """One reading of the host's clocks: TSC ticks, ns of three clocks."""
 
@@ -526,18 +502,6 @@ NAMES = {"virtual": lab.VirtualAmdHost.name, "plain": lab.AmdHost.name,
          "local": lab.Local.name}
 
 
-def compile_vmrun(work):
-    compiler = (os.environ.get("CC") or "cc").split()
-    lab.need(compiler[0], "gcc")
-    path = os.path.join(work, "vmrun")
-    done = subprocess.run(compiler + ["-std=gnu11", "-O2", "-static", "-o", path,
-                                      os.path.join(HERE, "vmrun.c")], text=True, check=False,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    if done.returncode:
-        raise lab.LabError("vmrun.c does not compile:\n" + done.stdout)
-    return path
-
-
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -564,12 +528,12 @@ def arguments():
 
 def main():
     options = arguments()
-    report = Report()
+    report = lab.Report()
     hosts = options.host or (["virtual", "plain", "local"] if options.long else
                              ["virtual", "local"])
     with lab.alone(options.cache), \
             tempfile.TemporaryDirectory(prefix="work-", dir=options.cache) as work:
-        options.vmrun = compile_vmrun(work)
+        options.vmrun = lab.compile_static(os.path.join(HERE, "vmrun.c"), work)
         for name in hosts:
             began = time.monotonic()
             try:

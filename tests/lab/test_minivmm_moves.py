@@ -1,0 +1,359 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Guests of examples/minivmm, moved between emulated hosts with a real Linux KVM: do the
+clocks that they read go on as they should?
+
+    test_minivmm_moves.py [--build DIR] [--moves N] [--long] [--verbose]
+
+Truth is what the hosts' own clocks say, read by hostclock.c: nothing of the library takes
+part. What a guest's TSC reads is the host's plus the offset in debugfs, which is exact;
+kvmclock, HPET and RTC are held against the TSC by what the guest reports. The hosts' wall
+clocks are an hour apart, and each host has a virtual time of its own: how far apart they are
+at a move is declared, and everything follows from that.
+
+Every line is "name: ok|FAIL|skipped: figures", the last one "N passed, N failed, N skipped".
+Exit status 0, 1 if something failed, 77 if nothing could be run.
+"""
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+sys.path.insert(0, HERE)
+sys.path.insert(0, os.path.join(ROOT, "tests", "e2e"))
+sys.dont_write_bytecode = True
+import guest  # noqa: E402
+import lab    # noqa: E402
+
+NS = 10**9
+SLACK_NS = 1000		# of virtual time, beside the bound that is printed
+APART_NS = 2		# kvmclock against the TSC
+GAP_NS = 3 * NS
+RATES = {"pit": guest.rate_of_pit(25), "hpet": 25, "lapic": 25, "rtc": 8}
+# The PIT's phase restarts, and a present tick of it can vanish in an owed one.
+LOST = {"pit": 5, "hpet": 2, "lapic": 2, "rtc": 2}
+GUEST = "pit=25 hpet=25 lapic=25 rtc=8 report=5"
+
+
+class Clocks:
+    """One reading of hostclock."""
+
+    def __init__(self, words):
+        self.tsc, self.raw, self.real, self.mono, self.width = map(int, words)
+
+
+class Stretch:
+    """What stretch.sh said of a stretch of the guest's life on one host."""
+
+    def __init__(self, host, text):
+        self.host, self.offsets, self.disagreement = host, [], 0
+        self.late, self.status, said, lines = False, None, [], []
+        for line in text.split("\n"):
+            kind, _, rest = line.partition(" ")
+            if kind in ("began", "ended"):
+                setattr(self, kind, Clocks(rest.split()))
+            elif kind == "offset":
+                self.offsets.append(int(rest))
+            elif kind == "disagreement":
+                self.disagreement = int(rest)
+            elif kind == "late":
+                self.late = True
+            elif kind == "status":
+                self.status = int(rest)
+            elif kind == "said":
+                said.append(rest)
+            elif kind == "guest":
+                lines.append(rest)
+        self.said = "\n".join(said)
+        whole = guest.parse([(None, ("\n".join(lines) + "\n").encode())])
+        self.lines = [line for line in whole if line.kind == "G"]
+        self.hz = (self.ended.tsc - self.began.tsc) * NS / (self.ended.raw - self.began.raw)
+
+    def findings(self):
+        """{id: sentence}."""
+        return {name: text for name, text in
+                re.findall(r"(?:error|warning|note): ([a-z-]+): [^:]*: (.*)", self.said)}
+
+    def bound(self, clock):
+        found = re.search(r"bound: %s: (\d+) ns" % clock, self.said)
+        return int(found[1]) if found and int(found[1]) < 1 << 62 else None
+
+    def ledger(self):
+        """{timer: (owed, missed, replayed, merged, dropped)}."""
+        found = re.findall(r"ledger: ([a-z]+)\S*: owed (\d+) \+ missed (\d+) = replayed (\d+)"
+                           r" \+ merged (\d+) \+ dropped (\d+)", self.said)
+        return {name: tuple(map(int, numbers)) for name, *numbers in found}
+
+    def ahead(self, clock, ns_per_tick):
+        """How far a clock is ahead of the TSC, by the line on which it is least: a reading
+        may come late, never early."""
+        return min(line[clock] * ns_per_tick - (line["t0"] + line.after[clock]) * NS / self.hz
+                   for line in self.lines)
+
+
+class Guest:
+    """A guest: where its state is, and all of its stretches so far."""
+
+    def __init__(self, name, guest_words=GUEST, vcpus=1):
+        self.name, self.words, self.vcpus = name, guest_words, vcpus
+        self.stretches = []
+        self.n_moves = 0
+
+    def stretch(self, host, reports, words, save, gap, *arguments):
+        since = self.stretches[-1].ended.real if gap != "-" else "-"
+        text = host.run("sh /files/stretch.sh %d %s %s %s %s %s" % (
+            reports, words, save, gap, since, " ".join(arguments)), timeout=150)
+        found = Stretch(host, text)
+        if VERBOSE:
+            print("\n".join("    " + line for line in text.split("\n")), file=sys.stderr)
+        return found
+
+    def keep(self, stretch):
+        if stretch.late or stretch.status:
+            raise lab.LabError("%s, %s: status %s, %d reports, said:\n%s" % (
+                self.name, stretch.host.name, stretch.status, len(stretch.lines),
+                stretch.said))
+        self.stretches.append(stretch)
+        return stretch
+
+    def begin(self, host):
+        """Its first stretch."""
+        return self.keep(self.stretch(host, 8, "-", self.saved, "-", "--smp", str(self.vcpus),
+                                      host.path("guest.elf"), self.words))
+
+    @property
+    def saved(self):
+        """Where its state is, on each host where it was."""
+        return "/tmp/saved-" + self.name
+
+    def carry(self, host):
+        """Its state to another host; that one goes on, the one where it was stands still."""
+        here = self.stretches[-1].host
+        if host is here:
+            return
+        here.run("tar c -C %s . | gzip -1 > /tmp/state" % self.saved)
+        data = here.get("/tmp/state")
+        here.pause_if_virtual()
+        host.go_on_if_virtual()
+        host.put("/tmp/state", data)
+        host.run("rm -rf %s; mkdir %s; gzip -dc /tmp/state | tar x -C %s" %
+                 ((self.saved,) * 3))
+
+    def move(self, host, ticks, reports=6, extra=()):
+        """Goes on there; a gap of GAP_NS, unless it is the host where it was."""
+        same = host is self.stretches[-1].host
+        self.carry(host)
+        replay = ["replay: done"] if ticks == "catchup" else []
+        self.n_moves += 1
+        return self.keep(self.stretch(
+            host, reports, "+".join(["verified"] + replay).replace(" ", "."), self.saved,
+            "-" if same else GAP_NS, "--ticks", ticks, *extra, "--from", self.saved))
+
+
+# ---- hosts ----
+
+class PairedHost(lab.VirtualAmdHost):
+    """One of several in virtual time; those that have nothing to do stand still.
+
+    Its kernel is told the frequency of its TSC, and has nothing to refine that by: left alone,
+    it takes 1000.000 MHz for 999.999 every other time, and its wall clock goes accordingly.
+    """
+
+    memory_mib = 256
+    arguments = lab.Host.arguments + " tsc_early_khz=1000000 hpet=disable pmtmr=0"
+
+    def __init__(self, name, base, *args, **kwargs):
+        self.name = name
+        self.options = lab.VirtualAmdHost.options + ("-rtc", "base=%s,clock=vm" % base)
+        super().__init__(*args, **kwargs)
+
+    pause_if_virtual = lab.Host.pause
+    go_on_if_virtual = lab.Host.go_on
+
+
+class PlainHost(lab.AmdHost):
+    """In real time, at the machine's own frequency."""
+
+    memory_mib = 256
+
+    def pause_if_virtual(self):
+        pass
+
+    go_on_if_virtual = pause_if_virtual
+
+
+# ---- what has to hold ----
+
+def us(ns):
+    return "%+.3f us" % (ns / 1e3)
+
+
+class Move:
+    """From one stretch to the next."""
+
+    def __init__(self, report, name, before, after):
+        self.report, self.name, self.before, self.after = report, name, before, after
+
+    def check(self, what, holds, figures):
+        return self.report.check("%s: %s" % (self.name, what), holds, figures)
+
+    def tsc_error(self):
+        """ns, exactly: the readings of both hosts are tied by what was declared."""
+        a, b = self.before.ended, self.after.ended
+        if self.before.host is self.after.host:
+            return (self.after.offsets[0] - self.before.offsets[0]) * NS / self.after.hz
+        gone = b.real - a.real - self.after.disagreement
+        ticks = b.tsc + self.after.offsets[0] - a.tsc - self.before.offsets[0]
+        return ticks * NS / self.after.hz - gone
+
+    def errors(self):
+        """{clock: error in ns}: the TSC's, and with it that of what is read beside it."""
+        tsc = self.tsc_error()
+        beside = {"kvmclock": ("pv", 1), "hpet": ("hpet", 10)}
+        found = {name: tsc + self.after.ahead(*how) - self.before.ahead(*how)
+                 for name, how in beside.items()}
+        found["tsc"] = tsc
+        return found
+
+    def clocks(self):
+        errors = self.errors()
+        width = (self.before.ended.width + self.after.ended.width) / self.after.hz * NS
+        for clock in ("tsc", "kvmclock", "hpet"):
+            bound = self.after.bound(clock)
+            self.check(clock, bound is not None and
+                       abs(errors[clock]) <= width + SLACK_NS + bound,
+                       "error %s, bound %s" % (us(errors[clock]),
+                                               "none" if bound is None else us(bound)))
+        self.check("tsc: the bound alone", abs(errors["tsc"]) <= width + self.after.bound("tsc"),
+                   "error %s, bound %s, read to %s" %
+                   (us(errors["tsc"]), us(self.after.bound("tsc")), us(width)))
+        apart = errors["kvmclock"] - errors["tsc"]
+        self.check("kvmclock with tsc", abs(apart) <= APART_NS, "%+.1f ns apart" % apart)
+        return errors
+
+    def forward(self):
+        last, first = self.before.lines[-1], self.after.lines[0]
+        steps = {name: first[name] - last[name] for name in ("t0", "pv", "hpet")}
+        rtc = guest.rtc_seconds(first["rtc"]) - guest.rtc_seconds(last["rtc"])
+        self.check("forward", min(steps.values()) > 0 and rtc >= 0,
+                   "TSC %+d, kvmclock %+d ns, HPET %+d, RTC %+d s" %
+                   (*steps.values(), rtc))
+        seconds = (first["t0"] - last["t0"]) / self.after.hz
+        self.check("rtc", abs(rtc - seconds) < 1, "%d s in %.3f s" % (rtc, seconds))
+
+    def spread(self):
+        before, after = [[offset - stretch.offsets[0] for offset in stretch.offsets]
+                         for stretch in (self.before, self.after)]
+        good = [line for line in self.after.lines if all(
+            line["apbegin"] <= line["tsc%d" % n] <= line["apend"]
+            for n in range(1, len(after)))]
+        self.check("vCPUs in step", before == after and len(good) == len(self.after.lines),
+                   "offsets %s before, %s after, ticks; %d of %d reports" %
+                   (before, after, len(good), len(self.after.lines)))
+
+    def interrupts(self):
+        """Those of the running guest and those that the ledger promised, no other."""
+        first, last = self.before.lines[-1], self.after.lines[-1]
+        ledger = self.after.ledger()
+        seconds = (last["t0"] - first["t0"]) / self.after.hz
+        for name, hz in RATES.items():
+            owed, missed, replayed, merged, dropped = ledger[name]
+            counted = last["n" + name] - first["n" + name]
+            lost = merged + dropped
+            expected = seconds * hz - lost
+            self.check(name + " interrupts", -LOST[name] <= counted - expected <= 2,
+                       "%d of %.1f; ledger %d + %d = %d + %d + %d" %
+                       (counted, expected, owed, missed, replayed, merged, dropped))
+
+    def told(self):
+        before, after = self.before.lines[-1]["stopped"], self.after.lines[-1]["stopped"]
+        self.check("the guest was told", after == before + 1, "GUEST_STOPPED %d times" % after)
+
+    def everything(self):
+        errors = self.clocks()
+        self.forward()
+        self.told()
+        if len(self.after.offsets) > 1:
+            self.spread()
+        else:
+            self.interrupts()
+        return errors
+
+
+def moves(report, one, two, options):
+    """Back and forth between two hosts of one frequency, and on one."""
+    began = Guest("one")
+    began.begin(one)
+    ways = [(two, "catchup"), (one, "merge"), (one, "delay" if options.long else "catchup")]
+    for host, ticks in ways:
+        before = began.stretches[-1]
+        after = began.move(host, ticks)
+        Move(report, "%s to %s, %s" % (before.host.name, host.name, ticks), before,
+             after).everything()
+    return began
+
+
+HOSTS = [("A", "2026-11-21T12:00:00"), ("B", "2026-11-21T13:00:00")]
+
+
+def run(report, options, work):
+    what = {"programs": [options.minivmm, options.hostclock],
+            "files": [options.guest, os.path.join(HERE, "stretch.sh")]}
+    with PairedHost(*HOSTS[0], work, options.cache, **what) as one:
+        one.pause()
+        with PairedHost(*HOSTS[1], work, options.cache, **what) as two:
+            two.pause()
+            one.go_on()
+            moves(report, one, two, options)
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    build = os.environ.get("GCLK_BUILD")
+    parser.add_argument("--build", default=build or os.path.join(ROOT, "build", "gcc"),
+                        help="where meson built minivmm and the test guest")
+    parser.add_argument("--minivmm")
+    parser.add_argument("--guest", default=os.environ.get("GCLK_GUEST"))
+    parser.add_argument("--cache", help="where the kernel is kept; default: in the build")
+    parser.add_argument("--long", action="store_true", help="100 moves in a row as well")
+    parser.add_argument("--verbose", action="store_true", help="all that is said, on stderr")
+    options = parser.parse_args()
+    options.build = os.path.abspath(options.build)
+    options.minivmm = options.minivmm or options.build + "/examples/minivmm"
+    options.guest = options.guest or options.build + "/tests/guest/guest.elf"
+    options.cache = options.cache or options.build + "/lab"
+    for path in (options.minivmm, options.guest):
+        if not os.path.exists(path):
+            parser.error("%s is not there: build first, or say --build" % path)
+    return options
+
+
+def main():
+    global VERBOSE
+    options = arguments()
+    VERBOSE = options.verbose
+    report = lab.Report()
+    began = time.monotonic()
+    try:
+        with lab.alone(options.cache), \
+                tempfile.TemporaryDirectory(prefix="work-", dir=options.cache) as work:
+            options.hostclock = lab.compile_static(os.path.join(HERE, "hostclock.c"), work)
+            run(report, options, work)
+    except lab.Skip as reason:
+        report.skip("two AMD hosts", reason)
+    except lab.LabError as error:
+        report.check("two AMD hosts", False, str(error).replace("\n", "\n    "))
+    print("two AMD hosts: %.0f s" % (time.monotonic() - began))
+    return report.end()
+
+
+VERBOSE = False
+
+if __name__ == "__main__":
+    sys.exit(main())
