@@ -18,6 +18,10 @@
 #include "image/qemu/bindings.h"
 #include "image/qemu/icount.h"
 
+#define HPET_TICK_NS UINT64_C(10)
+#define HPET_ENABLE 1u
+#define HPET_NARROW 0x108u	/* of a timer: periodic, 32 bits */
+
 enum wire { WIRE_U8, WIRE_U16, WIRE_U32, WIRE_U64, WIRE_I32, WIRE_I64, WIRE_BYTES, WIRE_WORDS };
 
 enum target {
@@ -728,16 +732,29 @@ static void finish_rtc(struct gclk_state *state)
 	}
 }
 
+/* Machine types up to 2.11 send no offset: there it follows from the counter and the axis. */
+static void finish_hpet(struct gclk_state *state)
+{
+	struct gclk_hpet *hpet = &state->hpet;
+
+	if (!hpet->has) {
+		return;
+	}
+	GCLK_SET(hpet, hpet, dialect, GCLK_DIALECT_QEMU);
+	GCLK_SET(hpet, hpet, period_fs, HPET_TICK_NS * 1000000);
+	if ((hpet->config & HPET_ENABLE) && !GCLK_HAS(hpet, hpet, offset_ns) &&
+	    GCLK_HAS(virtual_clock, &state->virtual_clock, clock_ns)) {
+		GCLK_SET(hpet, hpet, counter_at_ns, state->virtual_clock.clock_ns);
+	}
+}
+
 static void finish_devices(const struct gclk_tail *tail, struct gclk_state *state)
 {
 	if (state->pit.has) {
 		GCLK_SET(pit, &state->pit, dialect, GCLK_DIALECT_QEMU);
 		GCLK_SET(pit, &state->pit, in_kernel, state->guest.accelerator == GCLK_ACCEL_KVM);
 	}
-	if (state->hpet.has) {
-		GCLK_SET(hpet, &state->hpet, dialect, GCLK_DIALECT_QEMU);
-		GCLK_SET(hpet, &state->hpet, period_fs, 10000000);
-	}
+	finish_hpet(state);
 	if (state->pm_timer.has) {
 		GCLK_SET(pm_timer, &state->pm_timer, bits, 24);
 	}
@@ -847,6 +864,65 @@ static bool is_derived(const struct gclk_state *state, const struct gclk_record 
 	       (record == &gclk_kvmclock_record && field == gclk_kvmclock_f_read_after_stop_ns);
 }
 
+/*
+ * The HPET's counter at the axis' place. It rides on the axis, but the field in the stream
+ * matters: where no offset is sent, every loader takes the offset from it, and since
+ * QEMU 10.0 (8.2: not yet) a loader extends 32-bit comparators from it.
+ */
+static uint64_t hpet_counter(const struct gclk_state *state)
+{
+	const struct gclk_hpet *hpet = &state->hpet;
+	uint64_t axis_ns = (uint64_t)state->virtual_clock.clock_ns;
+
+	if (!(hpet->config & HPET_ENABLE) ||
+	    !GCLK_HAS(virtual_clock, &state->virtual_clock, clock_ns)) {
+		return hpet->counter_ticks;
+	}
+	if (GCLK_HAS(hpet, hpet, offset_ns)) {
+		return (axis_ns + (uint64_t)hpet->offset_ns) / HPET_TICK_NS;
+	}
+	if (GCLK_HAS(hpet, hpet, counter_at_ns)) {
+		return hpet->counter_ticks +
+		       (uint64_t)(((int64_t)axis_ns - hpet->counter_at_ns) / (int64_t)HPET_TICK_NS);
+	}
+	return hpet->counter_ticks;
+}
+
+/*
+ * A 32-bit comparator of a periodic timer that is due: the point of its grid behind the
+ * counter. Loaders up to 8.2 reach that point by themselves when the timer expires; one
+ * of 10.x takes a comparator that the counter has passed for one of the next turn,
+ * 43 s later, and the guest would have no tick until then. When it expires stays.
+ */
+static uint64_t hpet_comparator(const struct gclk_state *state, unsigned n)
+{
+	const struct gclk_hpet_timer *timer = &state->hpet.timers[n];
+	uint32_t period = (uint32_t)timer->period_ticks;
+	uint32_t behind = (uint32_t)(hpet_counter(state) - timer->comparator_ticks);
+
+	if (!(state->hpet.config & HPET_ENABLE) || (timer->config & HPET_NARROW) != HPET_NARROW ||
+	    timer->expiry_ns == GCLK_TIMER_OFF || !period || (period | behind) >> 31) {
+		return timer->comparator_ticks;
+	}
+	return (uint32_t)(timer->comparator_ticks + (uint64_t)(behind / period + 1) * period);
+}
+
+/* What stands in the stream for a member, where it is not the member itself. */
+static uint64_t wire_value(const struct gclk_state *state, const struct gclk_record *record,
+			   unsigned field, unsigned index, uint64_t value)
+{
+	if (is_derived(state, record, field)) {
+		return 0;	/* env.tsc of an emulated guest, whose TSC is the tick counter */
+	}
+	if (record == &gclk_hpet_record && field == gclk_hpet_f_counter_ticks) {
+		return hpet_counter(state);
+	}
+	if (record == &gclk_hpet_timer_record && field == gclk_hpet_timer_f_comparator_ticks) {
+		return hpet_comparator(state, index);
+	}
+	return value;
+}
+
 int gclk_located_encode(const struct gclk_located *row, const struct gclk_state *state,
 			uint8_t *bytes, struct gclk_error *reterr)
 {
@@ -863,10 +939,8 @@ int gclk_located_encode(const struct gclk_located *row, const struct gclk_state 
 		turn_words(bytes, (const uint8_t *)record + field->offset, row->size);
 		return 0;
 	}
-	value = gclk_record_get(record, field);
-	if (is_derived(state, target_table(binding->target), binding->field)) {
-		value = 0;	/* env.tsc of an emulated guest, whose TSC is the tick counter */
-	}
+	value = wire_value(state, target_table(binding->target), binding->field, row->index,
+			   gclk_record_get(record, field));
 	if (binding->conversion == KHZ_TO_HZ) {
 		if (value % 1000) {
 			return gclk_fail(reterr, GCLK_LOSSY, field->name, GCLK_NO_OFFSET,
