@@ -142,6 +142,7 @@ static int write_msr(struct gclk_kvm_restore *r, uint32_t i, uint64_t ahead_tick
 		return gclk_fail(r->reterr, GCLK_SYS, "tsc.value_ticks", GCLK_NO_OFFSET,
 				 "KVM_SET_MSRS 0x10 on vCPU %" PRIu32 ": %s", i, strerror(errno));
 	}
+	r->done[STEP_TSC] = i + 1;
 	return 0;
 }
 
@@ -154,49 +155,61 @@ static uint64_t seen_offset(const struct gclk_tsc_scaling *scaling,
 }
 
 /*
- * The first vCPU begins a generation, unless an old kernel takes the value for the one
- * it expects; writing one far ahead first makes the second new. The rest falls into step
- * with it: the kernel gives them its offset. What the write took stays in the offset, so
- * it is measured and becomes part of the state and the bound.
+ * A value far from what the kernel expects, so that the next one begins a generation even
+ * where an old kernel would take it for the expected. @ret_lead: how long a write takes
+ * until the kernel looks at its clock, which is half of a read.
  */
-static int write_by_msr(struct gclk_kvm_restore *r, uint32_t i)
+static int begin_generation(struct gclk_kvm_restore *r, uint64_t *ret_lead)
+{
+	uint64_t khz = gclk_kvm_wanted_khz(&r->st->tsc[0]);
+	struct gclk_kvm_bracket b = { 0 };
+	int e = gclk_kvm_read_tsc(r->k, 0, TSC_TRIES, &b, r->reterr);
+
+	khz = khz ? khz : gclk_kvm_host_khz(&r->host);
+	*ret_lead = (b.after - b.before) / 2;
+	return e ? e : write_msr(r, 0, FAR_SECONDS * 1000 * khz, 0);
+}
+
+/* The offset that a vCPU has now: vCPU 0's, where that explains what is read. */
+static void note_offset(struct gclk_kvm_restore *r, uint32_t i, const struct gclk_kvm_bracket *b)
 {
 	struct gclk_tsc *tsc = &r->plan->state->tsc[i];
 	struct gclk_tsc_scaling scaling = gclk_kvm_scaling_of(tsc);
-	struct gclk_kvm_bracket b = { 0 };
-	uint64_t khz = gclk_kvm_wanted_khz(tsc), error = 0, lead = 0;
-	int64_t off;
-	int e = 0;
+	struct gclk_tsc_scaling first = gclk_kvm_scaling_of(&r->plan->state->tsc[0]);
+	int in_step = i > 0 && first.ratio == scaling.ratio && gclk_kvm_tsc_error(&first, b) == 0;
+	uint64_t offset = in_step ? first.offset : seen_offset(&scaling, b);
 
-	if (i == 0) {
-		/* how long a write takes until the kernel looks at its clock: half a read */
-		e = gclk_kvm_read_tsc(r->k, i, TSC_TRIES, &b, r->reterr);
-		lead = (b.after - b.before) / 2;
-		e = e ? e : write_msr(r, i, FAR_SECONDS * 1000 * (khz ? khz :
-					gclk_kvm_host_khz(&r->host)), 0);
-	}
-	r->done[STEP_TSC]++;
-	if (e < 0 || (e = write_msr(r, i, 0, lead)) < 0 ||
+	GCLK_SET(tsc, tsc, offset_ticks, (int64_t)offset);
+	GCLK_SET(tsc, tsc, offset_read_back_ticks, (int64_t)offset);
+}
+
+/*
+ * The first vCPU begins a generation; the rest falls into step with it, since the kernel
+ * gives them its offset. What the write took stays in the offset, so it is measured and
+ * becomes part of the state and the bound.
+ */
+static int write_by_msr(struct gclk_kvm_restore *r, uint32_t i)
+{
+	struct gclk_tsc_scaling scaling = gclk_kvm_scaling_of(&r->plan->state->tsc[i]);
+	struct gclk_kvm_bracket b = { 0 };
+	uint64_t lead = 0, size;
+	int64_t off;
+	int e;
+
+	if ((i == 0 && (e = begin_generation(r, &lead)) < 0) ||
+	    (e = write_msr(r, i, 0, lead)) < 0 ||
 	    (e = gclk_kvm_read_tsc(r->k, i, TSC_TRIES, &b, r->reterr)) < 0) {
 		return e;
 	}
 	off = (int64_t)(seen_offset(&scaling, &b) - scaling.offset);
-	error = (uint64_t)(off < 0 ? -off : off);
-	if (error > gclk_kvm_host_khz(&r->host)) {		/* 1 ms */
+	size = (uint64_t)(off < 0 ? -off : off);
+	if (size > gclk_kvm_host_khz(&r->host)) {		/* 1 ms */
 		return not_honoured(r, i, off);
 	}
-	if (i > 0 && gclk_kvm_tsc_error(&(struct gclk_tsc_scaling){ scaling.ratio,
-			scaling.frac_bits, (uint64_t)r->plan->state->tsc[0].offset_ticks },
-			&b) == 0) {
-		scaling.offset = (uint64_t)r->plan->state->tsc[0].offset_ticks;
-	} else {
-		scaling.offset = seen_offset(&scaling, &b);
-	}
-	GCLK_SET(tsc, tsc, offset_ticks, (int64_t)scaling.offset);
-	GCLK_SET(tsc, tsc, offset_read_back_ticks, (int64_t)scaling.offset);
+	note_offset(r, i, &b);
 	if (i == 0) {
-		gclk_kvm_widen_bound(r, "tsc", 1 + (uint64_t)gclk_kvm_span_ns(r->rate, 0, error +
-								     (b.after - b.before)));
+		gclk_kvm_widen_bound(r, "tsc", 1 + (uint64_t)gclk_kvm_span_ns(
+							  r->rate, 0, size + (b.after - b.before)));
 	}
 	return 0;
 }

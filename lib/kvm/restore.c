@@ -76,7 +76,7 @@ static int say_what_was_done(struct gclk_kvm_restore *r)
 	}
 	if (any) {
 		gclk_findings_add(&r->plan->findings, "restore-incomplete", "",
-				  "changed, with how many of each: %s", text);
+				  "changed, with how many of each, the last perhaps in part: %s", text);
 	}
 	return any;
 }
@@ -291,8 +291,8 @@ static int restore_msrs(struct gclk_kvm_restore *r, enum gclk_kvm_msr_phase phas
 	int e = 0;
 
 	for (uint32_t i = 0; e == 0 && i < r->st->n_vcpus; i++) {
-		r->done[step]++;
 		e = gclk_kvm_write_msrs(r->k, i, r->plan->state, phase, r->reterr);
+		r->done[step] += e != -GCLK_SYS;	/* one that was refused has others before it */
 		e = e ? e : gclk_kvm_check_msrs(r->k, i, r->plan->state, phase, tsc_now(r, i),
 						r->reterr);
 	}
