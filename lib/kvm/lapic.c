@@ -344,8 +344,8 @@ static int check_page(const struct gclk_kvm *k, uint32_t i, const struct gclk_la
  * the call before. One that was interrupted, or ran for the first time, shows in the
  * count that is read back, and is done again.
  */
-int gclk_kvm_restore_lapic(struct gclk_kvm *k, uint32_t i, const struct gclk_lapic *lapic,
-			   struct gclk_error *reterr)
+static int restore_lapic(const struct gclk_kvm *k, uint32_t i, const struct gclk_lapic *lapic,
+			 struct gclk_error *reterr)
 {
 	struct attempt a = { .before = gclk_kvm_axis_now(k) };
 	struct kvm_lapic_state page;
@@ -366,4 +366,22 @@ int gclk_kvm_restore_lapic(struct gclk_kvm *k, uint32_t i, const struct gclk_lap
 		a.lead = GCLK_MAX(a.lead + a.late, 0);
 	}
 	return r;
+}
+
+/* A state that says neither when the timer expires nor what was left of it: a full count. */
+int gclk_kvm_restore_lapic(struct gclk_kvm *k, uint32_t i, const struct gclk_lapic *lapic,
+			   struct gclk_error *reterr)
+{
+	struct gclk_lapic timer = *lapic;
+
+	if (!GCLK_HAS(lapic, lapic, expiry_ns) && is_counting(lapic)) {
+		int64_t expiry = GCLK_HAS(lapic, lapic, current_count) &&
+						 GCLK_HAS(lapic, lapic, captured_at_ns) ?
+					 gclk_lapic_next(lapic, lapic->captured_at_ns) :
+					 gclk_kvm_axis_now(k) +
+						 (int64_t)lapic->initial_count * unit_ns(lapic);
+
+		GCLK_SET(lapic, &timer, expiry_ns, expiry);
+	}
+	return restore_lapic(k, i, &timer, reterr);
 }
