@@ -308,6 +308,62 @@ GCLK_TEST(versions, local_apics_before_the_cpus)
 	forget(&real);
 }
 
+/* The stream with timer/icount/shift behind what timer/icount holds; read. */
+static int read_with_shift(struct reading *r, const struct reading *from, unsigned version,
+			   unsigned shift)
+{
+	static const char behind[] = "{\"name\": \"icount_warp_timer\", \"type\": \"timer\", "
+				     "\"size\": 8}]}";
+	static const char name[] = "timer/icount/shift";
+	const struct gclk_vmdesc_section *s = gclk_vmdesc_find(from->tail->desc, "timer", 0, NULL);
+	size_t end = s->payload + s->payload_size;
+	struct bytes json = { 0 };
+	char *text;
+
+	putf(&json, "%s, {\"vmsd_name\": \"%s\", \"version\": %u, \"fields\": [{\"name\": "
+	     "\"icount_time_shift\", \"type\": \"int16\", \"size\": 2}", behind, name, version);
+	put_text(&json, version == 1 ? "]}" : ", {\"name\": \"last_delta\", \"type\": \"int64\", "
+		 "\"size\": 8}]}");
+	put8(&json, 0);
+	text = replace(description(from), behind, (char *)json.p);
+	memset(r, 0, sizeof(*r));
+	put(&r->b, from->b.p, (size_t)from->tail->offset);
+	put(&r->b, from->tail->bytes, end);
+	put8(&r->b, 5);
+	put_name(&r->b, name);
+	put32(&r->b, version);
+	put16(&r->b, shift);
+	put_zero(&r->b, version == 1 ? 0 : 8);
+	put(&r->b, from->tail->bytes + end, from->tail->sections_size + 2 - end);
+	put32(&r->b, strlen(text));
+	put_text(&r->b, text);
+	free(text);
+	bytes_free(&json);
+	return read_again(r);
+}
+
+/* With shift=auto it is in the stream, in two versions; it need not be guessed then. */
+GCLK_TEST(versions, a_shift_that_is_sent_gives_the_axis)
+{
+	struct reading real;
+
+	read_real(&real, "pc-icount");
+	for (unsigned version = 1; version <= 2; version++) {
+		for (unsigned shift = 0; shift <= 11; shift++) {
+			const struct gclk_virtual_clock *clock;
+			struct reading r;
+
+			CU_ASSERT_EQUAL_FATAL(read_with_shift(&r, &real, version, shift), 0);
+			clock = &r.state->virtual_clock;
+			GCLK_EQ(clock->clock_ns, shift == 11 ? real.state->virtual_clock.clock_ns :
+				clock->icount_bias_ns + (clock->icount << shift));
+			GCLK_EQ(r.bindings.n, real.bindings.n);
+			forget(&r);
+		}
+	}
+	forget(&real);
+}
+
 /* --- an HPET that moves, and what the releases make of it when they load it --- */
 
 #define S INT64_C(1000000000)

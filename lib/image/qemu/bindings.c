@@ -642,11 +642,47 @@ static void classify(const struct gclk_tail *tail, struct gclk_state *state)
 static const struct gclk_binding cpu_clock =
 	AT("timer", 2, 16, I64, "cpu_clock_offset", TO_VIRTUAL_CLOCK, virtual_clock, cpu_clock_ns);
 
+#define ICOUNT_SHIFT_MAX 10
+
+/*
+ * What an instruction takes, as a power of two in ns. With -icount shift=auto it changes and is
+ * in the stream, since 5.2; a fixed one is not.
+ */
+static bool icount_shift(const struct gclk_tail *tail, unsigned *ret)
+{
+	const struct gclk_vmdesc_section *s =
+		gclk_vmdesc_find(tail->desc, "timer", GCLK_VMDESC_ANY, NULL);
+	struct gclk_vmdesc_field field;
+
+	if (!s || !gclk_vmdesc_field(tail->desc, s,
+				     "timer/icount:timer/icount/shift:icount_time_shift", &field) ||
+	    field.size != 2) {
+		return false;
+	}
+	*ret = gclk_get_be16(tail->bytes + field.offset);
+	return *ret <= ICOUNT_SHIFT_MAX;
+}
+
+static bool icount_axis(const struct gclk_tail *tail, const struct gclk_state *state,
+			int64_t *ret_ns)
+{
+	const struct gclk_virtual_clock *clock = &state->virtual_clock;
+	int64_t counted_ns;
+	unsigned shift;
+
+	if (!icount_shift(tail, &shift)) {
+		return gclk_icount_axis(state, ret_ns);
+	}
+	return !__builtin_mul_overflow(clock->icount, INT64_C(1) << shift, &counted_ns) &&
+	       !__builtin_add_overflow(clock->icount_bias_ns, counted_ns, ret_ns);
+}
+
 /*
  * Where instructions are counted, the TSC is the axis in ns, and both are none of the
  * readings that an emulator without keeps there.
  */
-static void count_instructions(struct gclk_state *state, struct gclk_bindings *bindings)
+static void count_instructions(const struct gclk_tail *tail, struct gclk_state *state,
+			       struct gclk_bindings *bindings)
 {
 	struct gclk_virtual_clock *clock = &state->virtual_clock;
 	int64_t axis_ns;
@@ -661,7 +697,7 @@ static void count_instructions(struct gclk_state *state, struct gclk_bindings *b
 		}
 	}
 	GCLK_UNSET(virtual_clock, clock, clock_ns);
-	if (gclk_icount_axis(state, &axis_ns) && axis_ns >= 0) {
+	if (icount_axis(tail, state, &axis_ns) && axis_ns >= 0) {
 		GCLK_SET(virtual_clock, clock, clock_ns, axis_ns);
 	}
 }
@@ -798,7 +834,7 @@ int gclk_bindings_read(const struct gclk_tail *tail, struct gclk_state *state,
 	}
 	classify(tail, state);
 	read_run_state(tail, state);
-	count_instructions(state, ret);
+	count_instructions(tail, state, ret);
 	finish_tsc(state);
 	finish_lapics(state);
 	finish_rtc(state);
@@ -867,7 +903,7 @@ static bool is_derived(const struct gclk_state *state, const struct gclk_record 
 /*
  * The HPET's counter at the axis' place. It rides on the axis, but the field in the stream
  * matters: where no offset is sent, every loader takes the offset from it, and since
- * QEMU 10.0 (8.2: not yet) a loader extends 32-bit comparators from it.
+ * QEMU 9.1 a loader extends 32-bit comparators from it.
  */
 static uint64_t hpet_counter(const struct gclk_state *state)
 {
@@ -891,7 +927,7 @@ static uint64_t hpet_counter(const struct gclk_state *state)
 /*
  * A 32-bit comparator of a periodic timer that is due: the point of its grid behind the
  * counter. Loaders up to 8.2 reach that point by themselves when the timer expires; one
- * of 10.x takes a comparator that the counter has passed for one of the next turn,
+ * since 9.1 takes a comparator that the counter has passed for one of the next turn,
  * 43 s later, and the guest would have no tick until then. When it expires stays.
  */
 static uint64_t hpet_comparator(const struct gclk_state *state, unsigned n)
