@@ -28,7 +28,7 @@
 
 /* All that the kernel knows of a vCPU, less its clocks. */
 struct saved_vcpu {
-	union cpuid cpuid;		/* the guest keeps what it was told at its start */
+	uint8_t cpuid[sizeof(union cpuid)];	/* the guest keeps what it was told at its start */
 	struct kvm_regs regs;
 	struct kvm_sregs sregs;
 	uint32_t xsave[1024];		/* what KVM_GET_XSAVE writes */
@@ -157,9 +157,12 @@ static void restore_msrs(struct vcpu *vcpu, const struct saved_vcpu *from)
 
 static void save_vcpu(struct vm *vm, struct vcpu *vcpu, struct saved_vcpu *to)
 {
+	union cpuid cpuid = { .room = { 0 } };
+
 	memset(to, 0, sizeof(*to));
-	to->cpuid.head.nent = CPUID_MAX;
-	must(vcpu->fd, KVM_GET_CPUID2, &to->cpuid, "KVM_GET_CPUID2");
+	cpuid.head.nent = CPUID_MAX;
+	must(vcpu->fd, KVM_GET_CPUID2, &cpuid, "KVM_GET_CPUID2");
+	memcpy(to->cpuid, &cpuid, sizeof(cpuid));
 	must(vcpu->fd, KVM_GET_REGS, &to->regs, "KVM_GET_REGS");
 	must(vcpu->fd, KVM_GET_SREGS, &to->sregs, "KVM_GET_SREGS");
 	must(vcpu->fd, KVM_GET_XSAVE, to->xsave, "KVM_GET_XSAVE");
@@ -174,7 +177,7 @@ static void save_vcpu(struct vm *vm, struct vcpu *vcpu, struct saved_vcpu *to)
 /* CPUID decides what can be set at all, SREGS what kind of page the LAPIC has. */
 static void restore_vcpu(struct vcpu *vcpu, struct saved_vcpu *from)
 {
-	must(vcpu->fd, KVM_SET_CPUID2, &from->cpuid, "KVM_SET_CPUID2");
+	must(vcpu->fd, KVM_SET_CPUID2, from->cpuid, "KVM_SET_CPUID2");
 	must(vcpu->fd, KVM_SET_SREGS, &from->sregs, "KVM_SET_SREGS");
 	must(vcpu->fd, KVM_SET_REGS, &from->regs, "KVM_SET_REGS");
 	must(vcpu->fd, KVM_SET_XSAVE, from->xsave, "KVM_SET_XSAVE");
