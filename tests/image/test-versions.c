@@ -227,6 +227,35 @@ GCLK_TEST(versions, every_description_leads_to_the_same_fields)
 	}
 }
 
+static char *as_7_2(char *text)
+{
+	return text;
+}
+
+/* The offsets hold for version 2 of the HPET; under another number the names must do. */
+GCLK_TEST(versions, the_names_of_the_hpet_lead_there_without_offsets)
+{
+	static char *(*const forms[])(char *) = { as_7_2, as_10_0, as_rust };
+	struct reading real;
+	uint8_t *version;
+
+	read_real(&real, "q35-kvm-4");
+	version = real.tail->bytes + gclk_vmdesc_find(real.tail->desc, "hpet", 0, NULL)->payload - 1;
+	GCLK_EQ(*version, 2);
+	*version = 3;
+	for (size_t i = 0; i < sizeof(forms) / sizeof(*forms); i++) {
+		struct reading r;
+		char *text = replace(forms[i](description(&real)),
+				     "\"vmsd_name\": \"hpet\", \"version\": 2",
+				     "\"vmsd_name\": \"hpet\", \"version\": 3");
+
+		CU_ASSERT_EQUAL_FATAL(read_described(&r, &real, text), 0);
+		check_same(&real, &r);
+		forget(&r);
+	}
+	forget(&real);
+}
+
 /* Where one device's object begins and ends in the list of them. */
 struct piece { const char *text; size_t n; const struct gclk_vmdesc_section *section; };
 

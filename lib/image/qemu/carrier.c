@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * QEMU's rows, by accelerator. The facts are measured on stock QEMU 7.2
- * (docs/qemu-carrier-facts.md) and the same in 4.2 to 10.2:
+ * (docs/qemu-carrier-facts.md); by its sources they are the same from 4.2 to 10.2 (what
+ * was read, and what differs: docs/formats.md):
  *
  * Everything in QEMU's own process stands on its virtual clock, which starts at
  * the resume: HPET, PIT, PM timer and emulated LAPIC ride on it. Overdue
