@@ -40,19 +40,25 @@ static int64_t drift_ns(const struct gclk_exchanges *e, int64_t span_ns)
 	return (int64_t)GCLK_MIN(ns, (uint64_t)FAR_NS);
 }
 
+/* What the stamps of an exchange of @span_ns may be off by. */
+static int64_t own_slack(const struct gclk_exchanges *e, int64_t span_ns)
+{
+	return 2 * (int64_t)e->resolution_ns + drift_ns(e, span_ns);
+}
+
 static int check(const struct gclk_exchanges *e, const struct gclk_exchange *x, int64_t *ret_trip,
 		 struct gclk_error *reterr)
 {
 	int64_t away = gclk_sub_sat(x->got_ns, x->asked_ns);
 	int64_t there = gclk_sub_sat(x->answered_ns, x->heard_ns);
-	int64_t slack = 2 * (int64_t)e->resolution_ns + drift_ns(e, away);
+	int64_t slack = own_slack(e, away);
 
 	if (away < 0 || there < 0) {
 		return gclk_fail(reterr, GCLK_PEER, away < 0 ? "got" : "answered", GCLK_NO_OFFSET,
 				 "an answer stands %lld ns before its question",
-				 (long long)-GCLK_MIN(away, there));
+				 (long long)gclk_sub_sat(0, GCLK_MIN(away, there)));
 	}
-	if (there - slack > away) {
+	if (gclk_sub_sat(there, slack) > away) {
 		return gclk_fail(reterr, GCLK_PEER, "answered", GCLK_NO_OFFSET,
 				 "the other host kept the question for %lld ns of a round trip of "
 				 "%lld ns", (long long)there, (long long)away);
@@ -61,7 +67,7 @@ static int check(const struct gclk_exchanges *e, const struct gclk_exchange *x, 
 		return gclk_fail(reterr, GCLK_RANGE, "got", GCLK_NO_OFFSET,
 				 "it is older than the exchange before it");
 	}
-	*ret_trip = GCLK_MAX(away - there, 0);
+	*ret_trip = GCLK_MAX(gclk_sub_sat(away, there), 0);
 	return 0;
 }
 
@@ -96,11 +102,11 @@ GCLK_API int gclk_exchanges_add(struct gclk_exchanges *exchanges, const struct g
 				 "the clocks are more than 73 years apart");
 	}
 	/* as of its end: the question came at any time before it */
-	own = 2 * (int64_t)e->resolution_ns + drift_ns(e, x->got_ns - x->asked_ns);
+	own = own_slack(e, gclk_sub_sat(x->got_ns, x->asked_ns));
 	low -= own;
 	high += own;
 	if (e->n) {
-		apart = drift_ns(e, x->got_ns - e->at_ns);
+		apart = drift_ns(e, gclk_sub_sat(x->got_ns, e->at_ns));
 		e->low_ns = GCLK_MAX(gclk_sub_sat(e->low_ns, apart), low);
 		e->high_ns = GCLK_MIN(gclk_add_sat(e->high_ns, apart), high);
 	}
@@ -142,7 +148,7 @@ GCLK_API int gclk_exchanges_rate(const struct gclk_exchanges *exchanges, int64_t
 			int64_t *ret_high_ppb)
 {
 	const struct gclk_exchanges *e = exchanges;
-	int64_t span = e->at_ns - e->first_ns;
+	int64_t span = gclk_sub_sat(e->at_ns, e->first_ns);
 
 	if (!e->n || span < RATE_SPAN_NS) {
 		return 0;

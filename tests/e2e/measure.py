@@ -211,7 +211,7 @@ def undisturbed(attempt):
                         "slow" % TRIES)
 
 
-def rewritten(saved, *extra, pause_s=0.0, lead_s=2.0, lines=60, source=None, name="out.img"):
+def rewritten(saved, *extra, pause_s=0.0, lead_s=1.5, lines=60, source=None, name="out.img"):
     """Wait, rewrite for an instant a little ahead, load paused, resume at that instant."""
     out = saved.lab.path(name)
 

@@ -123,8 +123,8 @@ def own_elapsed(run):
 @case
 def count(lab):
     """5 s by default: all clocks right."""
-    saved = measure.Saved(lab, ALL, lines=150)
-    run = measure.rewritten(saved, pause_s=5, lines=150)
+    saved = measure.Saved(lab, ALL, lines=80)
+    run = measure.rewritten(saved, pause_s=5, lines=80)
     check_clocks(lab, "5 s", run, 0)
     check_cont(lab, "5 s", run)
 
@@ -140,7 +140,7 @@ def ticks(lab):
     for via, append in (("ioapic", ALL), ("8259", ALL + " pic=yes")):
         for policy in ("merge", "discard"):
             def attempt():
-                saved = measure.Saved(lab, append, lines=100)
+                saved = measure.Saved(lab, append, lines=60)
                 run = measure.rewritten(saved, *on_axis(policy), pause_s=4, lines=60)
                 return [fault for timer in timers(saved)
                         for fault in tick_faults(run, timer, own_elapsed(run))]
@@ -159,13 +159,13 @@ def timers(saved):
 @case
 def policies(lab):
     """freeze, wall and cap over a gap of 6 s."""
-    saved = measure.Saved(lab, ALL, lines=150)
-    run = measure.rewritten(saved, "--gap", "freeze", pause_s=6, lines=150)
+    saved = measure.Saved(lab, ALL, lines=80)
+    run = measure.rewritten(saved, "--gap", "freeze", pause_s=6, lines=80)
     check_clocks(lab, "freeze", run, -own_elapsed(run))	# the RTC is the host's, untouched
-    run = measure.rewritten(saved, "--gap", "wall", lines=150)
+    run = measure.rewritten(saved, "--gap", "wall", lines=80)
     check_clocks(lab, "wall", run, -own_elapsed(run))
     for cap_s in (2, 3600):
-        run = measure.rewritten(saved, "--gap", "cap=%ds" % cap_s, lines=150)
+        run = measure.rewritten(saved, "--gap", "cap=%ds" % cap_s, lines=80)
         lost = max(0, own_elapsed(run) - cap_s * 10**9)
         check_clocks(lab, "cap=%ds" % cap_s, run, -lost, rtc=-lost)
 
@@ -184,17 +184,17 @@ def freeze_changes_nothing(lab):
 @case
 def again(lab):
     """Rewriting twice, three restores at three times, a copy, undo."""
-    saved = measure.Saved(lab, ALL, lines=150)
-    first = measure.rewritten(saved, lines=100, name="first.img")
+    saved = measure.Saved(lab, ALL, lines=80)
+    first = measure.rewritten(saved, lines=60, name="first.img")
     check_clocks(lab, "first", first, 0)
     source = lab.path("first.img")
     for i in range(3):
-        run = measure.rewritten(saved, source=source, pause_s=0, lines=100,
+        run = measure.rewritten(saved, source=source, pause_s=0, lines=60,
                                 name="again%d.img" % i)
         check_clocks(lab, "rewritten, restore %d" % (i + 1), run, 0)
         source = lab.path("again%d.img" % i)
     other = measure.copy(source, lab.path("copy.img"))
-    run = measure.rewritten(saved, source=other, lines=100, name="of-copy.img")
+    run = measure.rewritten(saved, source=other, lines=60, name="of-copy.img")
     check_clocks(lab, "a copy", run, 0)
     in_place(lab, saved, lab.path("of-copy.img"))
 
@@ -213,7 +213,7 @@ def in_place(lab, saved, path):
 
 
 def an_hour_later(lab, append):
-    saved = measure.Saved(lab, append, lines=150)
+    saved = measure.Saved(lab, append, lines=80)
     out = lab.path("hour.img")
     answer = measure.command(lab, "rewrite", saved.path, "-o", out, "--elapsed", "3600s")
     return measure.undisturbed(lambda: measure.load(saved, out, 150, answer=answer))
@@ -298,8 +298,8 @@ def modes(lab):
             ("4 vcpus", ALL + " smp=4", {"smp": 4}),
             ("rtc vm", ALL, {"rtc": "base=utc,clock=vm"}),
             ("localtime", ALL, {"rtc": "base=localtime"})):
-        saved = measure.Saved(lab, append, lines=150, **options)
-        run = measure.rewritten(saved, pause_s=4, lines=150)
+        saved = measure.Saved(lab, append, lines=80, **options)
+        run = measure.rewritten(saved, pause_s=4, lines=80)
         check_clocks(lab, name, run, 0)
         check_cont(lab, name, run)
 
@@ -332,8 +332,8 @@ def icount(lab):
 @case
 def live(lab):
     """Saved by a live migration, and a TSC that must not have gone back."""
-    saved = measure.Saved(lab, ALL, lines=150, live=True)
-    run = measure.rewritten(saved, pause_s=4, lines=150)
+    saved = measure.Saved(lab, ALL, lines=80, live=True)
+    run = measure.rewritten(saved, pause_s=4, lines=80)
     check_clocks(lab, "live", run, 0)
     lab.check("live: the TSC goes on from where it was",
               run.after[0]["t0"] > saved.before[-1]["t9"])
@@ -342,8 +342,8 @@ def live(lab):
 @case
 def long(lab):
     """120 s in real time."""
-    saved = measure.Saved(lab, ALL, lines=150)
-    run = measure.rewritten(saved, pause_s=120, lines=150)
+    saved = measure.Saved(lab, ALL, lines=80)
+    run = measure.rewritten(saved, pause_s=120, lines=80)
     check_clocks(lab, "120 s", run, 0)
     check_cont(lab, "120 s", run)
 
