@@ -234,13 +234,21 @@ static void move_other_timers(struct gclk_move *move)
 	}
 }
 
-/* Adds to the time shown without moving any instant. */
+/*
+ * Adds to the time shown without moving any instant. The part of a second is kept within
+ * 0..10^9: loaders add it to a difference without a sign.
+ */
 static void show_later(struct gclk_rtc *rtc, int64_t ns)
 {
 	int64_t offset = gclk_add_sat(rtc->offset_ns, ns);
+	int64_t seconds = offset / GCLK_NS_PER_S, part = offset % GCLK_NS_PER_S;
 
-	rtc->base_s += offset / GCLK_NS_PER_S;
-	rtc->offset_ns = offset % GCLK_NS_PER_S;
+	if (part < 0) {
+		part += GCLK_NS_PER_S;
+		seconds--;
+	}
+	rtc->base_s = gclk_add_sat(rtc->base_s, seconds);
+	rtc->offset_ns = part;
 }
 
 static void shift_instants(struct gclk_rtc *rtc, int64_t ns)

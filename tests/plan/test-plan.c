@@ -145,6 +145,11 @@ GCLK_TEST(plan, wall_moves_the_real_time_clock_alone)
 	GCLK_EQ(world_plan(&w), 0);
 	GCLK_EQ(to->rtc.base_s, w.state->rtc.base_s + 10);
 	GCLK_EQ(to->rtc.offset_ns, 250 * MS);
+
+	w.state->rtc.offset_ns = -500 * MS;	/* loaders take the part of a second for positive */
+	GCLK_EQ(world_plan(&w), 0);
+	GCLK_EQ(to->rtc.base_s, w.state->rtc.base_s + 9);
+	GCLK_EQ(to->rtc.offset_ns, 750 * MS);
 	world_end(&w);
 }
 
