@@ -59,14 +59,14 @@ if wait_for 600 said; then
 	done
 	if [ $to != - ]; then
 		rm -rf $to
-		echo "save $to" >&3
+		(echo "save $to" >&3)
 		wait_for 600 saved || echo late
 	fi
 else
 	echo late
 fi
 hostclock | sed 's/^/ended /'
-echo quit >&3 2> /dev/null
+(echo quit >&3) 2> /dev/null
 exec 3>&-
 wait $vmm
 echo "status $?"

@@ -3,7 +3,7 @@
 """Guests of examples/minivmm, moved between emulated hosts with a real Linux KVM: do the
 clocks that they read go on as they should?
 
-    test_minivmm_moves.py [--build DIR] [--moves N] [--long] [--verbose]
+    test_minivmm_moves.py [--build DIR] [--long | --row N] [--verbose]
 
 Truth is what the hosts' own clocks say, read by hostclock.c: nothing of the library takes
 part. What a guest's TSC reads is the host's plus the offset in debugfs, which is exact;
@@ -102,7 +102,6 @@ class Guest:
     def __init__(self, name, guest_words=GUEST, vcpus=1):
         self.name, self.words, self.vcpus = name, guest_words, vcpus
         self.stretches = []
-        self.n_moves = 0
 
     def stretch(self, host, reports, words, save, gap, *arguments):
         since = self.stretches[-1].ended.real if gap != "-" else "-"
@@ -136,6 +135,7 @@ class Guest:
         here = self.stretches[-1].host
         if host is here:
             return
+        here.go_on_if_virtual()
         here.run("tar c -C %s . | gzip -1 > /tmp/state" % self.saved)
         data = here.get("/tmp/state")
         here.pause_if_virtual()
@@ -144,15 +144,19 @@ class Guest:
         host.run("rm -rf %s; mkdir %s; gzip -dc /tmp/state | tar x -C %s" %
                  ((self.saved,) * 3))
 
-    def move(self, host, ticks, reports=6, extra=()):
+    def back(self, host):
+        """The host where it could not go on stands still, the one where it was does not."""
+        host.pause_if_virtual()
+        self.stretches[-1].host.go_on_if_virtual()
+
+    def move(self, host, ticks, reports=6):
         """Goes on there; a gap of GAP_NS, unless it is the host where it was."""
         same = host is self.stretches[-1].host
         self.carry(host)
         replay = ["replay: done"] if ticks == "catchup" else []
-        self.n_moves += 1
         return self.keep(self.stretch(
             host, reports, "+".join(["verified"] + replay).replace(" ", "."), self.saved,
-            "-" if same else GAP_NS, "--ticks", ticks, *extra, "--from", self.saved))
+            "-" if same else GAP_NS, "--ticks", ticks, "--from", self.saved))
 
 
 # ---- hosts ----
@@ -179,6 +183,7 @@ class PairedHost(lab.VirtualAmdHost):
 class PlainHost(lab.AmdHost):
     """In real time, at the machine's own frequency."""
 
+    name = "plain"
     memory_mib = 256
 
     def pause_if_virtual(self):
@@ -285,17 +290,104 @@ class Move:
         return errors
 
 
-def moves(report, one, two, options):
-    """Back and forth between two hosts of one frequency, and on one."""
-    began = Guest("one")
-    began.begin(one)
-    ways = [(two, "catchup"), (one, "merge"), (one, "delay" if options.long else "catchup")]
+def arrow(before, host):
+    return "%s to %s" % (before.host.name, host.name)
+
+
+def moves(report, moved, ways):
+    """A guest along (host, policy of its ticks)... Returns all errors."""
+    errors = []
     for host, ticks in ways:
-        before = began.stretches[-1]
-        after = began.move(host, ticks)
-        Move(report, "%s to %s, %s" % (before.host.name, host.name, ticks), before,
-             after).everything()
-    return began
+        before = moved.stretches[-1]
+        name = "%s, %s" % (arrow(before, host), ticks)
+        errors.append(Move(report, name, before, moved.move(host, ticks)).everything())
+    return errors
+
+
+def refused(report, name, moved, stretch, finding, what_for):
+    """Refused by name, before the guest ran; where it was, it still can."""
+    report.check("%s: refused" % name, stretch.status == 3 and finding in stretch.findings()
+                 and not stretch.lines and "GUEST_STOPPED" not in stretch.said,
+                 "status %s, %s: %s" % (stretch.status, finding,
+                                        stretch.findings().get(finding, stretch.said)))
+    before = moved.stretches[-1]
+    if before.host is not stretch.host:
+        moved.back(stretch.host)
+    Move(report, "%s: %s" % (name, what_for), before,
+         moved.move(before.host, "merge")).everything()
+
+
+def unmeasured(report, moved, host):
+    """Wall clocks an hour apart, and nobody says so: no jump."""
+    before = moved.stretches[-1]
+    moved.carry(host)
+    stretch = moved.stretch(host, 4, "verified", "-", "-", "--from", moved.saved)
+    refused(report, "%s, not measured" % arrow(before, host), moved, stretch,
+            "wall-clocks-unmeasured", "goes on at its source")
+
+
+def slower_host(report, one, plain):
+    """From a fast host to one that has less than half its frequency."""
+    moved = Guest("fast")
+    before = moved.begin(plain)
+    moved.carry(one)
+    name = "%.0f to %.0f MHz" % (before.hz / 1e6, one_hz(one) / 1e6)
+    stretch = moved.stretch(one, 4, "-", "-", GAP_NS, "--from", moved.saved)
+    finding = "tsc-rate-not-honoured"
+    report.check(name + ": refused", stretch.status == 3 and finding in stretch.findings() and
+                 not stretch.lines, "status %s, %s: %s" %
+                 (stretch.status, finding, stretch.findings().get(finding, stretch.said)))
+    stretch = moved.stretch(one, 4, "-", "-", GAP_NS, "--force", finding, "--from", moved.saved)
+    report.check(name + ", forced", "tsc-catches-up" in stretch.findings() and
+                 stretch.status == 0 and len(stretch.lines) >= 4,
+                 "status %s, %d reports, %s" % (stretch.status, len(stretch.lines),
+                                                stretch.findings().get("tsc-catches-up",
+                                                                       stretch.said)))
+    steps = [b[name] - a[name] for name in ("t0", "pv", "hpet")
+             for a, b in zip(before.lines[-1:] + stretch.lines, stretch.lines)]
+    report.check(name + ", forced: forward", bool(steps) and min(steps) > 0,
+                 "%d steps, the least %+d" % (len(steps), min(steps, default=0)))
+
+
+def one_hz(host):
+    """The frequency of a host's TSC."""
+    a, b = (Clocks(line.split()) for line in
+            host.run("hostclock; sleep 0.2; hostclock").split("\n") if line)
+    return (b.tsc - a.tsc) * NS / (b.raw - a.raw)
+
+
+def faster_host(report, moved, plain):
+    """To a host of more than twice the frequency: no kernel can hold that back."""
+    before = moved.stretches[-1]
+    name = "%.0f to %.0f MHz" % (before.hz / 1e6, one_hz(plain) / 1e6)
+    moved.carry(plain)
+    stretch = moved.stretch(plain, 4, "verified", "-", GAP_NS, "--from", moved.saved)
+    refused(report, name, moved, stretch, "tsc-rate-not-honoured", "goes on at its source")
+
+
+def in_a_row(report, moved, hosts, n):
+    """Do errors add up? Each move may be off by its bound, all of them by no more."""
+    first, errors, bounds = moved.stretches[-1], [], []
+    for i in range(n):
+        before = moved.stretches[-1]
+        after = moved.move(hosts[i % len(hosts)], "merge", reports=3)
+        errors.append(Move(report, "", before, after).errors())
+        bounds.append(after.bound("tsc"))
+        if i % 10 == 9:
+            print("%d moves: %s" % (i + 1, us(errors[-1]["tsc"])), flush=True)
+    last = moved.stretches[-1]
+    for clock in ("tsc", "kvmclock"):
+        series = sorted(abs(error[clock]) for error in errors)
+        at_95 = series[len(series) * 95 // 100]
+        total = sum(error[clock] for error in errors)
+        report.check("%d moves in a row: %s" % (n, clock),
+                     all(abs(error[clock]) <= bound + SLACK_NS
+                         for error, bound in zip(errors, bounds)),
+                     "95 %% within %s, worst %s, together %s, bound %s" %
+                     (us(at_95), us(series[-1]), us(total), us(max(bounds))))
+    apart = last.ahead("pv", 1) - first.ahead("pv", 1)
+    report.check("%d moves in a row: kvmclock with tsc" % n, abs(apart) <= APART_NS,
+                 "%+.1f ns in all" % apart)
 
 
 HOSTS = [("A", "2026-11-21T12:00:00"), ("B", "2026-11-21T13:00:00")]
@@ -309,7 +401,20 @@ def run(report, options, work):
         with PairedHost(*HOSTS[1], work, options.cache, **what) as two:
             two.pause()
             one.go_on()
-            moves(report, one, two, options)
+            moved = Guest("one")
+            moved.begin(one)
+            moves(report, moved, [(two, "catchup"), (one, "merge"), (one, "catchup")])
+            unmeasured(report, moved, two)
+            both = Guest("two", "lapic=25 report=5", 2)
+            both.begin(one)
+            moves(report, both, [(two, "merge")])
+            if options.row:
+                in_a_row(report, both, [one, two], options.row)
+            two.pause()
+        one.go_on()
+        with PlainHost(work, options.cache, **what) as plain:
+            faster_host(report, moved, plain)
+            slower_host(report, one, plain)
 
 
 def arguments():
@@ -321,7 +426,9 @@ def arguments():
     parser.add_argument("--minivmm")
     parser.add_argument("--guest", default=os.environ.get("GCLK_GUEST"))
     parser.add_argument("--cache", help="where the kernel is kept; default: in the build")
-    parser.add_argument("--long", action="store_true", help="100 moves in a row as well")
+    parser.add_argument("--row", type=int, default=0, help="so many moves in a row as well")
+    parser.add_argument("--long", action="store_const", dest="row", const=100,
+                        help="100 of them")
     parser.add_argument("--verbose", action="store_true", help="all that is said, on stderr")
     options = parser.parse_args()
     options.build = os.path.abspath(options.build)
