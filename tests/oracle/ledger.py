@@ -277,6 +277,14 @@ class Totals:
         self.timers = set()
         self.bad = []
 
+    def add(self, other):
+        self.cases += other.cases
+        self.ends += other.ends
+        self.missed += other.missed
+        self.unclear += other.unclear
+        self.timers |= other.timers
+        self.bad += other.bad
+
 
 def judge(group, rows, counts, where, totals):
     for timer in sorted(set(rows) | set(counts)):
@@ -327,6 +335,21 @@ def run_boot(args, group, boot, count, totals):
     return machine
 
 
+def run_until_agreed(args, group, boot, count):
+    """Up to three times, as in oracle.py: the emulator on a busy machine is not quite the same."""
+    for attempt in range(3):
+        totals, machine = Totals(), "?"
+        try:
+            machine = run_boot(args, group, boot, count, totals)
+        except (RuntimeError, OSError) as error:
+            totals.bad.append(str(error))
+        if not totals.bad:
+            break
+        if attempt < 2:
+            print("%s: boot %d differed (%s); again" % (group, boot, totals.bad[0]), flush=True)
+    return totals, machine
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rom", required=True)
@@ -352,14 +375,14 @@ def main():
             if args.boot is not None and boot != args.boot:
                 continue
             count = min(args.per_boot, args.cases - first)
-            before = len(totals.bad)
-            machine = run_boot(args, group, boot, count, totals)
-            if len(totals.bad) > before:
+            one, machine = run_until_agreed(args, group, boot, count)
+            totals.add(one)
+            if one.bad:
                 print("%s: boot %d (%s) fails; again with --seed %d --cases %d --per-boot %d "
                       "--ends %d --group %s --boot %d" %
                       (group, boot, machine, args.seed, args.cases, args.per_boot, args.ends,
                        group, boot))
-                print("\n".join(totals.bad[before:before + 10]), flush=True)
+                print("\n".join(one.bad[:10]), flush=True)
         failed = failed or bool(totals.bad)
         print("%s: %d states, %d gaps, %d expiries of %s, %d left out as too near to an "
               "expiry, %d mismatches, %.0f s" %

@@ -310,7 +310,8 @@ class Hpet:
         self.has_period[n] |= self.periodic[n]
 
     def longest_wait(self):
-        return min(10 * S if self.rng.random() < 0.05 else S, 100 * max(SHORTEST, self.fastest) * 10)
+        longest = 10 * S if self.rng.random() < 0.05 else S
+        return min(longest, 100 * max(SHORTEST, self.fastest) * 10)
 
     def step(self, s):
         rng = self.rng

@@ -825,7 +825,8 @@ int main(void)
 		}
 	}
 	printf("interrupts: %lu, at most %" PRId64 " ns after their rise; rises in the ns of an "
-	       "interrupt: %lu; expiries in the ns of an access: %lu; stream fields: %lu; mismatches: %lu\n",
+	       "interrupt: %lu; expiries in the ns of an access: %lu; stream fields: %lu; "
+	       "mismatches: %lu\n",
 	       n_interrupts, latest_slack, n_together, n_held_ever, n_fields, n_bad);
 	return n_bad ? 1 : 0;
 }
