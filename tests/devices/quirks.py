@@ -9,7 +9,8 @@ facts = set()
 for body in re.findall(r"struct gclk_\w+_dialect \{(.*?)\n\};", header, re.S):
     code = re.sub(r"/\*.*?\*/", "", body, flags=re.S)
     facts |= set(re.findall(r"\b(\w+);", code)) - {"name"}
-rows = {name for row in re.findall(r"^\| (`.*?) \|", page, re.M)
+tables = page.split("## Evidence")[0]
+rows = {name for row in re.findall(r"^\| (`.*?) \|", tables, re.M)
         for name in re.findall(r"`(\w+)`", row)}
 for name in sorted(facts ^ rows):
     print("%s: %s" % (name, "not in the docs" if name in facts else "not in devices.h"))
