@@ -27,9 +27,11 @@ static int read_bracket(const struct gclk_kvm *k, struct gclk_kvm_anchor *ret)
 {
 	int64_t before = 0, after = 0;
 	int failed = gclk_sys_clock(k, CLOCK_MONOTONIC, &before);
+	uint64_t ticks = gclk_sys_tsc(k);
 
-	ret->ticks = gclk_sys_tsc(k);
 	failed |= gclk_sys_clock(k, CLOCK_REALTIME, &ret->real_ns);
+	/* the middle: what a reading on one side is off by would add up over moves */
+	ret->ticks = ticks + (gclk_sys_tsc(k) - ticks) / 2;
 	failed |= gclk_sys_clock(k, CLOCK_MONOTONIC, &after);
 	ret->mono_ns = before + (after - before) / 2;
 	/* each was read within; a clock of 1 ns may be off by that too */
