@@ -153,7 +153,7 @@ class Check:
             directory = self.build(name, env=env)
             if directory:
                 once = [] if name == "gcc" else ["--no-suite", "oracle"]
-                self.meson_test(name, directory, ["--no-suite", "e2e"] + once, env)
+                self.meson_test(name, directory, ["--no-suite", "e2e", "--no-suite", "lab"] + once, env)
 
     def sanitizers(self):
         env = dict(SANITIZERS, CC="clang")
@@ -163,7 +163,7 @@ class Check:
         if directory:
             self.meson_test("ASan + UBSan", directory,
                             ["--no-suite", "layers", "--no-suite", "e2e",
-                             "--no-suite", "oracle"], env)
+                             "--no-suite", "oracle", "--no-suite", "lab"], env)
 
     def pure_layers(self):
         """No answer may hang on what the optimiser or NDEBUG made of the code."""
@@ -197,6 +197,15 @@ class Check:
             if tests_of(directory, [name]):
                 self.meson_test(name, directory, [name] + longer, patience=12)
 
+    def laboratory(self):
+        """Emulated hosts, whose time is their own: as many at once as there are processors."""
+        directory = os.path.join(BUILD, "gcc")
+        if os.path.exists(os.path.join(directory, "build.ninja")):
+            self.meson_test("laboratory", directory, ["--suite", "lab"], patience=1, tries=2)
+            if self.options.long:
+                self.meson_test("laboratory, 100 moves", directory,
+                                ["lab-minivmm-moves", "--test-args=--long"], patience=12)
+
     def longer(self):
         """The random tests once more, with twenty times as many cases."""
         pattern = os.path.join(BUILD, "gcc", "tests", "*", "test-*")
@@ -220,6 +229,7 @@ class Check:
         if self.options.long:
             self.longer()
         if not self.options.quick:
+            self.laboratory()
             self.end_to_end()
         for reason, times in sorted(self.total.reasons.items()):
             print(reason + (" (%d times)" % times if times > 1 else ""))

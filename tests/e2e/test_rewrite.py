@@ -299,7 +299,7 @@ def modes(lab):
             ("rtc vm", ALL, {"rtc": "base=utc,clock=vm"}),
             ("localtime", ALL, {"rtc": "base=localtime"})):
         saved = measure.Saved(lab, append, lines=80, **options)
-        run = measure.rewritten(saved, pause_s=4, lines=80)
+        run = measure.rewritten(saved, pause_s=3, lines=80)
         check_clocks(lab, name, run, 0)
         check_cont(lab, name, run)
 
@@ -333,7 +333,7 @@ def icount(lab):
 def live(lab):
     """Saved by a live migration, and a TSC that must not have gone back."""
     saved = measure.Saved(lab, ALL, lines=80, live=True)
-    run = measure.rewritten(saved, pause_s=4, lines=80)
+    run = measure.rewritten(saved, pause_s=3, lines=80)
     check_clocks(lab, "live", run, 0)
     lab.check("live: the TSC goes on from where it was",
               run.after[0]["t0"] > saved.before[-1]["t9"])

@@ -113,7 +113,7 @@ def main():
         for package in ("grub-pc-bin", "bochsbios", "vgabios"):
             if not os.path.exists("/usr/share/doc/" + package):
                 raise lab.Skip("the package %s is not installed" % package)
-        with lab.alone(options.cache), \
+        with lab.turn(options.cache), \
                 tempfile.TemporaryDirectory(prefix="work-", dir=options.cache) as work:
             make_image(options, work)
             said = run(options, work)

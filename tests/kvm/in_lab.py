@@ -52,7 +52,7 @@ def main():
     options = parser.parse_args()
     failed = 0
     try:
-        with lab.alone(options.cache), \
+        with lab.turn(options.cache), \
                 tempfile.TemporaryDirectory(prefix="work-", dir=options.cache) as work:
             for name in options.host or ["virtual"]:
                 failed += not run_on(HOSTS[name], options, work)

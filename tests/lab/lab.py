@@ -154,13 +154,15 @@ def _download(directory):
 
 def kernel(cache):
     """The kernel in the cache, else the installed one, else from Debian's archive."""
-    for root in (os.path.join(cache, "kernel"), "/"):
-        try:
-            return Kernel(root)
-        except LookupError:
-            pass
-    _download(cache)
-    return Kernel(os.path.join(cache, "kernel"))
+    with open(os.path.join(cache, "kernel.lock"), "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for root in (os.path.join(cache, "kernel"), "/"):
+            try:
+                return Kernel(root)
+            except LookupError:
+                pass
+        _download(cache)
+        return Kernel(os.path.join(cache, "kernel"))
 
 
 class Initramfs:
@@ -444,9 +446,16 @@ class VirtualAmdHost(AmdHost):
     options = ("-icount", "shift=0,sleep=off")
 
 
-def alone(cache):
-    """Held as long as the file object lives: one emulated host at a time on this machine."""
+def turn(cache):
+    """Held as long as the file object lives: no more emulated hosts at work than processors."""
     os.makedirs(cache, exist_ok=True)
-    lock = open(os.path.join(cache, "lock"), "w", encoding="utf-8")
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    return lock
+    slots = [open(os.path.join(cache, "lock%d" % n), "w", encoding="utf-8")
+             for n in range(os.cpu_count() or 1)]
+    while True:
+        for slot in slots:
+            try:
+                fcntl.flock(slot, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            return slot
+        time.sleep(0.2)

@@ -531,7 +531,7 @@ def main():
     report = lab.Report()
     hosts = options.host or (["virtual", "plain", "local"] if options.long else
                              ["virtual", "local"])
-    with lab.alone(options.cache), \
+    with lab.turn(options.cache), \
             tempfile.TemporaryDirectory(prefix="work-", dir=options.cache) as work:
         options.vmrun = lab.compile_static(os.path.join(HERE, "vmrun.c"), work)
         for name in hosts:

@@ -448,7 +448,7 @@ def main():
     report = lab.Report()
     began = time.monotonic()
     try:
-        with lab.alone(options.cache), \
+        with lab.turn(options.cache), \
                 tempfile.TemporaryDirectory(prefix="work-", dir=options.cache) as work:
             options.hostclock = lab.compile_static(os.path.join(HERE, "hostclock.c"), work)
             run(report, options, work)

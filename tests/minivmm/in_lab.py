@@ -127,7 +127,7 @@ def main():
     options = parser.parse_args()
     checks = tests.Checks(options.verbose)
     try:
-        with lab.alone(options.cache), \
+        with lab.turn(options.cache), \
                 tempfile.TemporaryDirectory(prefix="work-", dir=options.cache) as work:
             for name in options.host or ["virtual"]:
                 with HOSTS[name](work, options.cache, programs=[options.minivmm],
