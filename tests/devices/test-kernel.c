@@ -706,9 +706,9 @@ GCLK_TEST(kernel_lapic, the_count_is_the_models)
 static int msr(const struct machine *m, bool write, uint32_t index, uint64_t *value)
 {
 	struct {
-		struct kvm_msrs head;
+		uint32_t nmsrs, pad;	/* struct kvm_msrs, with room for one */
 		struct kvm_msr_entry entry;
-	} msrs = { .head.nmsrs = 1, .entry = { .index = index, .data = *value } };
+	} msrs = { .nmsrs = 1, .entry = { .index = index, .data = *value } };
 	int r = ioctl(m->vcpu, write ? KVM_SET_MSRS : KVM_GET_MSRS, &msrs);
 
 	*value = msrs.entry.data;
