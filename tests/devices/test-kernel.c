@@ -735,7 +735,7 @@ static void set_deadline_mode(const struct machine *m)
 }
 
 /* How long until a TSC is at its deadline, by ours; the interrupt must be in that run. */
-static bool one_deadline(struct machine *m, uint64_t hz, uint64_t ahead_ticks)
+static bool one_deadline(struct machine *m, uint64_t hz, uint64_t ahead_ticks, bool past)
 {
 	struct gclk_tsc tsc = { 0 };
 	struct span read, run, due;
@@ -746,7 +746,9 @@ static bool one_deadline(struct machine *m, uint64_t hz, uint64_t ahead_ticks)
 	read.lo = now_ns();
 	CU_ASSERT_FATAL(msr(m, false, MSR_TSC, &now) == 0);
 	read.hi = now_ns();
-	left = deadline = now + ahead_ticks;
+	/* a TSC that has just begun has not much of a past; 0 would be none */
+	deadline = past ? now - GCLK_MIN(ahead_ticks, now - 1) : now + ahead_ticks;
+	left = deadline;
 	GCLK_SET(tsc, &tsc, value_ticks, now);
 	GCLK_SET(tsc, &tsc, frequency_hz, hz);
 	GCLK_SET(tsc, &tsc, deadline_ticks, deadline);
@@ -782,7 +784,7 @@ GCLK_TEST(kernel_lapic, a_deadline_comes_when_the_model_says)
 			/* up to 10 ms, some of them past */
 			uint64_t ahead = gclk_random_bits() % ((uint64_t)khz * 10);
 
-			if (!one_deadline(&m, (uint64_t)khz * 1000, i % 10 ? ahead : -ahead)) {
+			if (!one_deadline(&m, (uint64_t)khz * 1000, ahead, i % 10 == 0)) {
 				break;
 			}
 		}
