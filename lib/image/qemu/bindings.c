@@ -642,8 +642,6 @@ static void classify(const struct gclk_tail *tail, struct gclk_state *state)
 static const struct gclk_binding cpu_clock =
 	AT("timer", 2, 16, I64, "cpu_clock_offset", TO_VIRTUAL_CLOCK, virtual_clock, cpu_clock_ns);
 
-#define ICOUNT_SHIFT_MAX 10
-
 /*
  * What an instruction takes, as a power of two in ns. With -icount shift=auto it changes and is
  * in the stream, since 5.2; a fixed one is not.
@@ -660,21 +658,16 @@ static bool icount_shift(const struct gclk_tail *tail, unsigned *ret)
 		return false;
 	}
 	*ret = gclk_get_be16(tail->bytes + field.offset);
-	return *ret <= ICOUNT_SHIFT_MAX;
+	return *ret <= GCLK_ICOUNT_SHIFT_MAX;
 }
 
 static bool icount_axis(const struct gclk_tail *tail, const struct gclk_state *state,
 			int64_t *ret_ns)
 {
-	const struct gclk_virtual_clock *clock = &state->virtual_clock;
-	int64_t counted_ns;
 	unsigned shift;
 
-	if (!icount_shift(tail, &shift)) {
-		return gclk_icount_axis(state, ret_ns);
-	}
-	return !__builtin_mul_overflow(clock->icount, INT64_C(1) << shift, &counted_ns) &&
-	       !__builtin_add_overflow(clock->icount_bias_ns, counted_ns, ret_ns);
+	return icount_shift(tail, &shift) ? gclk_icount_at(&state->virtual_clock, shift, ret_ns) :
+					    gclk_icount_axis(state, ret_ns);
 }
 
 /*

@@ -5,7 +5,6 @@
 #include "core/util.h"
 #include "image/qemu/icount.h"
 
-#define SHIFT_MAX 10			/* of the emulator */
 #define LATE_NS GCLK_NS_PER_MS		/* expiries are handled, and set anew, between blocks of instructions */
 
 /* What the devices tell: the axis has reached @past and not yet @future. */
@@ -68,17 +67,25 @@ static struct evidence collect(const struct gclk_state *state)
 	return e;
 }
 
+int gclk_icount_at(const struct gclk_virtual_clock *clock, unsigned shift, int64_t *ret_ns)
+{
+	int64_t counted_ns;
+
+	return !__builtin_mul_overflow(clock->icount, INT64_C(1) << shift, &counted_ns) &&
+	       !__builtin_add_overflow(clock->icount_bias_ns, counted_ns, ret_ns);
+}
+
 int gclk_icount_axis(const struct gclk_state *state, int64_t *ret_ns)
 {
-	const struct gclk_virtual_clock *clock = &state->virtual_clock;
 	struct evidence e = collect(state);
 	unsigned n = 0;
+	int64_t ns;
 
-	for (unsigned shift = 0; shift <= SHIFT_MAX; shift++) {
-		gclk_i128 ns = clock->icount_bias_ns + ((gclk_i128)clock->icount << shift);
-
-		if (ns + LATE_NS >= e.past && ns <= (gclk_i128)e.future + LATE_NS && ns <= INT64_MAX) {
-			*ret_ns = (int64_t)ns;
+	for (unsigned shift = 0; shift <= GCLK_ICOUNT_SHIFT_MAX; shift++) {
+		if (gclk_icount_at(&state->virtual_clock, shift, &ns) &&
+		    gclk_add_sat(ns, LATE_NS) >= e.past &&
+		    gclk_sub_sat(ns, LATE_NS) <= e.future) {
+			*ret_ns = ns;
 			n++;
 		}
 	}
