@@ -6,11 +6,10 @@
  * is counted. One that starts at the load runs by itself from there to the
  * resume, so it is set that much lower, but never below the stop (R1).
  */
-#include <string.h>
-
 #include "core/error.h"
 #include "core/tsc.h"
 #include "core/util.h"
+#include "devices/ticks.h"
 #include "plan/findings.h"
 #include "plan/move.h"
 
@@ -33,16 +32,6 @@ static int64_t advance_ns(const struct gclk_move *move, enum gclk_clock clock,
 		return 0;
 	}
 	return ns;
-}
-
-static void add_bound(struct gclk_move *move, enum gclk_clock clock, uint64_t bound_ns)
-{
-	struct gclk_plan *plan = move->plan;
-	struct gclk_bound *bound = &plan->bounds[plan->n_bounds++];
-	size_t n = strlen(gclk_clock_names[clock]) + 1;
-
-	memcpy(bound->clock, gclk_clock_names[clock], GCLK_MIN(n, sizeof(bound->clock)));
-	bound->bound_ns = bound_ns;
 }
 
 /* What holds for every clock that counts the gap: the gap's own uncertainty, and the start's. */
@@ -111,7 +100,7 @@ static int move_tsc(struct gclk_move *move, struct gclk_error *reterr)
 		bound = gclk_bound_add(bound, move->rate_ppb == GCLK_UNBOUNDED ? GCLK_UNBOUNDED :
 					      gclk_drift_ns_ceil((uint64_t)ns, move->rate_ppb));
 	}
-	add_bound(move, GCLK_CLOCK_TSC, bound);
+	gclk_move_bound(move, GCLK_CLOCK_TSC, bound);
 	return 0;
 }
 
@@ -157,7 +146,7 @@ static void move_kvmclock(struct gclk_move *move)
 					  "it will lag by %s",
 					  gclk_duration_format(move->resume_ns, text));
 		}
-		add_bound(move, GCLK_CLOCK_KVMCLOCK,
+		gclk_move_bound(move, GCLK_CLOCK_KVMCLOCK,
 			  gclk_bound_add(bound, (uint64_t)move->resume_ns));
 		return;
 	}
@@ -172,7 +161,7 @@ static void move_kvmclock(struct gclk_move *move)
 			to->read_after_stop_ns = 0;
 		}
 	}
-	add_bound(move, GCLK_CLOCK_KVMCLOCK,
+	gclk_move_bound(move, GCLK_CLOCK_KVMCLOCK,
 		  gclk_bound_add(gclk_bound_add(bound, unknown), ahead_ns));
 }
 
@@ -197,7 +186,7 @@ static void move_axis(struct gclk_move *move)
 				  gclk_duration_format(to->i6300esb.expiry_ns -
 						       to->virtual_clock.clock_ns, text));
 	}
-	add_bound(move, GCLK_CLOCK_VIRTUAL, base_bound(move, GCLK_CLOCK_VIRTUAL));
+	gclk_move_bound(move, GCLK_CLOCK_VIRTUAL, base_bound(move, GCLK_CLOCK_VIRTUAL));
 }
 
 static void move_other_timers(struct gclk_move *move)
@@ -241,14 +230,9 @@ static void move_other_timers(struct gclk_move *move)
 static void show_later(struct gclk_rtc *rtc, int64_t ns)
 {
 	int64_t offset = gclk_add_sat(rtc->offset_ns, ns);
-	int64_t seconds = offset / GCLK_NS_PER_S, part = offset % GCLK_NS_PER_S;
 
-	if (part < 0) {
-		part += GCLK_NS_PER_S;
-		seconds--;
-	}
-	rtc->base_s = gclk_add_sat(rtc->base_s, seconds);
-	rtc->offset_ns = part;
+	rtc->base_s = gclk_add_sat(rtc->base_s, gclk_floor_div(offset, GCLK_NS_PER_S));
+	rtc->offset_ns = gclk_floor_mod(offset, GCLK_NS_PER_S);
 }
 
 static void shift_instants(struct gclk_rtc *rtc, int64_t ns)
@@ -307,13 +291,12 @@ static void move_rtc(struct gclk_move *move)
 		/* set anew from its registers at the load, in whole seconds */
 		bound = GCLK_UNBOUNDED;
 	}
-	add_bound(move, GCLK_CLOCK_RTC, bound);
+	gclk_move_bound(move, GCLK_CLOCK_RTC, bound);
 }
 
-/* Counters that are views of the shared axis: as good as it, and their own tick. */
-static void bound_view(struct gclk_move *move, enum gclk_clock clock, uint64_t tick_ns)
+void gclk_move_bound_on_axis(struct gclk_move *move, enum gclk_clock clock, uint64_t tick_ns)
 {
-	add_bound(move, clock, gclk_bound_add(base_bound(move, clock), tick_ns));
+	gclk_move_bound(move, clock, gclk_bound_add(base_bound(move, clock), tick_ns));
 }
 
 int gclk_move_clocks(struct gclk_move *move, struct gclk_error *reterr)
@@ -332,10 +315,10 @@ int gclk_move_clocks(struct gclk_move *move, struct gclk_error *reterr)
 	}
 	move_rtc(move);
 	if (GCLK_HAS(hpet, &from->hpet, config)) {
-		bound_view(move, GCLK_CLOCK_HPET, 10);
+		gclk_move_bound_on_axis(move, GCLK_CLOCK_HPET, 10);
 	}
 	if (from->pm_timer.has) {
-		bound_view(move, GCLK_CLOCK_PM_TIMER, 280);
+		gclk_move_bound_on_axis(move, GCLK_CLOCK_PM_TIMER, 280);
 	}
 	return 0;
 }

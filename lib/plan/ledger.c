@@ -22,6 +22,7 @@
 
 #include <guestclock/devices.h>
 
+#include "core/text.h"
 #include "core/util.h"
 #include "plan/findings.h"
 #include "plan/move.h"
@@ -150,19 +151,20 @@ static void enter(struct gclk_move *move, const char *timer, uint64_t period_ns,
 		return;
 	}
 	entry = &plan->ledger[plan->n_ledger++];
-	memset(entry, 0, sizeof(*entry));
-	memcpy(entry->timer, timer, strnlen(timer, sizeof(entry->timer) - 1));
-	entry->period_ns = period_ns;
-	entry->owed_before = owed_before;
-	entry->missed = missed;
-	entry->replayed = GCLK_MIN(outcome.replayed, total);
+	*entry = (struct gclk_ledger_entry){
+		.period_ns = period_ns,
+		.owed_before = owed_before,
+		.missed = missed,
+		.replayed = GCLK_MIN(outcome.replayed, total),
+		.policy = (uint8_t)outcome.policy,
+		.why = why,
+	};
+	gclk_text_copy(entry->timer, sizeof(entry->timer), timer);
 	if (outcome.policy == GCLK_TICKS_MERGE && entry->replayed) {
 		entry->merged = total - entry->replayed;
 	} else {
 		entry->dropped = total - entry->replayed;
 	}
-	entry->policy = (uint8_t)outcome.policy;
-	entry->why = why;
 }
 
 static uint64_t period_ns(const struct gclk_cadence *cadence)
@@ -177,27 +179,6 @@ static uint64_t whole_periods(const struct gclk_move *move, const struct gclk_ca
 	return cadence->periodic ? gclk_muldiv_floor_sat((uint64_t)move->counted_ns,
 							 cadence->period_den,
 							 cadence->period_num) : 0;
-}
-
-static void bound(struct gclk_move *move, enum gclk_clock clock, uint64_t ns)
-{
-	struct gclk_bound *to = &move->plan->bounds[move->plan->n_bounds++];
-
-	memset(to, 0, sizeof(*to));
-	memcpy(to->clock, gclk_clock_names[clock],
-	       strnlen(gclk_clock_names[clock], sizeof(to->clock) - 1));
-	to->bound_ns = ns;
-}
-
-/* A timer on the shared axis is as right as the axis, and its own tick. */
-static void bound_on_axis(struct gclk_move *move, enum gclk_clock clock, uint64_t tick_ns)
-{
-	uint64_t ns = gclk_bound_add(gclk_move_row(move, clock)->start_uncertainty_ns, tick_ns);
-
-	if (move->policy->gap == GCLK_GAP_COUNT || move->policy->gap == GCLK_GAP_CAP) {
-		ns = gclk_bound_add(ns, move->uncertainty_ns);
-	}
-	bound(move, clock, ns);
 }
 
 static int restarts(const struct gclk_move *move, enum gclk_clock clock)
@@ -331,10 +312,11 @@ static void move_pit(struct gclk_move *move)
 		} else {
 			forgive(move, "pit", GCLK_CLOCK_PIT, &to->owed_ticks);
 		}
-		bound(move, GCLK_CLOCK_PIT, cadence.periodic ? period_ns(&cadence) : GCLK_UNBOUNDED);
+		gclk_move_bound(move, GCLK_CLOCK_PIT,
+				cadence.periodic ? period_ns(&cadence) : GCLK_UNBOUNDED);
 		return;
 	}
-	bound_on_axis(move, GCLK_CLOCK_PIT, 839);
+	gclk_move_bound_on_axis(move, GCLK_CLOCK_PIT, 839);
 	if (!cadence.armed || to->next_transition_ns < 0) {
 		forgive(move, "pit", GCLK_CLOCK_PIT, &to->owed_ticks);
 		return;
@@ -443,7 +425,7 @@ static void restart_lapics(struct gclk_move *move)
 		gclk_findings_put(&move->plan->findings, GCLK_F_LAPIC_PHASE_RESTARTS, "lapic",
 				  "%u timer%s, by up to %llu ns", n_counting,
 				  n_counting == 1 ? "" : "s", (unsigned long long)longest_ns);
-		bound(move, GCLK_CLOCK_LAPIC, longest_ns);
+		gclk_move_bound(move, GCLK_CLOCK_LAPIC, longest_ns);
 	}
 }
 
@@ -495,7 +477,7 @@ static void move_lapics(struct gclk_move *move)
 		any |= move_lapic(move, i);
 	}
 	if (any) {
-		bound_on_axis(move, GCLK_CLOCK_LAPIC, 128);
+		gclk_move_bound_on_axis(move, GCLK_CLOCK_LAPIC, 128);
 	}
 }
 

@@ -69,6 +69,12 @@ static inline int gclk_tells_time_by_page(const struct gclk_state *state)
 	return (vcpu->system_time_msr & 1) || (vcpu->hv_reference_tsc_msr & 1);
 }
 
+/* plan.c: how far off a clock can be, into the plan. */
+void gclk_move_bound(struct gclk_move *move, enum gclk_clock clock, uint64_t bound_ns);
+
+/* clocks.c: that of a counter or timer on the shared axis: the axis' own, and one tick. */
+void gclk_move_bound_on_axis(struct gclk_move *move, enum gclk_clock clock, uint64_t tick_ns);
+
 /* rate.c: the frequency of the guest's TSC, and what the destination makes of it. */
 void gclk_move_rate(struct gclk_move *move);
 

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "core/error.h"
+#include "core/text.h"
 #include "core/util.h"
 #include "plan/findings.h"
 #include "plan/move.h"
@@ -79,6 +80,14 @@ static int check_policy(const struct gclk_policy *policy, struct gclk_error *ret
 		}
 	}
 	return 0;
+}
+
+void gclk_move_bound(struct gclk_move *move, enum gclk_clock clock, uint64_t bound_ns)
+{
+	struct gclk_bound *bound = &move->plan->bounds[move->plan->n_bounds++];
+
+	gclk_text_copy(bound->clock, sizeof(bound->clock), gclk_clock_names[clock]);
+	bound->bound_ns = bound_ns;
 }
 
 /* Differences of TAI and UTC that moved in the gap, where both sides know theirs. */
