@@ -18,7 +18,7 @@ static bool is_signed(const struct gclk_field *field)
 	return field->type == GCLK_TYPE_i32 || field->type == GCLK_TYPE_i64;
 }
 
-static inline uint64_t load(const struct gclk_field *field, const void *base)
+GCLK_API uint64_t gclk_record_get(const void *base, const struct gclk_field *field)
 {
 	const unsigned char *p = (const unsigned char *)base + field->offset;
 	union {
@@ -48,11 +48,6 @@ static inline uint64_t load(const struct gclk_field *field, const void *base)
 	default:
 		return 0;
 	}
-}
-
-GCLK_API uint64_t gclk_record_get(const void *base, const struct gclk_field *field)
-{
-	return load(field, base);
 }
 
 static void set_has(void *base, unsigned bit)
