@@ -184,41 +184,36 @@ int gclk_kvm_ratio(const struct gclk_kvm *k, const struct gclk_host *host, uint3
 	return 0;
 }
 
-int gclk_kvm_get_offset(const struct gclk_kvm *k, uint32_t vcpu, uint64_t *ret,
-			struct gclk_error *reterr)
+/* @at is read or written, by KVM_GET_DEVICE_ATTR or KVM_SET_DEVICE_ATTR. */
+static int offset_attribute(const struct gclk_kvm *k, uint32_t vcpu, unsigned long request,
+			    uint64_t *at, struct gclk_error *reterr)
 {
 	const struct kvm_device_attr attr = {
 		.group = KVM_VCPU_TSC_CTRL,
 		.attr = KVM_VCPU_TSC_OFFSET,
-		.addr = (uint64_t)(uintptr_t)ret,
+		.addr = (uint64_t)(uintptr_t)at,
 	};
 	char name[32];
 
-	*ret = 0;
-	if (gclk_sys_ioctl(k, k->vcpus[vcpu], KVM_GET_DEVICE_ATTR, &attr) < 0) {
+	if (gclk_sys_ioctl(k, k->vcpus[vcpu], request, &attr) < 0) {
 		return gclk_fail(reterr, GCLK_SYS, vcpu_name(name, vcpu, "offset_ticks"),
-				 GCLK_NO_OFFSET, "KVM_GET_DEVICE_ATTR TSC_OFFSET: %s",
-				 strerror(errno));
+				 GCLK_NO_OFFSET, "KVM_%s_DEVICE_ATTR TSC_OFFSET: %s",
+				 request == KVM_GET_DEVICE_ATTR ? "GET" : "SET", strerror(errno));
 	}
 	return 0;
+}
+
+int gclk_kvm_get_offset(const struct gclk_kvm *k, uint32_t vcpu, uint64_t *ret,
+			struct gclk_error *reterr)
+{
+	*ret = 0;
+	return offset_attribute(k, vcpu, KVM_GET_DEVICE_ATTR, ret, reterr);
 }
 
 int gclk_kvm_set_offset(const struct gclk_kvm *k, uint32_t vcpu, uint64_t offset,
 			struct gclk_error *reterr)
 {
-	const struct kvm_device_attr attr = {
-		.group = KVM_VCPU_TSC_CTRL,
-		.attr = KVM_VCPU_TSC_OFFSET,
-		.addr = (uint64_t)(uintptr_t)&offset,
-	};
-	char name[32];
-
-	if (gclk_sys_ioctl(k, k->vcpus[vcpu], KVM_SET_DEVICE_ATTR, &attr) < 0) {
-		return gclk_fail(reterr, GCLK_SYS, vcpu_name(name, vcpu, "offset_ticks"),
-				 GCLK_NO_OFFSET, "KVM_SET_DEVICE_ATTR TSC_OFFSET: %s",
-				 strerror(errno));
-	}
-	return 0;
+	return offset_attribute(k, vcpu, KVM_SET_DEVICE_ATTR, &offset, reterr);
 }
 
 int gclk_kvm_read_tsc(const struct gclk_kvm *k, uint32_t vcpu, unsigned tries,
