@@ -13,10 +13,8 @@ what the guest has counted, for every end of the gap that is asked about.
 
 Exit status: 0 all agree, 1 a mismatch, 77 there is no QEMU to ask.
 """
-import argparse
 import os
 import random
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -351,18 +349,10 @@ def run_until_agreed(args, group, boot, count):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rom", required=True)
-    parser.add_argument("--replay", required=True, help="the program of ledger.c")
-    parser.add_argument("--qemu", default=shutil.which("qemu-system-x86_64"))
-    parser.add_argument("--group", action="append", choices=sorted(GROUPS))
-    parser.add_argument("--machine", choices=["pc", "q35"], help="default: by turns")
+    parser = oracle.options(__doc__, GROUPS)
     parser.add_argument("--cases", type=int, default=100, help="for each group")
     parser.add_argument("--per-boot", type=int, default=25, help="cases")
     parser.add_argument("--ends", type=int, default=4, help="of the gap, for each case")
-    parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--boot", type=int, help="this one only")
-    parser.add_argument("--timeout", type=float, default=120)
     args = parser.parse_args()
     if not args.qemu:
         print("skipped: no qemu-system-x86_64")

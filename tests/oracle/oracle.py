@@ -695,20 +695,26 @@ def run_until_agreed(args, group, boot, first, count):
     return status, text, machine
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def options(description, groups):
+    """What every program that asks this oracle takes."""
+    parser = argparse.ArgumentParser(description=description.split("\n")[0])
     parser.add_argument("--rom", required=True)
-    parser.add_argument("--replay", required=True)
+    parser.add_argument("--replay", required=True, help="the program that answers with our models")
     parser.add_argument("--qemu", default=shutil.which("qemu-system-x86_64"))
-    parser.add_argument("--group", action="append", choices=sorted(GROUPS))
+    parser.add_argument("--group", action="append", choices=sorted(groups))
     parser.add_argument("--machine", choices=["pc", "q35"], help="default: by turns")
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--boot", type=int, help="this one only")
+    parser.add_argument("--timeout", type=float, default=120)
+    return parser
+
+
+def main():
+    parser = options(__doc__, GROUPS)
     parser.add_argument("--scripts", type=int, default=40, help="for each group")
     parser.add_argument("--steps", type=int, default=50, help="of each script")
     parser.add_argument("--per-boot", type=int, default=0, help="scripts; default: 40 boots")
-    parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--boot", type=int, help="this one only")
     parser.add_argument("--keep", metavar="DIR", help="keep the logs and streams")
-    parser.add_argument("--timeout", type=float, default=120)
     args = parser.parse_args()
     if not args.qemu:
         print("skipped: no qemu-system-x86_64")
