@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Clock state at rest: in QEMU migration streams, libvirt save images and qcow2
- * snapshots. Part of libguestclock-image.
+ * Clock state in foreign bytes: at rest in QEMU migration streams, libvirt save images
+ * and qcow2 snapshots, and in a live stream as it flows. Part of libguestclock-image.
  *
  * An image is read once, from its end, without reading the guest's memory. What
  * it gives is the captured state, also where the image has been rewritten since:
@@ -231,6 +231,154 @@ struct gclk_snapshot {
 /* Up to @max into @ret; returns how many there are, or a negative status. */
 int gclk_image_list_snapshots(const char *path, struct gclk_snapshot *ret, unsigned max,
 			      struct gclk_error *reterr);
+
+/*
+ * A live migration's stream, filtered as it flows. Pieces of any size are pushed; the
+ * guest's memory goes on from the caller's own buffer, and only the device state at the
+ * end is held until it is whole, together with its description. Nothing waits for the end
+ * of the input, which does not come while the source waits for its destination. The loop:
+ *
+ *	r = gclk_filter_push(f, p, n, &pass, &held, &err);
+ *	if (r < 0)
+ *		return close_both_ends();
+ *	send(p, pass);
+ *	p += pass + held, n -= pass + held;
+ *	if (r == GCLK_FILTER_READY) {
+ *		plan = gclk_filter_state(f) ? make_plan() : NULL;
+ *		gclk_filter_apply(f, plan, &bytes, &n_bytes, &err);
+ *		send(bytes, n_bytes - 1), wait_for_the_load_instant(), send(the last one);
+ *	}
+ *	... and again while n > 0
+ */
+struct gclk_filter;
+
+/* What becomes of a stream that cannot be filtered. */
+enum gclk_filter_choice {
+	GCLK_FILTER_PASS,		/* it goes on untouched, with a finding */
+	GCLK_FILTER_REFUSE,		/* an error, with the offset of the byte that showed it */
+};
+
+struct gclk_filter_options {
+	size_t tail_bytes;		/* limit on the device state held; 0: 24 MiB */
+	uint8_t unreadable;		/* enum gclk_filter_choice */
+	/*
+	 * Filter a stream without a return path, too. Right for a file or where the source
+	 * is told otherwise. A live source without one takes bytes that were accepted for
+	 * completion and forgets its guest, so that holding them endangers it: such a stream
+	 * passes untouched, with a finding, whatever @unreadable says.
+	 */
+	uint8_t one_way;
+	/*
+	 * Under KVM the guest's own clock page tells what it read last. Where that page is
+	 * shows only after the memory has passed; pages that look like one are remembered.
+	 */
+	uint8_t want_page_clock;
+};
+
+/* Positive results of gclk_filter_push(). */
+enum {
+	GCLK_FILTER_MORE = 1,		/* everything consumed, the stream goes on */
+	GCLK_FILTER_READY = 2,		/* held bytes are to be sent on: gclk_filter_apply() */
+	GCLK_FILTER_OFF = 3,		/* nothing (more) to filter: everything passes */
+};
+
+enum gclk_filter_phase {
+	GCLK_FILTER_BEFORE_RAM,
+	GCLK_FILTER_RAM,		/* rounds; the guest may run */
+	GCLK_FILTER_FINAL,		/* the last round: the guest is stopped */
+	GCLK_FILTER_TAIL,		/* device state is being held */
+	GCLK_FILTER_WHOLE,		/* held until gclk_filter_apply() */
+	GCLK_FILTER_THROUGH,		/* passing whatever comes */
+	GCLK_FILTER_REFUSED,
+};
+
+/**
+ * gclk_filter_new() - at the first byte of a stream
+ * @options:	copied; NULL for the defaults
+ *
+ * Errors: GCLK_NOMEM.
+ */
+int gclk_filter_new(const struct gclk_filter_options *options, struct gclk_filter **ret,
+		    struct gclk_error *reterr);
+
+/* Accepts NULL, returns NULL. */
+struct gclk_filter *gclk_filter_free(struct gclk_filter *filter);
+
+/**
+ * gclk_filter_push() - the next bytes of the stream
+ * @ret_pass:	so many go on now, from the caller's buffer
+ * @ret_held:	so many behind them are kept
+ *
+ * MORE: that is all of them. READY: what is held goes on next, before the rest of the
+ * buffer, which is not consumed; it is the whole device state, or with
+ * gclk_filter_state() NULL what was held of a stream that turned out unfilterable. OFF:
+ * all of them pass, and nothing is held. Until what READY announced is applied, pushes
+ * consume nothing.
+ *
+ * What cannot be filtered shows at a byte: postcopy, RDMA, COLO, QEMU's own TLS, a side
+ * channel of multifd, an iterable or a device layout that is not known, device state
+ * beyond the limit, something that is no stream at all, or too little memory.
+ *
+ * Errors: with GCLK_FILTER_REFUSE those of gclk_image_open(), with the offset; later
+ * pushes fail alike, and what is held is not given out any more.
+ */
+int gclk_filter_push(struct gclk_filter *filter, const void *bytes, size_t n, size_t *ret_pass,
+		     size_t *ret_held, struct gclk_error *reterr);
+
+/**
+ * gclk_filter_quiet() - nothing has come for as long as the caller would wait
+ *
+ * Old machine types do not describe their device state, and then wait: nothing but the
+ * silence tells that it is whole. To be called in the phase TAIL after, say, 100 ms
+ * without a byte. MORE: the state is not whole, so more must come; else as
+ * gclk_filter_push() with no bytes.
+ */
+int gclk_filter_quiet(struct gclk_filter *filter, struct gclk_error *reterr);
+
+/**
+ * gclk_filter_end() - the input has ended; was that the end of the stream?
+ *
+ * Returns 0 where it was whole, or nothing is known of it. Errors: GCLK_TRUNCATED, naming
+ * what was being read: what is held then must not be sent on.
+ */
+int gclk_filter_end(struct gclk_filter *filter, struct gclk_error *reterr);
+
+/* The captured state, its carrier: NULL unless the device state is whole and known. */
+const struct gclk_state *gclk_filter_state(const struct gclk_filter *filter);
+const struct gclk_carrier *gclk_filter_carrier(const struct gclk_filter *filter);
+
+/* Why the stream is not filtered, if it is not. */
+const struct gclk_findings *gclk_filter_findings(const struct gclk_filter *filter);
+
+enum gclk_filter_phase gclk_filter_phase(const struct gclk_filter *filter);
+uint64_t gclk_filter_offset(const struct gclk_filter *filter);	/* bytes consumed */
+
+/* Did the guest run when the migration began? 1, 0; -1 while that is not known. */
+int gclk_filter_was_running(const struct gclk_filter *filter);
+
+/* Machine type, "" while or where it is not known; UUID: 1 where the stream has it. */
+const char *gclk_filter_machine(const struct gclk_filter *filter);
+int gclk_filter_uuid(const struct gclk_filter *filter, uint8_t ret[16]);
+
+/**
+ * gclk_filter_apply() - what is held, patched for sending
+ * @plan:	made from gclk_filter_state() and gclk_filter_carrier(); NULL: untouched
+ * @ret_bytes:	borrowed until the next call of this function or gclk_filter_free()
+ *
+ * The loader finishes when it has the last byte: that is the gate. Each call starts from
+ * the captured bytes, so a later plan replaces an earlier one, until the next push: from
+ * then on everything passes. Without a plan also a way to give up at any time: gives what
+ * is held, perhaps nothing.
+ *
+ * Errors: those of gclk_image_encode(); the bytes are still held and can be had without a
+ * plan. GCLK_STATE for a plan where there is no state.
+ */
+int gclk_filter_apply(struct gclk_filter *filter, const struct gclk_plan *plan,
+		      const uint8_t **ret_bytes, size_t *ret_n, struct gclk_error *reterr);
+
+/* What the last gclk_filter_apply() changed; as gclk_image_encode() gives it. */
+unsigned gclk_filter_changes(const struct gclk_filter *filter,
+			     const struct gclk_image_change **ret);
 
 #ifdef __cplusplus
 }
