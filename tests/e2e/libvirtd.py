@@ -5,11 +5,16 @@ libvirt is seen or touched. Everything that was started ends with it, by process
 
     with Host(directory) as host:
         host.virsh("create", xml_path)
+
+Two of them are two hosts to libvirt (twohosts.py). Within one, `run` and `popen` start what
+belongs to it: it has the host's /run, /etc/guestclock, /var/lib/guestclock and
+/var/log/guestclock, too, and its wall clock, if that is to be wrong.
 """
 import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import tempfile
 import threading
@@ -18,6 +23,7 @@ import time
 import qemu
 
 UUID = "5c1f3a52-8e0b-4f5e-9d3a-6f6b0c7a11d1"
+QEMU_USER = (64055, 64055)
 
 NAMESPACES = ["unshare", "-m", "-n", "-u", "--propagation", "private"]
 
@@ -26,8 +32,12 @@ hostname %(name)s; ip link set lo up
 mount --bind %(at)s/etc /etc/libvirt;   mount --bind %(at)s/lib /var/lib/libvirt
 mount --bind %(at)s/log /var/log/libvirt; mount --bind %(at)s/cache /var/cache/libvirt
 mount --bind %(at)s/etc/passwd /etc/passwd; mount --bind %(at)s/etc/group /etc/group
+mount --bind %(at)s/etc/hosts /etc/hosts
+mount --bind %(at)s/guestclock/etc /etc/guestclock
+mount --bind %(at)s/guestclock/lib /var/lib/guestclock
+mount --bind %(at)s/guestclock/log /var/log/guestclock
 mount --bind %(run)s /run
-exec %(libvirtd)s -f /etc/libvirt/libvirtd.conf -p /run/libvirtd.pid
+exec env %(preload)s %(libvirtd)s -f /etc/libvirt/libvirtd.conf -p /run/libvirtd.pid
 """
 
 
@@ -41,7 +51,7 @@ def find(program):
 
 def available():
     """Raise qemu.Skip where a private libvirtd cannot be had."""
-    for program in ("libvirtd", "virsh", "unshare", "mount", "ip", "qemu-img"):
+    for program in ("libvirtd", "virsh", "unshare", "nsenter", "mount", "ip", "qemu-img"):
         if not find(program):
             raise qemu.Skip("%s is not installed" % program)
     if os.geteuid() != 0:
@@ -50,28 +60,46 @@ def available():
                           capture_output=True, text=True)
     if done.returncode:
         raise qemu.Skip("no private namespaces: " + done.stderr.strip())
+    # to mount on; empty directories are all that a test leaves on the machine
     for directory in ("etc", "var/lib", "var/log", "var/cache"):
-        os.makedirs("/%s/libvirt" % directory, exist_ok=True)
+        for owner in ("libvirt", "guestclock"):
+            os.makedirs("/%s/%s" % (directory, owner), exist_ok=True)
 
 
 class Host:
-    def __init__(self, directory, image_format="raw"):
-        self.at, self.process = directory, None
-        for name in ("etc/qemu", "lib", "log/qemu", "cache"):
-            os.makedirs(os.path.join(directory, name), exist_ok=True)
+    """directory  where it keeps its /etc/libvirt and so on; must be there
+    uuid, name  what libvirt and the kernel call it: two hosts need two of each
+    user       whose its QEMU is: root, or libvirt-qemu
+    wallshift  wallshift.so: its wall clock can be set wrong (set_wall)
+    """
+
+    def __init__(self, directory, image_format="raw", uuid=UUID, name="gclk-test", user="root",
+                 wallshift=None):
+        self.at, self.process, self.name, self.user = directory, None, name, user
+        self.wallshift, self.children = wallshift, []
+        for sub in ("etc/qemu", "etc/hooks", "lib", "log/qemu", "cache", "guestclock/etc",
+                    "guestclock/lib", "guestclock/log"):
+            os.makedirs(os.path.join(directory, sub), exist_ok=True)
         # in memory, as /run is: libvirt waits for what it writes there to reach the disk
         memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else directory
-        self.run = tempfile.mkdtemp(prefix="gclk-run-", dir=memory)
-        os.makedirs(os.path.join(self.run, "libvirt"))
-        self._write("etc/libvirtd.conf", 'host_uuid = "%s"' % UUID,
+        self.run_dir = tempfile.mkdtemp(prefix="gclk-run-", dir=memory)
+        os.chmod(self.run_dir, 0o755)
+        for sub in ("libvirt", "guestclock"):
+            os.makedirs(os.path.join(self.run_dir, sub))
+        if user != "root":
+            os.chown(os.path.join(self.run_dir, "guestclock"), *QEMU_USER)
+        self.set_wall(0)
+        self._write("etc/libvirtd.conf", 'host_uuid = "%s"' % uuid,
                     'unix_sock_dir = "/run/libvirt"', 'auth_unix_rw = "none"',
                     'log_outputs = "2:file:/var/log/libvirt/libvirtd.log"')
-        self._name_user("passwd", "libvirt-qemu:x:64055:64055::/nonexistent:/usr/sbin/nologin")
-        self._name_user("group", "libvirt-qemu:x:64055:")
+        self._write("etc/hosts", "127.0.0.1 localhost " + name)
+        self._name_user("passwd", "libvirt-qemu:x:%d:%d::/nonexistent:/usr/sbin/nologin" %
+                        QEMU_USER)
+        self._name_user("group", "libvirt-qemu:x:%d:" % QEMU_USER[1])
         self.start(image_format)
 
     def _name_user(self, name, line):
-        """The user that libvirt was built for: it must have a number, nothing runs as it."""
+        """The user that libvirt was built for: it must have a number."""
         with open("/etc/" + name, encoding="utf-8") as file:
             lines = file.read().rstrip("\n").split("\n")
         if not any(one.startswith("libvirt-qemu:") for one in lines):
@@ -84,18 +112,20 @@ class Host:
 
     @property
     def uri(self):
-        return "qemu+unix:///system?socket=%s/libvirt/libvirt-sock" % self.run
+        """Good on the machine and within every other host: for peer-to-peer, too."""
+        return "qemu+unix:///system?socket=%s/libvirt/libvirt-sock" % self.run_dir
 
     # ---- the daemon ----
 
     def start(self, image_format="raw"):
         self._write("etc/qemu.conf", 'stdio_handler = "file"', 'security_driver = "none"',
-                    "cgroup_controllers = [ ]", "namespaces = [ ]", 'user = "root"',
-                    'group = "root"', "dynamic_ownership = 0", "remember_owner = 0",
+                    "cgroup_controllers = [ ]", "namespaces = [ ]", 'user = "%s"' % self.user,
+                    'group = "%s"' % self.user, "dynamic_ownership = 0", "remember_owner = 0",
                     'save_image_format = "%s"' % image_format,
                     'snapshot_image_format = "raw"')
-        script = ENTER % {"name": "gclk-test", "at": self.at, "run": self.run,
-                          "libvirtd": find("libvirtd")}
+        script = ENTER % {"name": self.name, "at": self.at, "run": self.run_dir,
+                          "libvirtd": find("libvirtd"), "preload": " ".join(
+                              "%s=%s" % one for one in self.preload().items())}
         with open(os.path.join(self.at, "out"), "ab") as out:
             self.process = subprocess.Popen(NAMESPACES + ["sh", "-ec", script], stdout=out,
                                             stderr=out, stdin=subprocess.DEVNULL,
@@ -130,14 +160,18 @@ class Host:
         self.start(image_format)
 
     def close(self):
-        """The guests by the ids that libvirt keeps of them, then the daemon."""
-        pids = os.path.join(self.run, "libvirt", "qemu")
+        """What was started in it, the guests by the ids that libvirt keeps, the daemon."""
+        for child in self.children:
+            if child.poll() is None:
+                child.kill()
+            child.wait()
+        pids = os.path.join(self.run_dir, "libvirt", "qemu")
         for name in os.listdir(pids) if os.path.isdir(pids) else ():
             if name.endswith(".pid"):
                 with open(os.path.join(pids, name), encoding="ascii") as file:
                     end_process(file.read())
         self.stop()
-        shutil.rmtree(self.run, ignore_errors=True)
+        shutil.rmtree(self.run_dir, ignore_errors=True)
 
     def __enter__(self):
         return self
@@ -145,7 +179,43 @@ class Host:
     def __exit__(self, *exc):
         self.close()
 
+    # ---- its wall clock ----
+
+    def preload(self):
+        """What a process of this host has in its environment, to see its wall clock."""
+        return {"LD_PRELOAD": self.wallshift} if self.wallshift else {}
+
+    def set_wall(self, ns):
+        """How far its wall clock is ahead of the machine's: at once, for all its processes."""
+        path = os.path.join(self.run_dir, "wallshift")
+        with open(path, "r+b" if os.path.exists(path) else "wb") as file:
+            file.write(struct.pack("=q", ns))
+
     # ---- commands ----
+
+    def within(self, arguments):
+        """The command line that runs these within the host's namespaces."""
+        return [find("nsenter"), "-t", str(self.process.pid), "-m", "-n", "-u",
+                "--"] + list(arguments)
+
+    def environment(self, **more):
+        found = dict(os.environ, **self.preload(), **more)
+        if self.wallshift:	# a sanitizer's library need not be the first
+            found["ASAN_OPTIONS"] = ":".join(filter(None, (found.get("ASAN_OPTIONS"),
+                                                           "verify_asan_link_order=0")))
+        return found
+
+    def run(self, arguments, timeout=60, env=None, **options):
+        """A program of this host, to its end. Paths are absolute, the directory is /."""
+        return subprocess.run(self.within(arguments), text=True, capture_output=True,
+                              timeout=timeout, env=self.environment(**(env or {})), **options)
+
+    def popen(self, arguments, env=None, **options):
+        """A program of this host, which ends with it at the latest. Its pid is the child's."""
+        child = subprocess.Popen(self.within(arguments), env=self.environment(**(env or {})),
+                                 **options)
+        self.children.append(child)
+        return child
 
     def virsh(self, *arguments, timeout=60):
         done = subprocess.run([find("virsh"), "-q", "-c", self.uri] + list(arguments), text=True,
