@@ -167,6 +167,20 @@ static void read_ram_size(struct gclk_image *image)
 	}
 }
 
+int gclk_image_read_state(struct gclk_image *image, struct gclk_error *reterr)
+{
+	int r = read_state(image, reterr);
+
+	if (r == 0 && image->info) {
+		r = read_domain(image, reterr);
+	}
+	if (r == 0) {
+		read_uuid(image);
+		read_ram_size(image);
+	}
+	return r;
+}
+
 GCLK_API int gclk_image_open(const char *path, const struct gclk_image_options *options,
 			     struct gclk_image **ret_image, struct gclk_error *reterr)
 {
@@ -187,12 +201,10 @@ GCLK_API int gclk_image_open(const char *path, const struct gclk_image_options *
 	}
 	image->info = gclk_container_info(image->container);
 	view = options->as_it_stands ? GCLK_VIEW_CURRENT : GCLK_VIEW_ORIGINAL;
-	if ((r = read_tail(image, view, reterr)) < 0 || (r = read_state(image, reterr)) < 0 ||
-	    (r = read_domain(image, reterr)) < 0) {
+	if ((r = read_tail(image, view, reterr)) < 0 ||
+	    (r = gclk_image_read_state(image, reterr)) < 0) {
 		goto fail;
 	}
-	read_uuid(image);
-	read_ram_size(image);
 	if (options->want_page_clock && (r = gclk_image_find_page_clock(image, reterr)) < 0) {
 		goto fail;
 	}

@@ -7,12 +7,14 @@
 
 #include <guestclock/image.h>
 
+#include "core/pvclock.h"
 #include "image/container.h"
 #include "image/qemu/bindings.h"
 #include "image/qemu/tail.h"
 
 #define GCLK_EVIDENCE_MAX 4
 
+/* Of a live stream (filter.c) there is no container, and what is opened from it is NULL. */
 struct gclk_image {
 	char *path;
 	struct gclk_container *container;
@@ -35,6 +37,9 @@ struct gclk_image {
 	char source_names[2][96];
 };
 
+/* From image->tail to image->state and the rows that encode it. */
+int gclk_image_read_state(struct gclk_image *image, struct gclk_error *reterr);
+
 /* evidence.c: what the image tells about the instant of the stop, best first. */
 void gclk_image_find_evidence(struct gclk_image *image);
 
@@ -44,5 +49,12 @@ void gclk_image_find_evidence(struct gclk_image *image);
  * kvmclock.read_after_stop_ns where it succeeds; what is not there is no error.
  */
 int gclk_image_find_page_clock(struct gclk_image *image, struct gclk_error *reterr);
+
+/* Where that page is; false: it is not needed, or not in the RAM. */
+bool gclk_image_page_clock_place(const struct gclk_image *image,
+				 const struct gclk_stream_block **ret_block, uint64_t *ret_offset);
+/* And what stands there. */
+void gclk_image_keep_page_clock(struct gclk_image *image,
+				const uint8_t bytes[GCLK_PVCLOCK_BYTES]);
 
 #endif

@@ -61,17 +61,36 @@ static bool is_needed(const struct gclk_state *state)
 	       (state->vcpu[0].system_time_msr & ENABLED);
 }
 
-static void keep(struct gclk_state *state, const struct gclk_pvclock *page)
+bool gclk_image_page_clock_place(const struct gclk_image *image,
+				 const struct gclk_stream_block **ret_block, uint64_t *ret_offset)
 {
+	const struct gclk_state *state = image->state;
+	const struct gclk_stream_head *head = &image->tail->head;
+	uint64_t address = state->vcpu[0].system_time_msr & ~(uint64_t)ENABLED;
+
+	*ret_block = main_memory(head);
+	return is_needed(state) && *ret_block &&
+	       block_offset(head, *ret_block, address, ret_offset) == 0 &&
+	       *ret_offset % GCLK_PAGE_BYTES <= GCLK_PAGE_BYTES - GCLK_PVCLOCK_BYTES;
+}
+
+void gclk_image_keep_page_clock(struct gclk_image *image,
+				const uint8_t bytes[GCLK_PVCLOCK_BYTES])
+{
+	struct gclk_state *state = image->state;
 	struct gclk_vcpu *vcpu = &state->vcpu[0];
+	struct gclk_pvclock page;
 	uint64_t at_stop;
 
-	GCLK_SET(vcpu, vcpu, pvclock_tsc_ticks, page->tsc_timestamp);
-	GCLK_SET(vcpu, vcpu, pvclock_system_ns, page->system_time_ns);
-	GCLK_SET(vcpu, vcpu, pvclock_mul, page->scale.mul);
-	GCLK_SET(vcpu, vcpu, pvclock_shift, page->scale.shift);
-	GCLK_SET(vcpu, vcpu, pvclock_flags, page->flags);
-	if (gclk_pvclock_ns_at(page, state->tsc[0].value_ticks, &at_stop) < 0) {
+	if (gclk_pvclock_parse(bytes, &page, NULL) < 0) {
+		return;
+	}
+	GCLK_SET(vcpu, vcpu, pvclock_tsc_ticks, page.tsc_timestamp);
+	GCLK_SET(vcpu, vcpu, pvclock_system_ns, page.system_time_ns);
+	GCLK_SET(vcpu, vcpu, pvclock_mul, page.scale.mul);
+	GCLK_SET(vcpu, vcpu, pvclock_shift, page.scale.shift);
+	GCLK_SET(vcpu, vcpu, pvclock_flags, page.flags);
+	if (gclk_pvclock_ns_at(&page, state->tsc[0].value_ticks, &at_stop) < 0) {
 		return;
 	}
 	GCLK_SET(kvmclock, &state->kvmclock, read_after_stop_ns,
@@ -80,19 +99,15 @@ static void keep(struct gclk_state *state, const struct gclk_pvclock *page)
 
 int gclk_image_find_page_clock(struct gclk_image *image, struct gclk_error *reterr)
 {
-	struct gclk_state *state = image->state;
-	const struct gclk_stream_head *head = &image->tail->head;
-	const struct gclk_stream_block *block = main_memory(head);
 	struct gclk_tail_options how = { .progress = image->progress.report,
 					 .ctx = image->progress.ctx };
-	uint64_t address = state->vcpu[0].system_time_msr & ~(uint64_t)ENABLED, offset;
+	const struct gclk_stream_block *block;
 	const struct gclk_window *window;
-	struct gclk_pvclock page_clock;
 	struct gclk_page *page;
+	uint64_t offset;
 	int r;
 
-	if (!is_needed(state) || !block || block_offset(head, block, address, &offset) < 0 ||
-	    offset % GCLK_PAGE_BYTES > GCLK_PAGE_BYTES - GCLK_PVCLOCK_BYTES) {
+	if (!gclk_image_page_clock_place(image, &block, &offset)) {
 		return 0;
 	}
 	page = calloc(1, sizeof(*page));
@@ -108,9 +123,8 @@ int gclk_image_find_page_clock(struct gclk_image *image, struct gclk_error *rete
 
 		r = gclk_tail_walk_ram(window, &visitor, &how, reterr);
 	}
-	if (r == 0 && page->known &&
-	    gclk_pvclock_parse(page->bytes + offset % GCLK_PAGE_BYTES, &page_clock, NULL) == 0) {
-		keep(state, &page_clock);
+	if (r == 0 && page->known) {
+		gclk_image_keep_page_clock(image, page->bytes + offset % GCLK_PAGE_BYTES);
 	}
 	free(page);
 	return r;

@@ -46,9 +46,9 @@ GCLK_API const struct gclk_finding_info gclk_finding_table[] = {
 	ROW(CLOCKS_BEHIND, "clocks-behind", GCLK_WARNING, 0, "the guest stays behind the time of day",
 	    "The policy does not count all of the gap, so the guest's wall clock, which follows its monotonic one, stays behind by what is not counted: certificates, leases and time stamps are judged by an old time until it is set.",
 	    "Set the guest's time after the resume: through its agent, or by its own time synchronisation.")
-	ROW(WALL_CLOCKS_UNMEASURED, "wall-clocks-unmeasured", GCLK_WARNING, 0, "nobody compared the two hosts' wall clocks",
-	    "The gap is taken between readings of two wall clocks whose disagreement is not known: it is wrong by as much as they disagree, and no bound holds.",
-	    "Measure it and give --disagreement NS+-NS.")
+	ROW(WALL_CLOCKS_UNMEASURED, "wall-clocks-unmeasured", GCLK_ERROR, 1, "nobody compared the two hosts' wall clocks",
+	    "The gap is taken between readings of two wall clocks whose disagreement is not known: it is wrong by as much as they disagree, the guest's clocks would jump by that, and no bound holds.",
+	    "Measure it and give --disagreement NS+-NS, or --elapsed DURATION.")
 	ROW(LEAP_SECOND_NEAR, "leap-second-near", GCLK_WARNING, 0, "a leap second may fall into the gap",
 	    "A wall clock announces or has just made a leap second; around it wall clocks differ by up to one second.",
 	    "Wait until it is over, or give --elapsed.")
@@ -209,6 +209,14 @@ GCLK_API const struct gclk_finding_info gclk_finding_table[] = {
 	ROW(RESTORE_INCOMPLETE, "restore-incomplete", GCLK_ERROR, 0, "the restore failed on its way",
 	    "A call failed or did not take after others had. The message lists what had been changed by then, with how many of each; everything else is as it was.",
 	    "Do not run this virtual machine; make a new one and restore again.")
+
+	/* live streams */
+	ROW(STREAM_NOT_FILTERED, "stream-not-filtered", GCLK_WARNING, 0, "the migration passed untouched",
+	    "Something in the stream cannot be filtered, and the filter was told to let such streams pass. The guest arrives as it would without guestclock: its clocks have lost what they lose by the loader's own rules.",
+	    "Migrate without what the message names, or set the filter to refuse such streams.")
+	ROW(NO_RETURN_PATH, "no-return-path", GCLK_WARNING, 0, "the source does not wait for its destination",
+	    "Without a return path the source takes bytes that were accepted for completion and gives its guest up. Holding them would endanger the guest, so the stream passes untouched.",
+	    "Turn the migration capability return-path on, at both ends.")
 };
 /* clang-format on */
 GCLK_API const unsigned gclk_n_finding_infos = GCLK_COUNT(gclk_finding_table);
