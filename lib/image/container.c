@@ -685,6 +685,33 @@ int gclk_container_rewrite(struct gclk_container *c, const struct gclk_patch *pa
 	return r;
 }
 
+int gclk_container_rewrite_open(struct gclk_container *c, const struct gclk_patch *range,
+				const void *payload, size_t n_payload,
+				struct gclk_error *reterr)
+{
+	int r = expect_in_place(c, reterr);
+
+	if (r == 0 && c->qcow2) {
+		r = gclk_fail(reterr, GCLK_UNSUPPORTED, c->name, GCLK_NO_OFFSET,
+			      "a snapshot is not read forwards: it is rewritten before the load");
+	}
+	r = r < 0 ? r : gclk_container_look(c, reterr);
+	if (r < 0) {
+		return r;
+	}
+	r = gclk_undo_apply_open(&c->stream, known_end(c), range, payload, n_payload, reterr);
+	gclk_container_forget(c);
+	return r;
+}
+
+int gclk_container_overwrite(struct gclk_container *c, uint64_t offset, const void *bytes,
+			     size_t n, struct gclk_error *reterr)
+{
+	int r = expect_in_place(c, reterr);
+
+	return r < 0 ? r : c->stream.write(c->stream.ctx, offset, bytes, n, reterr);
+}
+
 /* By a copy that takes the place of the file: what is compressed, or was inserted. */
 static int revert_by_copy(struct gclk_container *c, struct gclk_error *reterr)
 {

@@ -156,6 +156,15 @@ int gclk_container_rewrite(struct gclk_container *c, const struct gclk_patch *pa
 			   size_t n_patches, const void *payload, size_t n_payload,
 			   struct gclk_error *reterr);
 
+/* The same with one range that stays open, as gclk_undo_apply_open(); not in a qcow2. */
+int gclk_container_rewrite_open(struct gclk_container *c, const struct gclk_patch *range,
+				const void *payload, size_t n_payload,
+				struct gclk_error *reterr);
+
+/* Bytes within the range of an open record: one write, not waited for. */
+int gclk_container_overwrite(struct gclk_container *c, uint64_t offset, const void *bytes,
+			     size_t n, struct gclk_error *reterr);
+
 /* As gclk_undo_revert(): 0, or GCLK_UNDO_NONE. */
 int gclk_container_revert(struct gclk_container *c, struct gclk_error *reterr);
 

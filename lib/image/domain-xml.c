@@ -538,6 +538,12 @@ int gclk_domain_parse(const char *xml, size_t n, struct gclk_domain *ret,
 	return r;
 }
 
+GCLK_API int gclk_domain_read(const char *xml, size_t size, struct gclk_domain *ret,
+			      struct gclk_error *reterr)
+{
+	return gclk_domain_parse(xml, size, ret, reterr);
+}
+
 GCLK_API const struct gclk_domain_timer *gclk_domain_timer(const struct gclk_domain *domain,
 						  const char *name)
 {

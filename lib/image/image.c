@@ -27,6 +27,7 @@ GCLK_API struct gclk_image *gclk_image_close(struct gclk_image *image)
 	free(image->changes);
 	free(image->patches);
 	free(image->bytes);
+	free(image->span);
 	free(image->names);
 	free(image->path);
 	free(image);

@@ -35,6 +35,10 @@ struct gclk_image {
 	unsigned n_changes;
 	char (*names)[2][96];
 	char source_names[2][96];
+
+	/* of a late rewriting: everything between the first and the last clock's field */
+	uint8_t *span;
+	bool late;
 };
 
 /* From image->tail to image->state and the rows that encode it. */

@@ -14,6 +14,7 @@
 #define FOOTER_BYTES 24
 #define MIN_BYTES (HEADER_BYTES + FOOTER_BYTES)
 #define VERSION 1
+#define VERSION_OPEN 2
 
 static const char header_magic[8] = { 'G', 'C', 'L', 'K', 'U', 'N', 'D', 'O' };
 static const char footer_magic[8] = { 'G', 'C', 'L', 'K', 'D', 'O', 'N', 'E' };
@@ -83,9 +84,9 @@ static uint8_t *put_range(uint8_t *at, const struct gclk_patch *p)
 	return put_bytes(at, p->new_bytes, p->n_new);
 }
 
-int gclk_undo_pack(const struct gclk_patch *patches, size_t n_patches, const void *payload,
-		   size_t n_payload, uint64_t base, uint64_t offset, uint8_t **ret_bytes,
-		   size_t *ret_n, struct gclk_error *reterr)
+static int pack(const struct gclk_patch *patches, size_t n_patches, const void *payload,
+		size_t n_payload, uint64_t base, uint64_t offset, bool open, uint8_t **ret_bytes,
+		size_t *ret_n, struct gclk_error *reterr)
 {
 	uint64_t n = packed_size(patches, n_patches, n_payload);
 	uint8_t *bytes, *at;
@@ -101,7 +102,7 @@ int gclk_undo_pack(const struct gclk_patch *patches, size_t n_patches, const voi
 				 "no memory for %" PRIu64 " bytes", n);
 	}
 	memcpy(bytes, header_magic, 8);
-	gclk_put_be32(bytes + 8, VERSION);
+	gclk_put_be32(bytes + 8, open ? VERSION_OPEN : VERSION);
 	gclk_put_be32(bytes + 12, (uint32_t)n_patches);
 	gclk_put_be64(bytes + 16, n);
 	gclk_put_be64(bytes + 24, base);
@@ -121,7 +122,16 @@ int gclk_undo_pack(const struct gclk_patch *patches, size_t n_patches, const voi
 	return 0;
 }
 
+int gclk_undo_pack(const struct gclk_patch *patches, size_t n_patches, const void *payload,
+		   size_t n_payload, uint64_t base, uint64_t offset, uint8_t **ret_bytes,
+		   size_t *ret_n, struct gclk_error *reterr)
+{
+	return pack(patches, n_patches, payload, n_payload, base, offset, false, ret_bytes, ret_n,
+		    reterr);
+}
+
 struct header {
+	bool open;
 	uint32_t n_ranges;
 	uint64_t n, base, offset, n_payload;
 };
@@ -143,11 +153,12 @@ static int read_header(const uint8_t *bytes, size_t n, uint64_t offset, struct h
 		return gclk_fail(reterr, GCLK_MALFORMED, where, offset,
 				 "the header does not match its checksum");
 	}
-	if (gclk_get_be32(bytes + 8) != VERSION) {
+	if (gclk_get_be32(bytes + 8) != VERSION && gclk_get_be32(bytes + 8) != VERSION_OPEN) {
 		return gclk_fail(reterr, GCLK_VERSION, where, offset,
-				 "version %" PRIu32 " is not known, only %d",
-				 gclk_get_be32(bytes + 8), VERSION);
+				 "version %" PRIu32 " is not known, only %d and %d",
+				 gclk_get_be32(bytes + 8), VERSION, VERSION_OPEN);
 	}
+	ret->open = gclk_get_be32(bytes + 8) == VERSION_OPEN;
 	ret->n_ranges = gclk_get_be32(bytes + 12);
 	ret->n = gclk_get_be64(bytes + 16);
 	ret->base = gclk_get_be64(bytes + 24);
@@ -219,6 +230,7 @@ int gclk_undo_unpack(const void *bytes, size_t n, uint64_t offset, struct gclk_u
 	if (r < 0) {
 		return r;
 	}
+	undo.open = h.open;
 	undo.base = h.base;
 	undo.offset = offset;
 	undo.n_bytes = h.n;
@@ -507,7 +519,7 @@ static bool older_allows(const struct gclk_undo *older, uint64_t offset, uint8_t
 		const struct gclk_patch *p = &older->patches[i];
 
 		if (offset >= p->offset && offset - p->offset < p->n_new) {
-			return p->new_bytes[offset - p->offset] == byte;
+			return older->open || p->new_bytes[offset - p->offset] == byte;
 		}
 	}
 	return false;
@@ -517,7 +529,7 @@ struct tally {
 	bool all_old, all_new;
 };
 
-static int check_range(const struct gclk_patch *p, const uint8_t *now, uint64_t at,
+static int check_range(const struct gclk_patch *p, const uint8_t *now, uint64_t at, bool open,
 		       const struct gclk_undo *older, struct tally *tally,
 		       struct gclk_error *reterr)
 {
@@ -526,7 +538,8 @@ static int check_range(const struct gclk_patch *p, const uint8_t *now, uint64_t 
 		bool is_new = now[i] == p->new_bytes[i];
 		bool is_old = same_length && now[i] == p->old_bytes[i];
 
-		if (!is_new && !is_old && !(same_length && older_allows(older, at + i, now[i]))) {
+		if (!is_new && !is_old && !open &&
+		    !(same_length && older_allows(older, at + i, now[i]))) {
 			return gclk_fail(reterr, GCLK_MALFORMED, "undo record", at + i,
 					 "byte 0x%02x is neither the original 0x%02x nor the "
 					 "rewritten 0x%02x: the record is not of this image", now[i],
@@ -572,7 +585,7 @@ static int check_ranges(const struct gclk_window *image, const struct gclk_undo 
 		if (r < 0) {
 			return r;
 		}
-		r = check_range(p, now, at, older, tally, reterr);
+		r = check_range(p, now, at, undo->open, older, tally, reterr);
 		free(now);
 		if (r < 0) {
 			return r;
@@ -751,29 +764,43 @@ static int check_old_bytes(const struct scene *s, const struct gclk_patch *p,
 	return r;
 }
 
+/* What is to be carried out: values against the original, and how they are recorded. */
+struct wish {
+	const struct gclk_patch *patches;
+	size_t n_patches;
+	const void *payload;
+	size_t n_payload;
+	bool open;
+};
+
 static bool patch_changes(const struct gclk_patch *p)
 {
 	return p->n_old != p->n_new || memcmp(p->old_bytes, p->new_bytes, p->n_old);
 }
 
-/* Keeps those that change a byte: *@ret_n of them in @ret, which has room for all. */
-static int check_patches(const struct scene *s, uint64_t stream_end,
-			 const struct gclk_patch *patches, size_t n_patches,
+/*
+ * Keeps those that change a byte: *@ret_n of them in @ret, which has room for all. Of an
+ * open record all count, as their bytes may change yet.
+ */
+static int check_patches(const struct scene *s, uint64_t stream_end, const struct wish *wish,
 			 struct gclk_patch *ret, size_t *ret_n, struct gclk_error *reterr)
 {
 	size_t n = 0;
 	int r;
 
-	r = gclk_patches_check(patches, n_patches, GCLK_MIN(stream_end, s->base), reterr);
-	for (size_t i = 0; r == 0 && i < n_patches; i++) {
-		if (patches[i].n_old != patches[i].n_new) {
-			return gclk_fail(reterr, GCLK_UNSUPPORTED, "patches", patches[i].offset,
+	r = gclk_patches_check(wish->patches, wish->n_patches, GCLK_MIN(stream_end, s->base),
+			       reterr);
+	for (size_t i = 0; r == 0 && i < wish->n_patches; i++) {
+		const struct gclk_patch *p = &wish->patches[i];
+
+		if (p->n_old != p->n_new) {
+			return gclk_fail(reterr, GCLK_UNSUPPORTED, "patches", p->offset,
 					 "%" PRIu32 " bytes cannot become %" PRIu32 " in place",
-					 patches[i].n_old, patches[i].n_new);
+					 p->n_old, p->n_new);
 		}
-		r = check_old_bytes(s, &patches[i], reterr);
-		if (r == 0 && patch_changes(&patches[i])) {
-			ret[n++] = patches[i];
+		r = check_old_bytes(s, p, reterr);
+		if (r == 0 && (wish->open || patch_changes(p))) {
+			ret[n++] = *p;
 		}
 	}
 	*ret_n = n;
@@ -919,9 +946,8 @@ static int apply_first(const struct scene *s, const struct gclk_patch *patches,
 }
 
 /* S1 R1: S1 R1..R2, S2 R1..R2, S2 R2..R2, S2 R2. @record is R2 as it will stay. */
-static int apply_again(const struct scene *s, const struct gclk_patch *patches,
-		       size_t n_patches, const void *payload, size_t n_payload,
-		       const uint8_t *record, size_t n_record, struct gclk_error *reterr)
+static int apply_again(const struct scene *s, const struct wish *wish, const uint8_t *record,
+		       size_t n_record, struct gclk_error *reterr)
 {
 	const struct gclk_io *io = s->io;
 	uint64_t far = GCLK_MAX(s->window.size, s->base + n_record);
@@ -930,12 +956,12 @@ static int apply_again(const struct scene *s, const struct gclk_patch *patches,
 	size_t n_all = 0, n_bridge = 0;
 	int r;
 
-	r = transition(s, patches, n_patches, &all, &n_all, &store, reterr);
+	r = transition(s, wish->patches, wish->n_patches, &all, &n_all, &store, reterr);
 	if (r < 0) {
 		return r;
 	}
-	r = gclk_undo_pack(all, n_all, payload, n_payload, s->base, far, &bridge, &n_bridge,
-			   reterr);
+	r = pack(all, n_all, wish->payload, wish->n_payload, s->base, far, wish->open, &bridge,
+		 &n_bridge, reterr);
 	r = r < 0 ? r : write_record(io, far, bridge, n_bridge, reterr);
 	r = r < 0 ? r : write_patches(io, all, n_all, reterr);
 	r = r < 0 ? r : write_record(io, s->base, record, n_record, reterr);
@@ -952,19 +978,18 @@ static bool is_settled(const struct scene *s)
 	return !s->torn && (!s->undo.patches || s->undo.offset == s->undo.base);
 }
 
-static int apply_checked(const struct scene *s, const struct gclk_patch *patches,
-			 size_t n_patches, const void *payload, size_t n_payload,
+static int apply_checked(const struct scene *s, const struct wish *wish,
 			 struct gclk_error *reterr)
 {
 	uint8_t *record;
 	size_t n_record;
 	int r;
 
-	if (!n_patches) {	/* all deltas are zero: the original it is (R9) */
+	if (!wish->n_patches) {	/* all deltas are zero: the original it is (R9) */
 		return s->undo.patches || s->torn ? back_to_original(s, reterr) : 0;
 	}
-	r = gclk_undo_pack(patches, n_patches, payload, n_payload, s->base, s->base, &record,
-			   &n_record, reterr);
+	r = pack(wish->patches, wish->n_patches, wish->payload, wish->n_payload, s->base, s->base,
+		 wish->open, &record, &n_record, reterr);
 	if (r < 0) {
 		return r;
 	}
@@ -974,18 +999,17 @@ static int apply_checked(const struct scene *s, const struct gclk_patch *patches
 	if (r < 0) {
 		/* nothing more */
 	} else if (s->undo.patches && is_settled(s)) {
-		r = apply_again(s, patches, n_patches, payload, n_payload, record, n_record,
-				reterr);
+		r = apply_again(s, wish, record, n_record, reterr);
 	} else {
-		r = apply_first(s, patches, n_patches, record, n_record, reterr);
+		r = apply_first(s, wish->patches, wish->n_patches, record, n_record, reterr);
 	}
 	free(record);
 	return r;
 }
 
-int gclk_undo_apply(const struct gclk_io *image, uint64_t stream_end,
-		    const struct gclk_patch *patches, size_t n_patches, const void *payload,
-		    size_t n_payload, struct gclk_error *reterr)
+/* @wish->patches are replaced by those that count. */
+static int apply(const struct gclk_io *image, uint64_t stream_end, struct wish *wish,
+		 struct gclk_error *reterr)
 {
 	struct gclk_patch *kept;
 	struct scene s;
@@ -996,17 +1020,37 @@ int gclk_undo_apply(const struct gclk_io *image, uint64_t stream_end,
 	if (r < 0) {
 		return r;
 	}
-	kept = calloc(n_patches + 1, sizeof(*kept));
+	kept = calloc(wish->n_patches + 1, sizeof(*kept));
 	if (!kept) {
 		r = gclk_fail(reterr, GCLK_NOMEM, "patches", GCLK_NO_OFFSET,
-			      "no memory for %zu patches", n_patches);
+			      "no memory for %zu patches", wish->n_patches);
 	} else {
-		r = check_patches(&s, stream_end, patches, n_patches, kept, &n_kept, reterr);
+		r = check_patches(&s, stream_end, wish, kept, &n_kept, reterr);
 	}
 	if (r == 0) {
-		r = apply_checked(&s, kept, n_kept, payload, n_payload, reterr);
+		wish->patches = kept;
+		wish->n_patches = n_kept;
+		r = apply_checked(&s, wish, reterr);
 	}
 	free(kept);
 	gclk_undo_free(&s.undo);
 	return r;
+}
+
+int gclk_undo_apply(const struct gclk_io *image, uint64_t stream_end,
+		    const struct gclk_patch *patches, size_t n_patches, const void *payload,
+		    size_t n_payload, struct gclk_error *reterr)
+{
+	struct wish wish = { patches, n_patches, payload, n_payload, false };
+
+	return apply(image, stream_end, &wish, reterr);
+}
+
+int gclk_undo_apply_open(const struct gclk_io *image, uint64_t stream_end,
+			 const struct gclk_patch *range, const void *payload, size_t n_payload,
+			 struct gclk_error *reterr)
+{
+	struct wish wish = { range, 1, payload, n_payload, true };
+
+	return apply(image, stream_end, &wish, reterr);
 }

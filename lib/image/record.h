@@ -15,7 +15,7 @@
  * All integers are big-endian, as in the stream:
  *
  *	header	 0  8  magic "GCLKUNDO"
- *		 8  4  version, 1
+ *		 8  4  version, 1; 2: open, the ranges may hold any bytes (see below)
  *		12  4  n_ranges
  *		16  8  length of the record, header and footer included
  *		24  8  base: size of the image without any record, in stream offsets
@@ -84,6 +84,7 @@ struct gclk_patch {
 
 /* A record as it was found; patches and payload point into @bytes. */
 struct gclk_undo {
+	bool open;			/* a writer was still at work: see gclk_undo_apply_open() */
 	uint64_t base;			/* size of the image without it */
 	uint64_t offset;		/* where it stands, in stream offsets */
 	struct gclk_patch *patches;	/* NULL: no record */
@@ -187,6 +188,19 @@ int gclk_undo_original(const struct gclk_window *image, const struct gclk_undo *
 int gclk_undo_apply(const struct gclk_io *image, uint64_t stream_end,
 		    const struct gclk_patch *patches, size_t n_patches, const void *payload,
 		    size_t n_payload, struct gclk_error *reterr);
+
+/**
+ * gclk_undo_apply_open() - rewrite a range that will be written again soon, without records
+ * @range:	everything that may change; all of its original bytes go into the record
+ *
+ * As gclk_undo_apply(), but the record stays open: it vouches for the originals and not
+ * for what the range holds, so that from now on any bytes may be written there, in one
+ * write and without waiting for the disk, and still every crash leaves an image that can
+ * be undone. gclk_undo_apply() with the last values closes it.
+ */
+int gclk_undo_apply_open(const struct gclk_io *image, uint64_t stream_end,
+			 const struct gclk_patch *range, const void *payload, size_t n_payload,
+			 struct gclk_error *reterr);
 
 /**
  * gclk_undo_revert() - the captured image again, byte for byte

@@ -145,7 +145,104 @@ GCLK_API int gclk_image_patch(struct gclk_image *image, const struct gclk_plan *
 	}
 	r = gclk_container_rewrite(image->container, image->patches, n, payload, payload_size,
 				   reterr);
+	image->late = false;
 	return r < 0 ? r : read_back(image, reterr);
+}
+
+/* The bytes that any plan may change, as one range of the tail. */
+static void span_of(const struct gclk_image *image, uint32_t *ret_begin, uint32_t *ret_end)
+{
+	uint32_t begin = UINT32_MAX, end = 0;
+
+	for (size_t i = 0; i < image->bindings.n; i++) {
+		const struct gclk_located *row = &image->bindings.rows[i];
+
+		begin = GCLK_MIN(begin, row->offset);
+		end = GCLK_MAX(end, row->offset + row->size);
+	}
+	*ret_begin = GCLK_MIN(begin, end);
+	*ret_end = end;
+}
+
+/* The original span with what the last gclk_image_encode() changes laid over it. */
+static int make_span(struct gclk_image *image, struct gclk_patch *ret, struct gclk_error *reterr)
+{
+	uint32_t begin, end;
+
+	span_of(image, &begin, &end);
+	if (!image->span) {
+		image->span = malloc((size_t)(end - begin) + 1);
+	}
+	if (!image->span) {
+		return gclk_fail(reterr, GCLK_NOMEM, NULL, GCLK_NO_OFFSET, "out of memory");
+	}
+	*ret = (struct gclk_patch){
+		.offset = image->tail->offset + begin,
+		.n_old = end - begin,
+		.n_new = end - begin,
+		.old_bytes = image->tail->bytes + begin,
+		.new_bytes = image->span,
+	};
+	memcpy(image->span, ret->old_bytes, ret->n_old);
+	for (unsigned i = 0; i < image->n_changes; i++) {
+		const struct gclk_patch *patch = &image->patches[i];
+
+		memcpy(image->span + (patch->offset - ret->offset), patch->new_bytes,
+		       patch->n_new);
+	}
+	return 0;
+}
+
+static int encode_span(struct gclk_image *image, const struct gclk_plan *plan,
+		       struct gclk_patch *ret, struct gclk_error *reterr)
+{
+	const struct gclk_image_change *changes;
+	unsigned n;
+	int r = gclk_image_encode(image, plan, &changes, &n, reterr);
+
+	return r < 0 ? r : make_span(image, ret, reterr);
+}
+
+GCLK_API int gclk_image_late_begin(struct gclk_image *image, const struct gclk_plan *plan,
+				   const void *payload, size_t payload_size,
+				   struct gclk_image_span *ret_span, struct gclk_error *reterr)
+{
+	struct gclk_patch range;
+	int r = encode_span(image, plan, &range, reterr);
+
+	if (r < 0) {
+		return r;
+	}
+	if (!image->info->in_place || image->info->snapshot) {
+		return gclk_fail(reterr, GCLK_UNSUPPORTED, image->path, GCLK_NO_OFFSET,
+				 "a %s image cannot be rewritten while it is loaded",
+				 image->info->snapshot ? "qcow2" : gclk_image_compression(image));
+	}
+	r = gclk_container_rewrite_open(image->container, &range, payload, payload_size, reterr);
+	if (r < 0) {
+		return r;
+	}
+	ret_span->begin = image->info->stream_offset + range.offset;
+	ret_span->end = ret_span->begin + range.n_new;
+	ret_span->stream_end = image->info->stream_offset + image->tail->offset +
+			       image->tail->size;
+	image->late = true;
+	return read_back(image, reterr);
+}
+
+GCLK_API int gclk_image_late_write(struct gclk_image *image, const struct gclk_plan *plan,
+				   struct gclk_error *reterr)
+{
+	struct gclk_patch range;
+	int r;
+
+	if (!image->late) {
+		return gclk_fail(reterr, GCLK_STATE, image->path, GCLK_NO_OFFSET,
+				 "no late rewriting has begun");
+	}
+	r = encode_span(image, plan, &range, reterr);
+	return r < 0 ? r : gclk_container_overwrite(image->container, range.offset,
+						    range.new_bytes, range.n_new, reterr);
 }
 
 GCLK_API int gclk_image_write(struct gclk_image *image, const struct gclk_plan *plan,

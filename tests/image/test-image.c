@@ -324,6 +324,60 @@ GCLK_TEST(image, rewriting_starts_from_the_captured_state)	/* R9 */
 	rmdir(dir);
 }
 
+/* Written again and again, closed: as if it had been written once. Not closed: undone. */
+GCLK_TEST(image, a_late_rewriting)
+{
+	char dir[] = "/tmp/gclk-test-XXXXXX", late[64], once[64], kept[64];
+	struct gclk_image_options writable = { .writable = 1 };
+	struct gclk_error error = { 0 };
+	struct gclk_image *image = NULL;
+	struct gclk_image_span span;
+	struct moved m;
+	int undone = 0;
+
+	CU_ASSERT_PTR_NOT_NULL_FATAL(mkdtemp(dir));
+	snprintf(late, sizeof(late), "%s/late", dir);
+	snprintf(once, sizeof(once), "%s/once", dir);
+	snprintf(kept, sizeof(kept), "%s/kept", dir);
+	unpack(0, late);
+	unpack(0, once);
+	unpack(0, kept);
+	GCLK_EQ(gclk_image_open(late, &writable, &image, &error), 0);
+	CU_ASSERT_FATAL(image != NULL);
+	for (int64_t s = 1; s <= 4; s++) {
+		GCLK_EQ(move(&m, image, GCLK_GAP_COUNT, s * 1000000000), 0);
+		if (s == 1) {
+			GCLK_EQ(gclk_image_late_write(image, m.plan, &error), -GCLK_STATE);
+			GCLK_EQ(gclk_image_late_begin(image, m.plan, "payload", 7, &span, &error),
+				0);
+			CU_ASSERT(span.begin >= image->tail->offset && span.begin < span.end &&
+				  span.end <= span.stream_end);
+		}
+		GCLK_EQ(gclk_image_late_write(image, m.plan, &error), 0);
+		if (s < 4) {
+			gclk_plan_free(m.plan);
+		}
+	}
+	GCLK_EQ(gclk_image_patch(image, m.plan, "payload", 7, &error), 0);
+	gclk_image_close(image);
+	image = NULL;
+	GCLK_EQ(gclk_image_open(once, &writable, &image, &error), 0);
+	CU_ASSERT_FATAL(image != NULL);
+	GCLK_EQ(gclk_image_patch(image, m.plan, "payload", 7, &error), 0);
+	CU_ASSERT(same_files(late, once));
+	GCLK_EQ(gclk_image_late_begin(image, m.plan, "payload", 7, &span, &error), 0);
+	GCLK_EQ(gclk_image_late_write(image, m.plan, &error), 0);
+	gclk_image_close(image);
+	gclk_plan_free(m.plan);
+	GCLK_EQ(gclk_image_undo(once, NULL, &undone, &error), 0);
+	GCLK_EQ(undone, 1);
+	CU_ASSERT(same_files(once, kept));
+	unlink(late);
+	unlink(once);
+	unlink(kept);
+	rmdir(dir);
+}
+
 GCLK_TEST(image, not_images)
 {
 	struct gclk_image *image = NULL;

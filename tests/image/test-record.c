@@ -316,6 +316,100 @@ GCLK_TEST(record, crash_while_superseding)
 	}
 }
 
+/* One range over most of the stream; its new bytes are those of the patches of a shape. */
+static int apply_open(struct memory *m, const struct memory *original, unsigned shape)
+{
+	struct gclk_io io = memory_io(m);
+	struct memory want = memory_copy(original);
+	struct patches *p = new_patches(original, shape);
+	struct gclk_patch range = { .n_old = STREAM_BYTES - 8, .n_new = STREAM_BYTES - 8,
+				    .old_bytes = original->bytes };
+	int r;
+
+	for (size_t i = 0; i < p->n; i++) {
+		memory_put(&want, p->list[i].offset, p->list[i].new_bytes, p->list[i].n_new);
+	}
+	range.new_bytes = want.bytes;
+	r = gclk_undo_apply_open(&io, STREAM_BYTES, &range, "open", 4, NULL);
+	free(p);
+	memory_free(&want);
+	return r;
+}
+
+static void overwrite(struct memory *m, uint64_t offset, uint8_t byte)
+{
+	struct gclk_io io = memory_io(m);
+	uint8_t bytes[3000];
+
+	memset(bytes, byte, sizeof(bytes));
+	GCLK_EQ(io.write(io.ctx, offset, bytes, sizeof(bytes), NULL), 0);
+}
+
+GCLK_TEST(record, an_open_record_bears_any_bytes)
+{
+	struct memory original = new_stream(STREAM_BYTES), m = memory_copy(&original), closed;
+	struct patches *p = new_patches(&original, 2);
+	enum gclk_undo_state state;
+	struct gclk_window w;
+	struct gclk_undo undo;
+
+	GCLK_EQ(apply_open(&m, &original, 1), 0);
+	for (unsigned i = 0; i < 3; i++) {
+		overwrite(&m, 900 * i, (uint8_t)gclk_random());
+		w = memory_window(&m);
+		GCLK_EQ(gclk_undo_find(&w, STREAM_BYTES, &undo, NULL), 0);
+		CU_ASSERT(undo.open);
+		GCLK_EQ(gclk_undo_state(&w, &undo, &state, NULL), 0);
+		GCLK_EQ(state, GCLK_UNDO_PARTIAL);
+		gclk_undo_free(&undo);
+	}
+	closed = memory_copy(&m);
+	GCLK_EQ(apply(&closed, STREAM_BYTES, p, NULL), 0);
+	CU_ASSERT(starts_patched(&closed, &original, p));
+	w = memory_window(&closed);
+	GCLK_EQ(gclk_undo_find(&w, STREAM_BYTES, &undo, NULL), 0);
+	CU_ASSERT(!undo.open && undo.n_patches == p->n && undo.offset == STREAM_BYTES);
+	gclk_undo_free(&undo);
+	/* and what it held is refused again when it is not its own */
+	closed.bytes[p->list[0].offset] ^= 0x55;
+	GCLK_EQ(revert(&closed, STREAM_BYTES, NULL), -GCLK_MALFORMED);
+	GCLK_EQ(revert(&m, STREAM_BYTES, NULL), 0);
+	CU_ASSERT(memory_same(&m, &original));
+	free(p);
+	memory_free(&closed);
+	memory_free(&m);
+	memory_free(&original);
+}
+
+GCLK_TEST(record, crash_while_open)
+{
+	for (unsigned first = 0; first < 4; first += 3) {
+		struct memory original = new_stream(STREAM_BYTES), old, log;
+		struct patches *p = new_patches(&original, 0), *before;
+		struct crash c = { .original = &original, .end = STREAM_BYTES, .again = p };
+
+		old = memory_copy(&original);
+		if (first < 3) {
+			before = new_patches(&original, first);
+			GCLK_EQ(apply(&old, UINT64_MAX, before, NULL), 0);
+			free(before);
+		}
+		log = memory_copy(&old);
+		GCLK_EQ(apply_open(&log, &original, 1), 0);
+		overwrite(&log, 0, 0xa5);
+		overwrite(&log, 2000, 0x5a);
+		GCLK_EQ(apply(&log, UINT64_MAX, p, NULL), 0);
+		c.old = &old;
+		c.new = &log;
+		memory_crash_everywhere(&old, &log, check_crash, &c);
+		CU_ASSERT(c.n > 60);
+		free(p);
+		memory_free(&log);
+		memory_free(&old);
+		memory_free(&original);
+	}
+}
+
 /* After the crash of a second rewriting, the next one may crash as well. */
 static void check_double_crash(struct memory *image, void *ctx)
 {

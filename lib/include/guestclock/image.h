@@ -146,6 +146,15 @@ const struct gclk_domain_timer *gclk_domain_timer(const struct gclk_domain *doma
 						  const char *name);
 const char *gclk_domain_metadata(const struct gclk_domain *domain, const char *attribute);
 
+/**
+ * gclk_domain_read() - from the XML that libvirt gives or takes
+ * @xml:	@size bytes: <domain>, or anything that holds one
+ *
+ * Reads no file and no network. Errors: GCLK_MALFORMED, GCLK_RANGE.
+ */
+int gclk_domain_read(const char *xml, size_t size, struct gclk_domain *ret,
+		     struct gclk_error *reterr);
+
 /* From the XML in a libvirt save image; NULL in anything else. Borrowed until the close. */
 const struct gclk_domain *gclk_image_domain(const struct gclk_image *image);
 
@@ -201,6 +210,35 @@ int gclk_image_encode(struct gclk_image *image, const struct gclk_plan *plan,
  */
 int gclk_image_patch(struct gclk_image *image, const struct gclk_plan *plan, const void *payload,
 		     size_t payload_size, struct gclk_error *reterr);
+
+/* Offsets in the file. A loader reads it forwards and stops at stream_end. */
+struct gclk_image_span {
+	uint64_t begin, end;		/* all that a late rewriting may write */
+	uint64_t stream_end;
+};
+
+/**
+ * gclk_image_late_begin() - carry a plan out in place, with better ones to follow
+ * @ret_span:	stop writing before the reader comes to .begin
+ *
+ * For an image that is being loaded: the later the plan is made, the better it knows
+ * when the guest will run. As gclk_image_patch(), but the undo record is left open, so
+ * that gclk_image_late_write() needs no other. gclk_image_patch() with the last plan,
+ * when the reader is through, closes the record; without it the image can be undone and
+ * rewritten as any other. A bare stream or a libvirt image, raw: else GCLK_UNSUPPORTED.
+ */
+int gclk_image_late_begin(struct gclk_image *image, const struct gclk_plan *plan,
+			  const void *payload, size_t payload_size,
+			  struct gclk_image_span *ret_span, struct gclk_error *reterr);
+
+/**
+ * gclk_image_late_write() - another plan, from the original bytes
+ *
+ * One write of the whole span, which is not waited for: well below a millisecond. What a
+ * reader gets who has come to the span meanwhile is for the caller to find out.
+ */
+int gclk_image_late_write(struct gclk_image *image, const struct gclk_plan *plan,
+			  struct gclk_error *reterr);
 
 /**
  * gclk_image_write() - a rewritten copy
