@@ -29,7 +29,10 @@ struct move_clock {
 	int64_t correction_ns;	/* what it was set forward by, against an untouched load */
 	int64_t error_ns;	/* known: what it reads minus what the policy asks for */
 	uint64_t bound_ns;	/* the rest is less than this; or GCLK_UNBOUNDED */
+	uint8_t start;		/* enum gclk_carrier_start; not in the JSON */
 };
+
+#define MOVE_LEDGER_MAX 16
 
 struct move {
 	char verb[16];		 /* "migrate", "save", "restore", "hook", "proxy" */
@@ -57,33 +60,57 @@ struct move {
 	uint32_t n_clocks;
 	struct move_clock clocks[GCLK_N_CLOCKS];
 	uint32_t n_ledger;
-	struct gclk_ledger_entry ledger[16];	/* .why NULL after reading */
+	struct gclk_ledger_entry ledger[MOVE_LEDGER_MAX]; /* .why NULL after reading */
 	struct gclk_findings findings;		/* with ids of the table alone */
 };
 
 void move_init(struct move *move, const char *verb);
 
-/*
- * Takes gap, planned instant, corrections, bounds, ledger and findings out of a plan
- * made from @before. error_ns is 0 until move_ran().
+/**
+ * move_take_plan() - what a plan says: gap, instants, corrections, bounds, ledger, findings
+ * @before:	the state that it was made from
+ * @carrier:	and who loads it, on which @host
+ *
+ * A correction is against what the clock would have read at the resume if nothing had
+ * been patched. error_ns is 0 until move_ran(). Of more timers than the ledger here has
+ * rows, those of one device are put together ("lapic").
  */
 void move_take_plan(struct move *move, const struct gclk_state *before,
+		    const struct gclk_carrier *carrier, const struct gclk_host *host,
 		    const struct gclk_plan *plan);
 
-/*
- * The guest ran at @at: sets .ran, and by the difference from the planned instant each
- * clock's error and the verdict: MOVE_LATE beyond @tolerance_ns.
+/**
+ * move_ran() - the guest ran at @at
+ * @basis:	who saw it; copied
+ *
+ * Clocks that start with the resume are late by its distance from the planned instant:
+ * that is their known error, and @at's uncertainty joins their bound. The verdict, if the
+ * move was carried out, becomes MOVE_LATE beyond @tolerance_ns, and MOVE_UNPROVEN where
+ * @at is GCLK_UNBOUNDED. Call it once.
  */
 void move_ran(struct move *move, const struct gclk_instant *at, const char *basis,
 	      int64_t tolerance_ns);
 
-/* One object, without a line break; the reverse validates completely. */
+/*
+ * {"schema": "guestclock.v1", "verb": ..., "domain", "uuid", "from", "to", "written",
+ *  "verdict", "why", "stopped", "planned", "ran", "gap_ns", "blackout_ns", "hold_ns",
+ *  "disagreement", "round_trip_ns", "clocks", "ledger", "findings"}; what is not known
+ * is null.
+ */
 struct json_object *move_to_json(const struct move *move);
+
+/**
+ * move_from_json() - the reverse, for text from anywhere
+ *
+ * Members and findings that a later release may have added are left out. @ret is set
+ * only when all of it is valid. Errors: those of json_parse(); GCLK_VERSION for another
+ * schema; GCLK_MALFORMED, GCLK_RANGE.
+ */
 int move_from_json(const char *text, size_t size, struct move *ret,
 		   struct gclk_error *reterr);
 
-/* The closing report for people. */
-void move_print(const struct move *move);
+/* The closing report for people: on standard output. Returns 0 or GCLK_NOMEM. */
+int move_print(const struct move *move);
 
 /**
  * move_audit() - append one line to the audit log
