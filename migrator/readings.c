@@ -82,6 +82,15 @@ static void arm(struct reading *r, int64_t at, int64_t now)
 	}
 }
 
+/*
+ * An expiry that had not been delivered at the stop, a moment after its time: it comes with
+ * the resume, before the next one.
+ */
+static int64_t first_of(int64_t saved, int64_t next, int64_t now)
+{
+	return saved >= 0 && saved < now && next != GCLK_TIMER_OFF ? saved : next;
+}
+
 /* The earlier of two expiries, either of which may be off. */
 static int64_t sooner(int64_t a, int64_t b)
 {
@@ -269,6 +278,7 @@ static void read_pit_channel(struct taking *t, unsigned n)
 	struct gclk_cadence cadence = { 0 };
 	struct reading *r = add(t, "pit[%u]", n);
 	char ticks[TEXT_BYTES], reload[TEXT_BYTES];
+	int64_t next;
 
 	say(r->reads, "%.12s of %.12s, mode %u",
 	    text_count(ticks, gclk_pit_count_at(pit, n, t->axis_ns)),
@@ -279,12 +289,12 @@ static void read_pit_channel(struct taking *t, unsigned n)
 	}
 	gclk_pit_cadence(pit, &cadence);
 	repeat(r, &cadence);
-	arm(r, gclk_pit_next_edge(pit, t->axis_ns), t->axis_ns);
-	if (channel->next_transition_ns >= 0 &&
-	    channel->next_transition_ns < t->axis_ns && !pit->in_kernel &&
-	    !pit->irq_disabled && r->armed) {
-		arm(r, channel->next_transition_ns, t->axis_ns);
+	next = gclk_pit_next_edge(pit, t->axis_ns);
+	if (GCLK_HAS(pit_channel, channel, next_transition_ns) && !pit->in_kernel &&
+	    !pit->irq_disabled) {
+		next = first_of(channel->next_transition_ns, next, t->axis_ns);
 	}
+	arm(r, next, t->axis_ns);
 	if (pit->irq_disabled) {
 		r->silent = 1;
 		say(r->note, "silenced by the HPET");
@@ -326,6 +336,9 @@ static void read_hpet_timer(struct taking *t, unsigned n)
 	say(r->reads, "until %.40s", text_count(ticks, hpet->timers[n].comparator_ticks));
 	gclk_hpet_timer_cadence(hpet, n, &cadence);
 	repeat(r, &cadence);
+	if (GCLK_HAS(hpet_timer, &hpet->timers[n], expiry_ns)) {
+		next = first_of(hpet->timers[n].expiry_ns, next, t->axis_ns);
+	}
 	arm(r, next, t->axis_ns);
 }
 
@@ -378,6 +391,7 @@ static void read_counting(struct taking *t, struct reading *r,
 {
 	struct gclk_cadence cadence = { 0 };
 	uint64_t bus_ns = GCLK_HAS(lapic, lapic, bus_ns) ? lapic->bus_ns : 1;
+	int64_t next;
 	char ticks[TEXT_BYTES], initial[TEXT_BYTES];
 
 	if (lapic->in_kernel && !GCLK_HAS(lapic, lapic, current_count)) {
@@ -387,7 +401,11 @@ static void read_counting(struct taking *t, struct reading *r,
 		say(r->reads, "%.20s of %.20s",
 		    text_count(ticks, gclk_lapic_count_at(lapic, t->axis_ns)),
 		    text_count(initial, lapic->initial_count));
-		arm(r, gclk_lapic_next(lapic, t->axis_ns), t->axis_ns);
+		next = gclk_lapic_next(lapic, t->axis_ns);
+		if (GCLK_HAS(lapic, lapic, expiry_ns)) {
+			next = first_of(lapic->expiry_ns, next, t->axis_ns);
+		}
+		arm(r, next, t->axis_ns);
 	}
 	text_hz(r->rate, GCLK_NS_PER_S,
 		bus_ns * gclk_lapic_divider(lapic->divide_config));
