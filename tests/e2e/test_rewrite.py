@@ -6,7 +6,9 @@ Truth is the host's raw clock between what the guest read before the save and af
 restore; the library has no part in it. For every run: the error of every clock, the plan's
 bound over it, the interrupts counted against the ledger.
 
-    test_rewrite.py --guest guest.elf --guestclock guestclock [--only NAME] [--long]
+    test_rewrite.py --guest guest.elf --guestclock guestclock [--only NAME] [--half 1|2] [--long]
+
+Most of the time is waiting: the two halves run side by side.
 """
 import os
 import sys
@@ -353,14 +355,21 @@ LONG = {"long"}
 
 def add_arguments(parser):
     parser.add_argument("--only", action="append", choices=sorted(CASES))
+    parser.add_argument("--half", type=int, choices=(1, 2), help="every second case alone")
     parser.add_argument("--long", action="store_true", help="the 120 s gap, too")
 
 
+def chosen(args):
+    """The names of the cases to run, in order."""
+    if args.only:
+        return [name for name in CASES if name in args.only]
+    names = [name for name in CASES if args.long or name not in LONG]
+    return names[args.half - 1::2] if args.half else names
+
+
 def body(lab):
-    lab.long = lab.args.long
-    for name, function in CASES.items():
-        if name not in lab.args.only if lab.args.only else name in LONG and not lab.long:
-            continue
+    for name in chosen(lab.args):
+        function = CASES[name]
         print("# %s: %s" % (name, function.__doc__.split("\n")[0]), flush=True)
         try:
             function(lab)
