@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -246,7 +247,10 @@ static int open_log(const char *path)
 	return fd;
 }
 
-/* A line that a full disk cut short must not take the next one with it. */
+/*
+ * A line that a full disk cut short must not take the next one with it. Others that write
+ * now are kept out: the size of a file grows by pages within one write().
+ */
 static bool ends_in_a_line(int fd)
 {
 	off_t size = lseek(fd, 0, SEEK_END);
@@ -275,9 +279,12 @@ static char *line_of(const struct move *move, size_t *ret_size)
 
 static int append(int fd, const char *line, size_t size)
 {
-	size_t skip = ends_in_a_line(fd) ? 1 : 0;
+	size_t skip;
 	ssize_t n;
 
+	while (flock(fd, LOCK_EX) < 0 && errno == EINTR) {
+	}
+	skip = ends_in_a_line(fd) ? 1 : 0;
 	do {
 		n = write(fd, line + skip, size - skip);
 	} while (n < 0 && errno == EINTR);

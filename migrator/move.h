@@ -116,7 +116,8 @@ int move_print(const struct move *move);
  * move_audit() - append one line to the audit log
  * @path:	NULL: AUDIT_PATH. Made with mode 0640 where it is missing
  *
- * One write() of one line, so that writers do not mix; on the disk when it returns.
+ * One line, whatever a writer before it left behind and others write at the same time;
+ * on the disk when it returns. Its directory is made, if that alone is missing.
  */
 #define AUDIT_PATH "/var/log/guestclock/moves.jsonl"
 int move_audit(const struct move *move, const char *path, struct gclk_error *reterr);
