@@ -1,17 +1,31 @@
 /* SPDX-License-Identifier: MIT */
 /* The `guestclock` command: finds the verb, hands it its options, ends with its code. */
 #include <errno.h>
+#include <limits.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/util.h"
 #include "migrator/message.h"
-#include "migrator/text.h"
 #include "migrator/verbs.h"
 
 static const struct verb *const verbs[] = {
 	&verb_host,    &verb_inspect, &verb_diff,    &verb_plan,
 	&verb_rewrite, &verb_undo,    &verb_extract, &verb_explain,
+};
+
+/*
+ * The live verbs are another program's, so that this one stays small: beside this one,
+ * as it is built, or where it is installed.
+ */
+static const struct {
+	const char *name, *summary;
+} live_verbs[] = {
+	{ "save", SUMMARY_SAVE },   { "restore", SUMMARY_RESTORE },
+	{ "migrate", SUMMARY_MIGRATE }, { "proxy", SUMMARY_PROXY },
+	{ "check", SUMMARY_CHECK }, { "hosts", SUMMARY_HOSTS },
 };
 
 static void help(FILE *to)
@@ -30,6 +44,9 @@ static void help(FILE *to)
 	for (unsigned i = 0; i < GCLK_COUNT(verbs); i++) {
 		fprintf(to, "  %-10s%s\n", verbs[i]->name, verbs[i]->summary);
 	}
+	for (unsigned i = 0; i < GCLK_COUNT(live_verbs); i++) {
+		fprintf(to, "  %-10s%s\n", live_verbs[i].name, live_verbs[i].summary);
+	}
 	fputs("\n"
 	      "`guestclock VERB --help` tells more about each; `guestclock explain` "
 	      "lists what can\n"
@@ -46,38 +63,44 @@ static const char *similar(const char *name)
 				return verbs[i]->name;
 			}
 		}
+		for (unsigned i = 0; i < GCLK_COUNT(live_verbs); i++) {
+			if (!strncmp(live_verbs[i].name, name, n)) {
+				return live_verbs[i].name;
+			}
+		}
 	}
 	return NULL;
 }
 
-static int run(const struct verb *verb, int argc, char **argv)
-{
-	struct options options;
-	int r = options_parse(verb, argc, argv, &options);
+#define LIVE_PROGRAM "guestclock-live"
 
-	if (r) {
-		return r;
+static bool beside_this(char *to, size_t size)
+{
+	ssize_t n = readlink("/proc/self/exe", to, size - 1);
+	char *slash;
+
+	if (n <= 0) {
+		return false;
 	}
-	text_setup(options.color);
-	if (given(&options, OPTION(HELP))) {
-		options_help(verb, stdout);
-		return 0;
+	to[n] = 0;
+	slash = strrchr(to, '/');
+	if (!slash || (size_t)(slash - to) + sizeof("/" LIVE_PROGRAM) > size) {
+		return false;
 	}
-	return verb->run(&options);
+	strcpy(slash, "/" LIVE_PROGRAM);
+	return access(to, X_OK) == 0;
 }
 
-/* An answer that did not reach its reader is no answer. */
-static int finish(int status)
+static int run_live(char **argv)
 {
-	int failed = ferror(stdout);
+	static const char installed[] = GUESTCLOCK_LIBEXECDIR "/" LIVE_PROGRAM;
+	char path[PATH_MAX];
 
-	errno = 0;
-	if (fflush(stdout) == 0 && !failed) {
-		return status;
-	}
-	message("error", NULL, gclk_status_name(GCLK_SYS), EFFECT_NONE, NULL,
-		"the answer could not be written: %s", strerror(errno ? errno : EIO));
-	return status ? status : GCLK_SYS;
+	execv(beside_this(path, sizeof(path)) ? path : installed, argv);
+	message("error", installed, gclk_status_name(GCLK_UNSUPPORTED), EFFECT_NONE, NULL,
+		"the program for `guestclock %s` cannot be started: %s", argv[1],
+		strerror(errno));
+	return GCLK_UNSUPPORTED;
 }
 
 int main(int argc, char **argv)
@@ -90,15 +113,20 @@ int main(int argc, char **argv)
 	}
 	if (!strcmp(name, "--help") || !strcmp(name, "-h")) {
 		help(stdout);
-		return finish(0);
+		return verb_finish(0);
 	}
 	if (!strcmp(name, "--version")) {
 		printf("guestclock %s\n", GUESTCLOCK_VERSION);
-		return finish(0);
+		return verb_finish(0);
 	}
 	for (unsigned i = 0; i < GCLK_COUNT(verbs); i++) {
 		if (!strcmp(name, verbs[i]->name)) {
-			return finish(run(verbs[i], argc - 1, argv + 1));
+			return verb_main(verbs[i], argc - 1, argv + 1);
+		}
+	}
+	for (unsigned i = 0; i < GCLK_COUNT(live_verbs); i++) {
+		if (!strcmp(name, live_verbs[i].name)) {
+			return run_live(argv);
 		}
 	}
 	if (name[0] != '-' && similar(name)) {

@@ -380,14 +380,6 @@ static int set_measure(struct options *o, const char *text, struct gclk_error *r
 	return parse_span(text, &o->measure_ns, reterr);
 }
 
-struct option_row {
-	const char *name;
-	char letter;	      /* 0: none */
-	const char *argument; /* NULL: takes none */
-	int (*set)(struct options *o, const char *text, struct gclk_error *reterr);
-	const char *help; /* lines are indented by the help */
-};
-
 /* clang-format off */
 static const struct option_row rows[N_OPTIONS] = {
 	[OPTION_HELP] = { "help", 'h', NULL, NULL, "this text" },
@@ -408,7 +400,7 @@ static const struct option_row rows[N_OPTIONS] = {
 	[OPTION_CHECK] = { "check", 0, NULL, NULL,
 		"exit 1 also when something was found" },
 	[OPTION_FORCE] = { "force", 0, "ID", set_force,
-		"override the finding ID that refuses; once for each" },
+		"override the finding ID that refuses; once for each", true },
 	[OPTION_HOST] = { "host", 0, "PROFILE", set_host,
 		"where the guest will run, from `guestclock host -o`;\n"
 		"default: this host" },
@@ -429,7 +421,7 @@ static const struct option_row rows[N_OPTIONS] = {
 		"cap=DURATION" },
 	[OPTION_TICKS] = { "ticks", 0, "TIMER=POLICY", set_ticks,
 		"missed interrupts of pit, rtc, hpet, lapic or pm_timer:\n"
-		"delay, catchup, merge, discard; once for each" },
+		"delay, catchup, merge, discard; once for each", true },
 	[OPTION_DISAGREEMENT] = { "disagreement", 0, "NS+-NS", set_disagreement,
 		"this wall clock minus that of the host it was saved on,\n"
 		"and how well that is known; units as in 2ms+-100us" },
@@ -483,26 +475,44 @@ void options_help(const struct verb *verb, FILE *to)
 			help_row(&rows[i], to);
 		}
 	}
+	for (unsigned i = 0; i < verb->n_own_rows; i++) {
+		help_row(&verb->own_rows[i], to);
+	}
 }
 
-/* The rows that a verb takes, as getopt_long() wants them; val is 256 + the row. */
-static void getopt_rows(const struct verb *verb, struct option longs[N_OPTIONS + 1],
-			char letters[2 * N_OPTIONS + 2])
+/*
+ * The rows that a verb takes, by a number: those of the table above first, the verb's
+ * own ones after them. NULL: it does not take that one, or there is none.
+ */
+#define ROWS_MAX (N_OPTIONS + 64)
+
+static const struct option_row *row_at(const struct verb *verb, unsigned i)
+{
+	if (i < N_OPTIONS) {
+		return verb->options & UINT32_C(1) << i ? &rows[i] : NULL;
+	}
+	return i - N_OPTIONS < verb->n_own_rows ? &verb->own_rows[i - N_OPTIONS] : NULL;
+}
+
+/* As getopt_long() wants them; val is 256 + the row's number. */
+static void getopt_rows(const struct verb *verb, struct option longs[ROWS_MAX + 1],
+			char letters[2 * ROWS_MAX + 2])
 {
 	unsigned n = 0;
 
 	*letters++ = ':';
-	for (unsigned i = 0; i < N_OPTIONS; i++) {
-		if (!(verb->options & UINT32_C(1) << i)) {
+	for (unsigned i = 0; i < ROWS_MAX; i++) {
+		const struct option_row *row = row_at(verb, i);
+
+		if (!row) {
 			continue;
 		}
-		longs[n++] = (struct option){ rows[i].name,
-					      rows[i].argument ? required_argument
-							       : no_argument,
+		longs[n++] = (struct option){ row->name,
+					      row->argument ? required_argument : no_argument,
 					      NULL, (int)(256 + i) };
-		if (rows[i].letter) {
-			*letters++ = rows[i].letter;
-			if (rows[i].argument) {
+		if (row->letter) {
+			*letters++ = row->letter;
+			if (row->argument) {
 				*letters++ = ':';
 			}
 		}
@@ -511,44 +521,60 @@ static void getopt_rows(const struct verb *verb, struct option longs[N_OPTIONS +
 	*letters = 0;
 }
 
-static int row_of(int code)
+static int row_of(const struct verb *verb, int code)
 {
 	if (code >= 256) {
 		return code - 256;
 	}
-	for (int i = 0; i < N_OPTIONS; i++) {
-		if (rows[i].letter == code) {
+	for (int i = 0; i < ROWS_MAX; i++) {
+		const struct option_row *row = row_at(verb, (unsigned)i);
+
+		if (row && row->letter == code) {
 			return i;
 		}
 	}
 	return -1;
 }
 
-static int apply(const struct verb *verb, int row, struct options *o)
+static bool mark_given(struct options *o, int i)
 {
-	struct gclk_error error;
-	bool again = o->given & UINT32_C(1) << row;
+	bool again;
 
-	o->given |= UINT32_C(1) << row;
-	if (again && row != OPTION_FORCE && row != OPTION_TICKS && rows[row].argument) {
-		return usage_error(verb->name, "--%s is given twice", rows[row].name);
+	if (i < N_OPTIONS) {
+		again = o->given & UINT32_C(1) << i;
+		o->given |= UINT32_C(1) << i;
+	} else {
+		again = own_given(o, (unsigned)i - N_OPTIONS);
+		o->own_given |= OWN_OPTION(i - N_OPTIONS);
 	}
-	if (rows[row].set && rows[row].set(o, optarg, &error) < 0) {
-		return usage_error(verb->name, "--%s: %s", rows[row].name, error.message);
+	return again;
+}
+
+static int apply(const struct verb *verb, int i, struct options *o)
+{
+	const struct option_row *row = row_at(verb, (unsigned)i);
+	struct gclk_error error;
+
+	if (mark_given(o, i) && row->argument && !row->repeats) {
+		return usage_error(verb->name, "--%s is given twice", row->name);
+	}
+	if (row->set && row->set(o, optarg, &error) < 0) {
+		return usage_error(verb->name, "--%s: %s", row->name, error.message);
 	}
 	return 0;
 }
 
 static int reject(const struct verb *verb, int code, char **argv)
 {
-	int row = optopt ? row_of(optopt) : -1;
+	int i = optopt ? row_of(verb, optopt) : -1;
+	const struct option_row *row = i >= 0 ? row_at(verb, (unsigned)i) : NULL;
 
-	if (code == ':') {
-		return usage_error(verb->name, "--%s wants a value: %s", rows[row].name,
-				   rows[row].argument);
+	if (code == ':' && row) {
+		return usage_error(verb->name, "--%s wants a value: %s", row->name,
+				   row->argument);
 	}
-	if (row >= 0 && optopt >= 256) {
-		return usage_error(verb->name, "--%s takes no value", rows[row].name);
+	if (row && optopt >= 256) {
+		return usage_error(verb->name, "--%s takes no value", row->name);
 	}
 	if (optopt) {
 		return usage_error(verb->name, "there is no option -%c here", optopt);
@@ -576,11 +602,12 @@ static int take_files(const struct verb *verb, int argc, char **argv, struct opt
 
 int options_parse(const struct verb *verb, int argc, char **argv, struct options *ret)
 {
-	struct option longs[N_OPTIONS + 1];
-	char letters[2 * N_OPTIONS + 2];
+	struct option longs[ROWS_MAX + 1];
+	char letters[2 * ROWS_MAX + 2];
 	int code, r;
 
 	memset(ret, 0, sizeof(*ret));
+	ret->own = verb->own;
 	getopt_rows(verb, longs, letters);
 	optind = 1;
 	opterr = 0;
@@ -593,7 +620,7 @@ int options_parse(const struct verb *verb, int argc, char **argv, struct options
 		if (code == '?' || code == ':') {
 			return reject(verb, code, argv);
 		}
-		r = apply(verb, row_of(code), ret);
+		r = apply(verb, row_of(verb, code), ret);
 		if (r) {
 			return r;
 		}

@@ -45,7 +45,7 @@ enum option_id {
 	 OPTION(GAP) | OPTION(TICKS) | OPTION(DISAGREEMENT))
 
 #define FORCE_MAX 32
-#define FILES_MAX 2
+#define FILES_MAX 64
 
 enum color { COLOR_AUTO, COLOR_ALWAYS, COLOR_NEVER };
 
@@ -75,11 +75,32 @@ struct options {
 	unsigned n_force;
 	const char *files[FILES_MAX];
 	int n_files;
+	void *own;	    /* the verb's own struct */
+	uint64_t own_given; /* OWN_OPTION() bits */
 };
 
 static inline bool given(const struct options *o, uint32_t options)
 {
 	return (o->given & options) != 0;
+}
+
+/* One option; the rows that all verbs share are in options.c. */
+struct option_row {
+	const char *name;
+	char letter;	      /* 0: none */
+	const char *argument; /* NULL: takes none */
+	/* what to do with the value; for a verb's own rows it fills o->own */
+	int (*set)(struct options *o, const char *text, struct gclk_error *reterr);
+	const char *help; /* lines are indented by the help */
+	bool repeats;	  /* may be given more than once */
+};
+
+/* A verb's own rows, at most 64: a bit in own_given by the place in the table. */
+#define OWN_OPTION(i) (UINT64_C(1) << (i))
+
+static inline bool own_given(const struct options *o, unsigned i)
+{
+	return (o->own_given & OWN_OPTION(i)) != 0;
 }
 
 struct verb {
@@ -91,6 +112,9 @@ struct verb {
 	uint32_t options;
 	int min_files, max_files;
 	int (*run)(const struct options *o); /* returns the exit code */
+	const struct option_row *own_rows;   /* options of this verb alone, or NULL */
+	unsigned n_own_rows;
+	void *own; /* what they set: zeroed or with defaults, becomes o->own */
 };
 
 /**

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The destination's side owns the resume: a guest that arrived paused is resumed so that
+ * it runs at a chosen instant, without anybody's help, and the instant at which it ran is
+ * measured.
+ *
+ *	resume_open(NULL, uuid, &resume, &err);	before the device state goes on
+ *	... the last byte is let go ...
+ *	resume_at(resume, t_run_ns, give_up_ns, &resumed, &err);
+ *	resume_close(resume);
+ */
+#ifndef GCLK_MIGRATOR_VIRT_RESUME_H
+#define GCLK_MIGRATOR_VIRT_RESUME_H
+
+#include <guestclock/error.h>
+#include <guestclock/plan.h>
+
+struct resume;
+
+struct resumed {
+	struct gclk_instant at;	/* this host's CLOCK_REALTIME; unbounded: not seen */
+	char basis[32];		/* "event": QEMU's stamp; "call": around the call that resumed it */
+	int64_t ready_ns;	/* when libvirt had it paused; 0: not known */
+};
+
+/**
+ * resume_open() - connect, listen for this domain
+ * @uri:	NULL: libvirt's default
+ * @uuid:	of the domain that will come
+ *
+ * Errors: GCLK_SYS.
+ */
+int resume_open(const char *uri, const char *uuid, struct resume **ret,
+		struct gclk_error *reterr);
+
+/**
+ * resume_at() - wait until it has arrived and stands, have it run at @t_run_ns
+ * @t_run_ns:	CLOCK_REALTIME; at once where that has passed
+ * @give_up_ns:	the same clock: how long to wait for its arrival
+ *
+ * Only for a guest that was running. One that somebody else has resumed meanwhile is
+ * reported as what it is.
+ *
+ * Errors: GCLK_STATE where the domain did not arrive (its migration failed: the guest goes on
+ * at the source) or cannot be resumed; GCLK_SYS where libvirt is gone.
+ */
+int resume_at(struct resume *resume, int64_t t_run_ns, int64_t give_up_ns,
+	      struct resumed *ret, struct gclk_error *reterr);
+
+/* Others resume it: when did it run? Errors as above; GCLK_STATE: not until @give_up_ns. */
+int resume_watch(struct resume *resume, int64_t give_up_ns, struct resumed *ret,
+		 struct gclk_error *reterr);
+
+/* Accepts NULL, returns NULL. */
+struct resume *resume_close(struct resume *resume);
+
+#endif
