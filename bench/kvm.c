@@ -208,7 +208,7 @@ static int prepare(struct machine *m)
 	struct gclk_when when;
 	int r = gclk_host_sample(&m->host, &m->error);
 
-	gclk_kvm_when(m->st, &m->host, &when);
+	gclk_kvm_when(m->st, NULL, &m->host, &when);
 	r = r ? r : gclk_plan(m->st, &gclk_kvm_carrier, &m->host, &when, &m->disagreement,
 			      &m->policy, m->plan, &m->error);
 	return r ? r : gclk_kvm_prepare(&m->k, m->plan, &m->error);

@@ -204,7 +204,7 @@ static void set_provenance(const struct vm *vm, const struct gclk_state *state,
 {
 	struct gclk_when when;
 
-	gclk_kvm_when(state, &vm->host, &when);
+	gclk_kvm_when(state, NULL, &vm->host, &when);
 	*ret = (struct gclk_provenance){ .has = 0 };
 	if (when.captured.uncertainty_ns != GCLK_UNBOUNDED) {
 		GCLK_SET(provenance, ret, realtime_ns, when.captured.ns);
@@ -311,38 +311,10 @@ void vm_save(struct vm *vm, const char *directory)
 	free(saved);
 }
 
-static bool is_same_boot(const struct vm *vm)
-{
-	return GCLK_HAS(host, &vm->source, boot_id) && GCLK_HAS(host, &vm->host, boot_id) &&
-	       !strcmp(vm->source.boot_id, vm->host.boot_id);
-}
-
 /*
- * Two wall clocks that nobody compared: a guest whose clocks count the gap would jump by as
- * much as they are apart. The library warns of it; whether it may be is a VMM's to decide.
- * Within one boot the gap is what the host's TSC counted, without any wall clock.
- */
-static void refuse_unmeasured(const struct vm *vm, const struct gclk_policy *policy)
-{
-	const struct gclk_plan *plan = vm->plan;
-	static const char id[] = "wall-clocks-unmeasured";
-	bool found = false;
-
-	for (unsigned i = 0; i < plan->findings.n; i++) {
-		found |= !strcmp(plan->findings.items[i].info->id, id);
-	}
-	for (const char *const *force = policy->force; force && *force; force++) {
-		found &= strcmp(*force, id) != 0;
-	}
-	if (found && policy->gap != GCLK_GAP_FREEZE && !is_same_boot(vm)) {
-		report_plan(plan);
-		die("nothing was touched; say --disagreement NS, or --force %s", id);
-	}
-}
-
-/*
- * The first plan refuses what cannot be done here before anything exists; restore() makes
- * the final one, for its own instant.
+ * The first plan refuses what cannot be done here before anything exists, a gap between two
+ * wall clocks that nobody compared among it; restore() makes the final one, for its own
+ * instant.
  */
 static void make_plan(struct vm *vm, const struct gclk_state *state,
 		      const struct gclk_policy *policy,
@@ -357,14 +329,13 @@ static void make_plan(struct vm *vm, const struct gclk_state *state,
 	if (!vm->plan) {
 		die("not enough memory");
 	}
-	gclk_kvm_when(state, &vm->host, &when);
+	gclk_kvm_when(state, vm->clocks.source, &vm->host, &when);
 	r = gclk_plan(state, &gclk_kvm_carrier, &vm->host, &when, disagreement, policy, vm->plan,
 		      &error);
 	if (r < 0) {
 		report_plan(vm->plan);
 	}
 	must_be_right(r, &error, "plan");
-	refuse_unmeasured(vm, policy);
 }
 
 void vm_restore(struct vm *vm, const char *directory, const struct gclk_policy *policy,

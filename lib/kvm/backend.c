@@ -22,37 +22,55 @@ GCLK_API int64_t gclk_kvm_axis_now(const struct gclk_kvm *k)
 	return gclk_add_sat(ns, k->axis_ns);
 }
 
-/* TSC and wall clock stand next to each other: what is carried elsewhere is their pair. */
-static int read_bracket(const struct gclk_kvm *k, struct gclk_kvm_anchor *ret)
-{
-	int64_t before = 0, after = 0;
-	int failed = gclk_sys_clock(k, CLOCK_MONOTONIC, &before);
-	uint64_t ticks = gclk_sys_tsc(k);
+/* The TSC before, between and after the two clocks. */
+struct reading {
+	uint64_t ticks[3];
+	int64_t mono_ns, real_ns;
+};
 
+static int read_all(const struct gclk_kvm *k, struct reading *ret)
+{
+	int failed;
+
+	ret->ticks[0] = gclk_sys_tsc(k);
+	failed = gclk_sys_clock(k, CLOCK_MONOTONIC, &ret->mono_ns);
+	ret->ticks[1] = gclk_sys_tsc(k);
 	failed |= gclk_sys_clock(k, CLOCK_REALTIME, &ret->real_ns);
-	/* the middle: what a reading on one side is off by would add up over moves */
-	ret->ticks = ticks + (gclk_sys_tsc(k) - ticks) / 2;
-	failed |= gclk_sys_clock(k, CLOCK_MONOTONIC, &after);
-	ret->mono_ns = before + (after - before) / 2;
-	/* each was read within; a clock of 1 ns may be off by that too */
-	ret->width_ns = (uint64_t)(after - before) + 1;
+	ret->ticks[2] = gclk_sys_tsc(k);
 	return failed;
 }
 
-int gclk_kvm_sample(const struct gclk_kvm *k, unsigned tries, struct gclk_kvm_anchor *ret,
-		    struct gclk_error *reterr)
+static uint64_t whole(const struct reading *r)
 {
-	struct gclk_kvm_anchor sample = { 0 };
+	return r->ticks[2] - r->ticks[0];
+}
+
+/* Half of what a reading took; a clock of 1 ns may be off by that too. */
+static uint64_t half_ns(struct gclk_rate rate, uint64_t from, uint64_t to)
+{
+	return 2 + (uint64_t)gclk_kvm_span_ns(rate, from, to) / 2;
+}
+
+int gclk_kvm_sample(const struct gclk_kvm *k, struct gclk_rate rate, unsigned tries,
+		    struct gclk_kvm_anchor *ret, struct gclk_error *reterr)
+{
+	struct reading best = { .ticks = { 0 } }, r;
 
 	for (unsigned i = 0; i < tries; i++) {
-		if (read_bracket(k, &sample) < 0) {
+		if (read_all(k, &r) < 0) {
 			return gclk_fail(reterr, GCLK_SYS, "host sample", GCLK_NO_OFFSET,
 					 "the clocks of this host cannot be read");
 		}
-		if (i == 0 || sample.width_ns < ret->width_ns) {
-			*ret = sample;
+		if (i == 0 || whole(&r) < whole(&best)) {
+			best = r;
 		}
 	}
+	/* middles: what a reading on one side is off by would add up over moves */
+	ret->ticks = best.ticks[1] + (best.ticks[2] - best.ticks[1]) / 2;
+	ret->real_ns = best.real_ns;
+	ret->mono_ns = best.mono_ns + gclk_kvm_span_ns(rate, 0, whole(&best) / 2);
+	ret->mono_width_ns = half_ns(rate, best.ticks[0], best.ticks[1]);
+	ret->real_width_ns = half_ns(rate, best.ticks[1], best.ticks[2]);
 	return 0;
 }
 
@@ -103,6 +121,37 @@ struct gclk_rate gclk_kvm_host_rate(const struct gclk_host *host)
 
 	return GCLK_HAS(host, host, tsc_khz_kernel) ? gclk_rate_of_khz(host->tsc_khz_kernel) :
 						      rate;
+}
+
+/* More than a clock is ever steered by, and a millisecond. */
+static int went_alike(int64_t mono_ns, int64_t tsc_ns)
+{
+	int64_t apart = mono_ns - tsc_ns, allowed = mono_ns / 1000 + GCLK_NS_PER_MS;
+
+	return apart <= allowed && -apart <= allowed;
+}
+
+int gclk_kvm_same_boot(const struct gclk_state *st, const struct gclk_host *source,
+		       const struct gclk_host *host, const struct gclk_kvm_anchor *at,
+		       int64_t *ret_gap_ns)
+{
+	const struct gclk_virtual_clock *axis = &st->virtual_clock;
+	int64_t gap;
+
+	if (!source || !GCLK_HAS(host, source, boot_id) || !GCLK_HAS(host, host, boot_id) ||
+	    strcmp(source->boot_id, host->boot_id) ||
+	    !GCLK_HAS(kvmclock, &st->kvmclock, host_ticks) ||
+	    !GCLK_HAS(virtual_clock, axis, host_monotonic_ns) ||
+	    at->ticks <= st->kvmclock.host_ticks) {
+		return 0;
+	}
+	gap = gclk_sub_sat(at->mono_ns, axis->host_monotonic_ns);
+	if (gap < 0 || !went_alike(gap, gclk_kvm_span_ns(gclk_kvm_host_rate(host),
+							 st->kvmclock.host_ticks, at->ticks))) {
+		return 0;
+	}
+	*ret_gap_ns = gap;
+	return 1;
 }
 
 int64_t gclk_kvm_span_ns(struct gclk_rate rate, uint64_t from_ticks, uint64_t to_ticks)

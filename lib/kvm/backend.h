@@ -18,16 +18,16 @@ enum gclk_kvm_step {
 	GCLK_KVM_RESTORED,
 };
 
-/* The host's clocks at one instant; each within +-width_ns of it. */
+/* The host's clocks at one instant, and how well the two belong to that TSC, +-. */
 struct gclk_kvm_anchor {
 	uint64_t ticks;
 	int64_t mono_ns, real_ns;
-	uint64_t width_ns;
+	uint64_t mono_width_ns, real_width_ns;
 };
 
-/* The narrowest of @tries brackets: CLOCK_MONOTONIC, TSC, CLOCK_REALTIME, CLOCK_MONOTONIC. */
-int gclk_kvm_sample(const struct gclk_kvm *k, unsigned tries, struct gclk_kvm_anchor *ret,
-		    struct gclk_error *reterr);
+/* The narrowest of @tries readings: TSC, CLOCK_MONOTONIC, TSC, CLOCK_REALTIME, TSC. */
+int gclk_kvm_sample(const struct gclk_kvm *k, struct gclk_rate rate, unsigned tries,
+		    struct gclk_kvm_anchor *ret, struct gclk_error *reterr);
 
 /**
  * gclk_kvm_probe() - what this kernel can do for this VM, once
@@ -40,6 +40,20 @@ uint32_t gclk_kvm_host_khz(const struct gclk_host *host);
 
 /* The rate by which the kernel converts the host's TSC: for short spans, and for kvmclock. */
 struct gclk_rate gclk_kvm_host_rate(const struct gclk_host *host);
+
+/**
+ * gclk_kvm_same_boot() - whether the kernel of the capture has run ever since
+ * @source:	the host of the capture, or NULL
+ * @host:	this one
+ * @at:		its clocks now
+ * @ret_gap_ns:	since the capture, by CLOCK_MONOTONIC, to 1 ns and whatever was done to the
+ *		wall clock
+ *
+ * Not where its TSC went otherwise meanwhile: then the host has slept.
+ */
+int gclk_kvm_same_boot(const struct gclk_state *st, const struct gclk_host *source,
+		       const struct gclk_host *host, const struct gclk_kvm_anchor *at,
+		       int64_t *ret_gap_ns);
 
 /* Signed span between two readings of the host's TSC, in ns, rounded down. */
 int64_t gclk_kvm_span_ns(struct gclk_rate rate, uint64_t from_ticks, uint64_t to_ticks);

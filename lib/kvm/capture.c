@@ -81,7 +81,7 @@ static int capture_clock(const struct gclk_kvm *k, const struct gclk_host *host,
 	struct gclk_rate rate = gclk_kvm_host_rate(host);
 	struct kvm_clock_data clock;
 	struct gclk_kvm_bracket b, best = { 0 };
-	int r = gclk_kvm_sample(k, SAMPLES, at, reterr);
+	int r = gclk_kvm_sample(k, rate, SAMPLES, at, reterr);
 
 	for (unsigned i = 0; r == 0 && i < CLOCK_TRIES; i++) {
 		r = gclk_kvm_get_clock(k, &clock, &b, reterr);
@@ -230,6 +230,7 @@ static void capture_axis(const struct gclk_kvm *k, struct gclk_state *st,
 {
 	GCLK_SET(virtual_clock, &st->virtual_clock, clock_ns,
 		 gclk_add_sat(at->mono_ns, k->axis_ns));
+	GCLK_SET(virtual_clock, &st->virtual_clock, host_monotonic_ns, at->mono_ns);
 	if (k->apic_bus_ns) {
 		GCLK_SET(virtual_clock, &st->virtual_clock, apic_bus_ns, k->apic_bus_ns);
 	}
@@ -281,12 +282,14 @@ GCLK_API int gclk_kvm_capture(struct gclk_kvm *k, const struct gclk_host *host,
 
 /* How far the instant of an unpaired reading may lie from the clock: the widest ioctl. */
 #define UNPAIRED_NS 60000
-#define PAIRED_NS 10
+#define PAIRED_NS 2		/* two clocks, each rounded down to 1 ns */
 
-GCLK_API void gclk_kvm_when(const struct gclk_state *st, const struct gclk_host *host,
-			    struct gclk_when *ret_when)
+GCLK_API void gclk_kvm_when(const struct gclk_state *st, const struct gclk_host *source,
+			    const struct gclk_host *host, struct gclk_when *ret_when)
 {
 	const struct gclk_kvmclock *clock = &st->kvmclock;
+	const struct gclk_kvm_anchor at = { .ticks = host->tsc_ticks,
+					    .mono_ns = host->monotonic_ns };
 	uint32_t paired = CLOCK_HAS_REALTIME | CLOCK_HAS_HOST_TSC;
 
 	memset(ret_when, 0, sizeof(*ret_when));
@@ -295,8 +298,11 @@ GCLK_API void gclk_kvm_when(const struct gclk_state *st, const struct gclk_host 
 						    GCLK_UNBOUNDED :
 					    (clock->flags & paired) == paired ? PAIRED_NS :
 										UNPAIRED_NS;
+	ret_when->captured_tai_s = source ? source->tai_offset_s : 0;
 	ret_when->run.ns = host->realtime_ns;
 	ret_when->run.uncertainty_ns = host->sample_width_ns;
+	ret_when->elapsed_given = (uint8_t)gclk_kvm_same_boot(st, source, host, &at,
+							      &ret_when->elapsed_ns);
 	ret_when->load = ret_when->run;
 	ret_when->run_tai_s = host->tai_offset_s;
 }

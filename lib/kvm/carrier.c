@@ -10,11 +10,13 @@
 /*
  * How far from the plan's instant a clock may stand. The TSC is exact by its offset; the
  * kernel takes kvmclock's instant 27..422 ns after its reference, which is measured and
- * removed; timers begin at their ioctl, whose place in the call is not known.
+ * removed, and computes its answer and the guest's page in two ways; the axis was read from
+ * CLOCK_MONOTONIC at the capture, to half of what that took; timers begin at their ioctl,
+ * whose place in the call is not known.
  */
 #define TSC_NS 2
-#define KVMCLOCK_NS 50
-#define AXIS_NS 100
+#define KVMCLOCK_NS 4
+#define AXIS_NS 50
 #define TIMER_NS 20000
 
 #define ROW(set_, phase_, missed_, ns_, why_) \

@@ -12,6 +12,7 @@
 #define CLOCK_TRIES 6
 #define CONSISTENT_NS 1		/* TSC and kvmclock, as far as integers go */
 #define NEAR_NS 200		/* an error that the kernel's latency explains */
+#define PAIR_NS 2		/* the kernel's pair of TSC and wall clock, each rounded down */
 #define CLOCK_APART_NS 100000	/* more is no latency: the clock was not set */
 
 /* What the clock is to read when the host's TSC is @ticks. */
@@ -46,7 +47,33 @@ struct clock_error {
 	int64_t ns;			/* kernel's clock minus the target */
 	uint64_t width_ns;		/* known to +- this */
 	uint32_t flags;
+	uint8_t moved_anchor;		/* the TSCs have to follow */
 };
+
+/*
+ * The kernel tells its TSC and CLOCK_REALTIME of one instant, where our own sample reads one
+ * after the other: on which side of its middle the clock was read is the same each time, and
+ * would add up over moves. The plan's instant is by the wall clock, so its TSC moves.
+ */
+static void refine_anchor(struct gclk_kvm_restore *r, const struct kvm_clock_data *clock,
+			  struct clock_error *ret)
+{
+	int64_t late = (int64_t)(clock->realtime - (uint64_t)r->at.real_ns) -
+		       gclk_kvm_span_ns(r->true_rate, r->at.ticks, clock->host_tsc);
+	int64_t allowed = (int64_t)r->pair_ns + PAIR_NS, ticks = 0;
+
+	if (!gclk_kvm_clock_is_paired(clock) || r->same_boot || r->pair_ns <= PAIR_NS ||
+	    late > allowed || -late > allowed) {
+		return;		/* known, not asked, or the wall clock was set meanwhile */
+	}
+	gclk_ticks_from_ns_floor_i64(r->rate, late, &ticks);
+	r->at.ticks -= (uint64_t)ticks;
+	ret->moved_anchor |= ticks != 0;
+	gclk_kvm_narrow_bounds(r, PAIR_NS);
+	r->pair_ns = PAIR_NS;
+}
+
+static int can_move_tsc(const struct gclk_kvm_restore *r, uint32_t flags);
 
 static int measure_clock(struct gclk_kvm_restore *r, struct clock_error *ret)
 {
@@ -57,6 +84,9 @@ static int measure_clock(struct gclk_kvm_restore *r, struct clock_error *ret)
 
 	if (e < 0) {
 		return e;
+	}
+	if (can_move_tsc(r, clock.flags)) {
+		refine_anchor(r, &clock, ret);
 	}
 	at = clock.flags & CLOCK_HAS_HOST_TSC ? clock.host_tsc : b.before + (b.after - b.before) / 2;
 	ret->ns = (int64_t)(clock.clock - clock_target(r, at));
@@ -82,10 +112,10 @@ static int is_set(const struct clock_error *error)
 }
 
 /* What is left can go into the TSCs: not where their offsets are those of before. */
-static int can_move_tsc(const struct gclk_kvm_restore *r, const struct clock_error *error)
+static int can_move_tsc(const struct gclk_kvm_restore *r, uint32_t flags)
 {
 	return r->k->own.has_offset && r->plan->findings.n_refusing == 0 && !gclk_kvm_goes_on(r) &&
-	       !r->not_honoured && (error->flags & CLOCK_HAS_HOST_TSC);
+	       !r->not_honoured && (flags & CLOCK_HAS_HOST_TSC);
 }
 
 /*
@@ -101,7 +131,7 @@ static int set_clock_closely(struct gclk_kvm_restore *r, struct clock_error *ret
 
 	for (unsigned i = 0; e == 0 && i < CLOCK_TRIES; i++) {
 		if ((e = set_clock(r, bias)) < 0 || (e = measure_clock(r, ret)) < 0 ||
-		    is_close(ret) || (i > 0 && size_of(ret) <= NEAR_NS && can_move_tsc(r, ret))) {
+		    is_close(ret) || (i > 0 && size_of(ret) <= NEAR_NS && can_move_tsc(r, ret->flags))) {
 			break;
 		}
 		bias += ret->ns;
@@ -110,7 +140,7 @@ static int set_clock_closely(struct gclk_kvm_restore *r, struct clock_error *ret
 }
 
 /* The proposed way: the pair (TSC, clock) at one reading of the TSC, by the kernel. */
-static int set_clock_by_pair(struct gclk_kvm_restore *r, struct clock_error *ret)
+static int set_pair(struct gclk_kvm_restore *r)
 {
 	const struct gclk_kvm_sys *sys = gclk_kvm_sys_of(r->k);
 	const struct gclk_tsc *tsc = &r->plan->state->tsc[0];
@@ -128,25 +158,32 @@ static int set_clock_by_pair(struct gclk_kvm_restore *r, struct clock_error *ret
 		return 0;	/* not by this kernel, or not with this guest: the other way */
 	}
 	r->done[STEP_CLOCK] = 1;
-	return measure_clock(r, ret) < 0 ? -1 : is_close(ret);
+	return 1;
+}
+
+/* Returns 1 where that did it. The clock follows the TSC: where that moves, once more. */
+static int set_clock_by_pair(struct gclk_kvm_restore *r, struct clock_error *ret)
+{
+	int e = set_pair(r);
+
+	if (e == 0 || (e = measure_clock(r, ret)) < 0) {
+		return e;
+	}
+	if (ret->moved_anchor) {
+		ret->moved_anchor = 0;
+		e = gclk_kvm_move_tscs(r, 0);
+		e = e ? e : set_pair(r) ? measure_clock(r, ret) : 0;
+	}
+	return e ? e : is_close(ret);
 }
 
 /* kvmclock stays where it is; every TSC is moved to it, by less than a microsecond. */
 static int move_tsc_to_clock(struct gclk_kvm_restore *r, const struct clock_error *error)
 {
-	int e = 0;
+	int64_t ns = is_close(error) ? 0 : error->ns;
 
-	for (uint32_t i = 0; e == 0 && i < r->st->n_vcpus; i++) {
-		struct gclk_tsc *tsc = &r->plan->state->tsc[i];
-		struct gclk_rate rate = gclk_rate_of_hz(tsc->frequency_hz);
-		int64_t ticks = 0;
-
-		gclk_ticks_from_ns_floor_i64(rate, error->ns, &ticks);
-		tsc->offset_ticks = (int64_t)((uint64_t)tsc->offset_ticks + (uint64_t)ticks);
-		e = gclk_kvm_write_offset(r, i);
-	}
-	gclk_kvm_widen_bound(r, "tsc", size_of(error));
-	return e;
+	gclk_kvm_widen_bound(r, "tsc", (uint64_t)(ns < 0 ? -ns : ns));
+	return gclk_kvm_move_tscs(r, ns);
 }
 
 static int are_equal(const struct gclk_state *st)
@@ -170,7 +207,7 @@ static void say_clock(struct gclk_kvm_restore *r, const struct clock_error *erro
 				  "KVM_GET_CLOCK's flags are 0x%x; the vCPUs' offsets are %s",
 				  error->flags, are_equal(st) ? "alike" : "not alike");
 	}
-	if (!is_close(error) && !can_move_tsc(r, error)) {
+	if (!is_close(error) && !can_move_tsc(r, error->flags)) {
 		gclk_findings_add(&r->plan->findings, "clocks-apart", "kvmclock",
 				  "kvmclock stands %" PRId64 " ns from where the TSC puts it",
 				  error->ns);
@@ -206,9 +243,9 @@ int gclk_kvm_restore_clock(struct gclk_kvm_restore *r)
 					 GCLK_NO_OFFSET, "it was set and is %" PRId64 " ns off",
 					 error.ns);
 		}
-		if (e == 0 && !is_close(&error) && can_move_tsc(r, &error)) {
-			e = move_tsc_to_clock(r, &error);
-		}
+	}
+	if (e >= 0 && (!is_close(&error) || error.moved_anchor) && can_move_tsc(r, error.flags)) {
+		e = move_tsc_to_clock(r, &error);
 	}
 	if (e < 0) {
 		return e;

@@ -90,6 +90,7 @@ static int choose_offset(struct gclk_kvm_restore *r, uint32_t i)
 	if (keeps_offset(r, i, &scaling)) {
 		scaling.offset = (uint64_t)r->st->tsc[i].offset_ticks;
 		tsc->value_ticks = gclk_tsc_guest_at(&scaling, r->at.ticks);
+		r->kept++;
 	} else {
 		scaling.offset = gclk_tsc_offset_for(tsc->value_ticks, r->at.ticks, scaling.ratio,
 						     scaling.frac_bits);
@@ -101,18 +102,25 @@ static int choose_offset(struct gclk_kvm_restore *r, uint32_t i)
 	return 0;
 }
 
+static uint64_t size_of(int64_t n)
+{
+	return n < 0 ? 0 - (uint64_t)n : (uint64_t)n;
+}
+
 static int not_honoured(struct gclk_kvm_restore *r, uint32_t i, int64_t ticks)
 {
 	char text[160];
 
 	r->not_honoured = 1;
+	gclk_kvm_widen_bound(r, "tsc", (uint64_t)gclk_kvm_span_ns(r->rate, 0, size_of(ticks)) + 1);
 	snprintf(text, sizeof(text),
 		 "vCPU %" PRIu32 "'s TSC was written and is %" PRId64 " ticks off: this kernel "
 		 "does not honour it", i, ticks);
 	return gclk_kvm_object(r, "tsc-not-honoured", "tsc", text);
 }
 
-int gclk_kvm_write_offset(struct gclk_kvm_restore *r, uint32_t i)
+/* Writes the offset of the plan's state, and reads it back. */
+static int write_offset(struct gclk_kvm_restore *r, uint32_t i)
 {
 	struct gclk_tsc *tsc = &r->plan->state->tsc[i];
 	uint64_t read = 0;
@@ -128,6 +136,26 @@ int gclk_kvm_write_offset(struct gclk_kvm_restore *r, uint32_t i)
 	GCLK_SET(tsc, tsc, offset_read_back_ticks, (int64_t)read);
 	return read == (uint64_t)tsc->offset_ticks ?
 		       0 : not_honoured(r, i, (int64_t)(read - (uint64_t)tsc->offset_ticks));
+}
+
+int gclk_kvm_move_tscs(struct gclk_kvm_restore *r, int64_t ahead_ns)
+{
+	int e = 0;
+
+	for (uint32_t i = 0; i < r->st->n_vcpus; i++) {
+		struct gclk_tsc *tsc = &r->plan->state->tsc[i];
+		uint64_t offset = gclk_tsc_offset_for(tsc->value_ticks, r->at.ticks, tsc->ratio,
+						      tsc->ratio_frac_bits);
+		int64_t ticks = 0;
+
+		gclk_ticks_from_ns_floor_i64(gclk_rate_of_hz(tsc->frequency_hz), ahead_ns, &ticks);
+		tsc->offset_ticks = (int64_t)(offset + (uint64_t)ticks);
+		tsc->host_ticks = r->at.ticks;
+	}
+	for (uint32_t i = 0; e == 0 && i < r->st->n_vcpus; i++) {
+		e = write_offset(r, i);
+	}
+	return e;
 }
 
 /* MSR 0x10: the value for the instant at which the kernel will take it, about. */
@@ -202,7 +230,7 @@ static int write_by_msr(struct gclk_kvm_restore *r, uint32_t i)
 		return e;
 	}
 	off = (int64_t)(seen_offset(&scaling, &b) - scaling.offset);
-	size = (uint64_t)(off < 0 ? -off : off);
+	size = size_of(off);
 	if (size > gclk_kvm_host_khz(&r->host)) {		/* 1 ms */
 		return not_honoured(r, i, off);
 	}
@@ -239,7 +267,12 @@ int gclk_kvm_restore_tsc(struct gclk_kvm_restore *r)
 	}
 	for (uint32_t i = 0; e == 0 && i < n; i++) {
 		e = choose_offset(r, i);
-		e = e ? e : r->k->own.has_offset ? gclk_kvm_write_offset(r, i) : write_by_msr(r, i);
+	}
+	if (r->kept == n && r->k->own.has_offset) {
+		gclk_kvm_set_bound(r, "tsc", 1);	/* its own line, to the tick */
+	}
+	for (uint32_t i = 0; e == 0 && i < n; i++) {
+		e = r->k->own.has_offset ? write_offset(r, i) : write_by_msr(r, i);
 	}
 	for (uint32_t i = 0; e == 0 && i < n; i++) {
 		e = check_tsc(r, i);

@@ -50,13 +50,64 @@ int gclk_kvm_object(struct gclk_kvm_restore *r, const char *id, const char *cloc
 		       gclk_fail(r->reterr, GCLK_UNPROVEN, clock, GCLK_NO_OFFSET, "%s", text) : 0;
 }
 
-void gclk_kvm_widen_bound(struct gclk_kvm_restore *r, const char *clock, uint64_t by_ns)
+static uint64_t *bound_of(struct gclk_kvm_restore *r, const char *clock)
 {
 	for (uint32_t i = 0; i < r->plan->n_bounds; i++) {
 		if (!strcmp(r->plan->bounds[i].clock, clock)) {
-			r->plan->bounds[i].bound_ns =
-				gclk_bound_add(r->plan->bounds[i].bound_ns, by_ns);
+			return &r->plan->bounds[i].bound_ns;
 		}
+	}
+	return NULL;
+}
+
+void gclk_kvm_widen_bound(struct gclk_kvm_restore *r, const char *clock, uint64_t by_ns)
+{
+	uint64_t *bound = bound_of(r, clock);
+
+	if (bound) {
+		*bound = gclk_bound_add(*bound, by_ns);
+	}
+}
+
+void gclk_kvm_set_bound(struct gclk_kvm_restore *r, const char *clock, uint64_t bound_ns)
+{
+	uint64_t *bound = bound_of(r, clock);
+
+	if (bound) {
+		*bound = bound_ns;
+	}
+}
+
+/* Clocks that count the gap; the first two by the TSC, the others by CLOCK_MONOTONIC. */
+static const char *const counting[] = { "tsc", "kvmclock", "virtual_clock", "rtc", "hpet",
+					"pm_timer" };
+#define FIRST_ON_THE_AXIS 2
+
+void gclk_kvm_narrow_bounds(struct gclk_kvm_restore *r, uint64_t to_ns)
+{
+	struct gclk_plan *plan = r->plan;
+
+	if (r->same_boot || to_ns >= r->pair_ns || plan->gap_uncertainty_ns == GCLK_UNBOUNDED ||
+	    plan->policy == GCLK_GAP_FREEZE ||
+	    plan->policy == GCLK_GAP_WALL) {
+		return;		/* what counts nothing by the wall clock has nothing of it */
+	}
+	plan->gap_uncertainty_ns -= r->pair_ns - to_ns;
+	plan->when.run.uncertainty_ns = to_ns;
+	for (unsigned i = 0; i < GCLK_COUNT(counting); i++) {
+		uint64_t *bound = bound_of(r, counting[i]);
+
+		if (bound && *bound != GCLK_UNBOUNDED) {
+			*bound -= r->pair_ns - to_ns;
+		}
+	}
+}
+
+/* Where CLOCK_MONOTONIC stood at the anchor is known as it was read. */
+static void widen_axis(struct gclk_kvm_restore *r)
+{
+	for (unsigned i = FIRST_ON_THE_AXIS; i < GCLK_COUNT(counting) && !gclk_kvm_goes_on(r); i++) {
+		gclk_kvm_widen_bound(r, counting[i], r->at.mono_width_ns);
 	}
 }
 
@@ -193,17 +244,6 @@ static int check_all(struct gclk_kvm_restore *r)
  * The plan for the instant of the anchor
  */
 
-/* The same kernel has run since: its TSC tells the gap, and offsets hold as they are. */
-static int is_same_boot(const struct gclk_kvm_restore *r)
-{
-	const struct gclk_host *source = r->k->source;
-
-	return source && GCLK_HAS(host, source, boot_id) && GCLK_HAS(host, &r->host, boot_id) &&
-	       !strcmp(source->boot_id, r->host.boot_id) &&
-	       GCLK_HAS(kvmclock, &r->st->kvmclock, host_ticks) &&
-	       r->at.ticks > r->st->kvmclock.host_ticks;
-}
-
 static struct gclk_rate true_rate(const struct gclk_host *host)
 {
 	struct gclk_rate rate = { host->tsc_hz, host->tsc_hz_den ? host->tsc_hz_den : 1 };
@@ -223,39 +263,34 @@ static void set_when(struct gclk_kvm_restore *r, struct gclk_when *when)
 	}
 	if (r->same_boot) {
 		when->elapsed_given = 1;
-		when->elapsed_ns = gclk_kvm_span_ns(r->true_rate, r->st->kvmclock.host_ticks, r->at.ticks);
+		when->elapsed_ns = r->gap_ns;
 	}
 	when->run.ns = r->at.real_ns;
-	when->run.uncertainty_ns = r->at.width_ns;
-	if (r->same_boot) {
-		when->run.uncertainty_ns = gclk_bound_add(
-			when->run.uncertainty_ns,
-			gclk_drift_ns_ceil((uint64_t)when->elapsed_ns,
-					   GCLK_HAS(host, &r->host, tsc_hz_ppb) ?
-						   r->host.tsc_hz_ppb : 500000));
-	}
+	when->run.uncertainty_ns = r->same_boot ? 1 : r->pair_ns;
 	when->load = when->run;
 }
 
 static int make_plan(struct gclk_kvm_restore *r, const struct gclk_disagreement *disagreement)
 {
 	struct gclk_when when = r->plan->when;
-	int e = gclk_kvm_sample(r->k, SAMPLES, &r->at, r->reterr);
+	int e;
 
-	if (e < 0) {
-		return e;
-	}
-	GCLK_SET(host, &r->host, tsc_ticks, r->at.ticks);
-	GCLK_SET(host, &r->host, realtime_ns, r->at.real_ns);
-	GCLK_SET(host, &r->host, monotonic_ns, r->at.mono_ns);
-	GCLK_SET(host, &r->host, sample_width_ns, r->at.width_ns);
 	r->rate = gclk_kvm_host_rate(&r->host);
 	r->true_rate = true_rate(&r->host);
 	if (!gclk_rate_is_valid(r->rate)) {
 		return gclk_fail(r->reterr, GCLK_UNSUPPORTED, "host.tsc_hz", GCLK_NO_OFFSET,
 				 "the frequency of this host's TSC is not known");
 	}
-	r->same_boot = (uint8_t)is_same_boot(r);
+	if ((e = gclk_kvm_sample(r->k, r->rate, SAMPLES, &r->at, r->reterr)) < 0) {
+		return e;
+	}
+	GCLK_SET(host, &r->host, tsc_ticks, r->at.ticks);
+	GCLK_SET(host, &r->host, realtime_ns, r->at.real_ns);
+	GCLK_SET(host, &r->host, monotonic_ns, r->at.mono_ns);
+	GCLK_SET(host, &r->host, sample_width_ns, 2 * (r->at.mono_width_ns + r->at.real_width_ns));
+	r->pair_ns = r->at.real_width_ns;
+	r->same_boot = (uint8_t)gclk_kvm_same_boot(r->st, r->k->source, &r->host, &r->at,
+						   &r->gap_ns);
 	set_when(r, &when);
 	/*
 	 * The kernel compares frequencies as it names them, not as they are: hosts of one
@@ -265,8 +300,10 @@ static int make_plan(struct gclk_kvm_restore *r, const struct gclk_disagreement 
 		GCLK_SET(host, &r->host, tsc_hz, r->rate.num);
 		GCLK_UNSET(host, &r->host, tsc_hz_den);
 	}
-	return gclk_plan(r->st, &gclk_kvm_carrier, &r->host, &when, disagreement, r->policy,
-			 r->plan, r->reterr);
+	e = gclk_plan(r->st, &gclk_kvm_carrier, &r->host, &when, disagreement, r->policy,
+		      r->plan, r->reterr);
+	widen_axis(r);
+	return e;
 }
 
 int gclk_kvm_goes_on(const struct gclk_kvm_restore *r)

@@ -30,7 +30,7 @@ static uint64_t one_hz_ppb(uint64_t hz)
  * of ticks do not overflow: the bits that 600000 * kHz has above 32 are taken from mult's
  * 32. mult has its top bit set, so rounding it costs at most 0.5 / 2^(bits - 1).
  */
-uint64_t gclk_clocksource_rounding_ppb(uint64_t khz)
+static unsigned mult_bits(uint64_t khz)
 {
 	uint64_t high = gclk_muldiv_floor_sat(khz, 600000, UINT64_C(1) << 32);
 	unsigned bits = 32;
@@ -39,7 +39,33 @@ uint64_t gclk_clocksource_rounding_ppb(uint64_t khz)
 		high >>= 1;
 		bits--;
 	}
-	return gclk_muldiv_ceil_sat(PPB, 1, UINT64_C(1) << bits);
+	return bits;
+}
+
+uint64_t gclk_clocksource_rounding_ppb(uint64_t khz)
+{
+	return gclk_muldiv_ceil_sat(PPB, 1, UINT64_C(1) << mult_bits(khz));
+}
+
+/* The largest shift, of 32 at most, with which mult keeps to its bits. */
+struct gclk_rate gclk_clocksource_rate(uint64_t khz)
+{
+	struct gclk_rate rate = { 0, 1 };
+	unsigned bits = mult_bits(khz);
+	uint64_t mult = 0;
+	unsigned shift = 32;
+
+	for (; khz > 0 && shift > 0; shift--) {
+		mult = ((UINT64_C(1000000) << shift) + khz / 2) / khz;
+		if (mult >> bits == 0) {
+			break;
+		}
+	}
+	if (mult == 0 || mult >> bits ||
+	    gclk_rate_make((gclk_u128)PPB << shift, mult, &rate) < 0) {
+		return gclk_rate_of_khz((uint32_t)khz);
+	}
+	return rate;
 }
 
 struct gclk_rate gclk_tsc_rate_from_cpuid(const uint32_t leaf15[4], uint32_t base_mhz)
@@ -99,16 +125,24 @@ static bool is_contradicted(const struct gclk_tsc_guess *guess,
 	       apart_ppb(guess->rate, measured->rate) > add_ppb(guess->ppb, measured->ppb);
 }
 
+/* Digits beyond the Hz are worth less than a ppb, and cost every reader of a profile. */
+static struct gclk_tsc_guess in_whole_hz(struct gclk_rate rate, uint8_t basis)
+{
+	uint64_t hz = gclk_rate_hz_round(rate);
+
+	return (struct gclk_tsc_guess){
+		.rate = gclk_rate_of_hz(hz),
+		.ppb = rate.den == 1 ? 0 : one_hz_ppb(hz),
+		.basis = basis,
+	};
+}
+
 static struct gclk_tsc_guess guess_by_kernel(const struct gclk_tsc_evidence *e)
 {
 	if (e->kernel_khz == 0 || !e->clocksource_is_tsc) {
 		return no_guess();
 	}
-	return (struct gclk_tsc_guess){
-		.rate = gclk_rate_of_khz(e->kernel_khz),
-		.ppb = gclk_clocksource_rounding_ppb(e->kernel_khz),
-		.basis = GCLK_TSC_KERNEL,
-	};
+	return in_whole_hz(gclk_clocksource_rate(e->kernel_khz), GCLK_TSC_KERNEL);
 }
 
 /*
@@ -139,10 +173,10 @@ static struct gclk_tsc_guess guess_by_cpuid(const struct gclk_tsc_evidence *e)
 /* The rate against CLOCK_MONOTONIC_RAW. */
 static struct gclk_tsc_guess choose_raw(const struct gclk_tsc_evidence *e)
 {
-	struct gclk_tsc_guess guess = guess_by_cpuid(e);
+	struct gclk_tsc_guess guess = guess_by_kernel(e);
 
 	if (guess.basis == GCLK_TSC_UNKNOWN || is_contradicted(&guess, &e->raw)) {
-		guess = guess_by_kernel(e);
+		guess = guess_by_cpuid(e);
 	}
 	if (guess.basis == GCLK_TSC_UNKNOWN || is_contradicted(&guess, &e->raw)) {
 		guess = e->raw;

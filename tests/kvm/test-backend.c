@@ -164,7 +164,7 @@ static int plan_first(struct world *w)
 {
 	struct gclk_when when;
 
-	gclk_kvm_when(w->st, &w->host_b, &when);
+	gclk_kvm_when(w->st, w->b.source, &w->host_b, &when);
 	return gclk_plan(w->st, &gclk_kvm_carrier, &w->host_b, &when, &w->disagreement,
 			 &w->policy, w->plan, &w->error);
 }
@@ -406,6 +406,10 @@ GCLK_TEST(kvm_move, same_boot_keeps_offsets)
 	sim_host(&w.dst, &w.host_b);
 	memcpy(w.host_b.boot_id, w.host_a.boot_id, 37);
 	w.host_b.has |= GCLK_BIT(host, boot_id);
+	w.disagreement.uncertainty_ns = GCLK_UNBOUNDED;	/* and nobody compared it with itself */
+	CU_ASSERT(plan_first(&w) == -GCLK_REFUSED);
+	CU_ASSERT(has_finding(w.plan, "wall-clocks-unmeasured"));
+	w.b.source = &w.host_a;
 	CU_ASSERT(plan_first(&w) == 0);
 	CU_ASSERT(prepare(&w) == 0);
 	w.b.source = &w.host_a;
@@ -415,6 +419,9 @@ GCLK_TEST(kvm_move, same_boot_keeps_offsets)
 		sim_run(&w.dst);
 		CU_ASSERT(size_of((int64_t)(sim_guest_clock(&w.dst, 0) - w.st->kvmclock.clock_ns) -
 				  (int64_t)(w.dst.now_ns - w.src.now_ns)) < 100000);
+		GCLK_EQ(w.b.axis_ns, w.a.axis_ns);
+		GCLK_EQ(bound_of(&w, "tsc"), 1);
+		CU_ASSERT(bound_of(&w, "kvmclock") < 100 && bound_of(&w, "hpet") < 200);
 	}
 	world_end(&w);
 }

@@ -225,7 +225,7 @@ static int plan_and_prepare(struct world *w)
 	int r;
 
 	gclk_host_sample(&w->host, NULL);
-	gclk_kvm_when(w->st, &w->host, &when);
+	gclk_kvm_when(w->st, w->b.k.source, &w->host, &when);
 	r = gclk_plan(w->st, &gclk_kvm_carrier, &w->host, &when, &w->disagreement, &w->policy,
 		      w->plan, &w->error);
 	r = r ? r : gclk_kvm_prepare(&w->b.k, w->plan, &w->error);

@@ -30,7 +30,7 @@ GCLK_TEST(tsc_rate, nothing_known_is_unknown)
 	GCLK_EQ(gclk_tsc_choose(&e).basis, GCLK_TSC_UNKNOWN);
 }
 
-GCLK_TEST(tsc_rate, kernel_khz_is_exact_but_for_its_multiplier)
+GCLK_TEST(tsc_rate, kernel_khz_is_exact_with_its_multiplier)
 {
 	struct gclk_tsc_evidence e = {
 		.kernel_khz = KHZ, .clocksource_is_tsc = 1, .correction_known = 1,
@@ -38,9 +38,15 @@ GCLK_TEST(tsc_rate, kernel_khz_is_exact_but_for_its_multiplier)
 	struct gclk_tsc_guess g = gclk_tsc_choose(&e);
 
 	GCLK_EQ(g.basis, GCLK_TSC_KERNEL);
-	GCLK_EQ(g.rate.num, UINT64_C(2500000000));
+	GCLK_EQ(g.rate.num, UINT64_C(2500000149));	/* mult 6710886, shift 24 */
 	GCLK_EQ(g.rate.den, 1);
-	GCLK_EQ(g.ppb, 120);
+	GCLK_EQ(g.ppb, 1);
+	e.kernel_khz = 2499998;			/* measured: 2499997913.838 */
+	GCLK_EQ(gclk_tsc_choose(&e).rate.num, UINT64_C(2499997914));
+	e.kernel_khz = 1000000;
+	g = gclk_tsc_choose(&e);
+	GCLK_EQ(g.rate.num, UINT64_C(1000000000));
+	GCLK_EQ(g.ppb, 0);
 }
 
 GCLK_TEST(tsc_rate, discipline_costs_one_ppm)
@@ -50,7 +56,7 @@ GCLK_TEST(tsc_rate, discipline_costs_one_ppm)
 		.synchronised = 1,
 	};
 
-	GCLK_EQ(gclk_tsc_choose(&e).ppb, 1120);
+	GCLK_EQ(gclk_tsc_choose(&e).ppb, 1001);
 }
 
 /* +20 ppm: the wall clock runs faster than RAW, so the TSC makes fewer ticks per second. */
@@ -61,9 +67,9 @@ GCLK_TEST(tsc_rate, correction_is_followed)
 		.correction = 20 * 65536,
 	};
 
-	GCLK_EQ(gclk_tsc_choose(&e).rate.num, 2499950001);	/* 2.5e9 / 1.00002 */
+	GCLK_EQ(gclk_tsc_choose(&e).rate.num, 2499950150);	/* 2.5e9 / 1.00002 */
 	e.correction = -20 * 65536;
-	GCLK_EQ(gclk_tsc_choose(&e).rate.num, 2500050001);	/* 2.5e9 / 0.99998 */
+	GCLK_EQ(gclk_tsc_choose(&e).rate.num, 2500050150);	/* 2.5e9 / 0.99998 */
 }
 
 GCLK_TEST(tsc_rate, correction_of_half_is_no_correction)
@@ -82,7 +88,7 @@ GCLK_TEST(tsc_rate, without_adjtimex_the_wall_clock_itself_or_500_ppm)
 {
 	struct gclk_tsc_evidence e = { .kernel_khz = KHZ, .clocksource_is_tsc = 1 };
 
-	GCLK_EQ(gclk_tsc_choose(&e).ppb, 500120);
+	GCLK_EQ(gclk_tsc_choose(&e).ppb, 500001);
 	e.real = guess(2499950000, 900);
 	GCLK_EQ(gclk_tsc_choose(&e).rate.num, 2499950000);
 	GCLK_EQ(gclk_tsc_choose(&e).ppb, 900);
@@ -113,7 +119,7 @@ GCLK_TEST(tsc_rate, slew_in_progress_is_covered)
 	};
 	struct gclk_tsc_guess g = gclk_tsc_choose(&e);
 
-	GCLK_EQ(g.rate.num, 2500000000);
+	GCLK_EQ(g.rate.num, 2500000149);
 	CU_ASSERT(covers(&g, 2498750000));
 	CU_ASSERT(g.ppb < 502000);
 }
@@ -142,7 +148,7 @@ GCLK_TEST(tsc_rate, cpuid_is_a_ratio)
 GCLK_TEST(tsc_rate, cpuid_counts_where_the_kernel_took_it)
 {
 	struct gclk_tsc_evidence e = {
-		.clocksource_is_tsc = 1, .correction_known = 1, .kernel_khz = 2083333,
+		.clocksource_is_tsc = 1, .correction_known = 1, .known_freq = 1,
 		.cpuid = { 6250000000, 3 },
 	};
 	struct gclk_tsc_guess g = gclk_tsc_choose(&e);
@@ -151,12 +157,14 @@ GCLK_TEST(tsc_rate, cpuid_counts_where_the_kernel_took_it)
 	GCLK_EQ(g.rate.num, 6250000000);
 	GCLK_EQ(g.rate.den, 3);
 	CU_ASSERT(covers(&g, 2083333000));	/* which the kernel's clocks follow */
-	e.kernel_khz = 2083400;			/* it did not */
+	e.kernel_khz = 2083333;			/* and of which the kernel's own word is exact */
+	CU_ASSERT(covers(&g, gclk_tsc_choose(&e).rate.num));
 	GCLK_EQ(gclk_tsc_choose(&e).basis, GCLK_TSC_KERNEL);
-	e.kernel_khz = 0;			/* nobody says that it did */
+	GCLK_EQ(gclk_tsc_choose(&e).ppb, 1);
+	e.kernel_khz = 0;
+	e.known_freq = 0;			/* nobody says that it took it */
 	GCLK_EQ(gclk_tsc_choose(&e).basis, GCLK_TSC_UNKNOWN);
 	e.known_freq = 1;
-	GCLK_EQ(gclk_tsc_choose(&e).basis, GCLK_TSC_CPUID);
 	e.cpuid = gclk_rate_of_hz(12);		/* no processor */
 	GCLK_EQ(gclk_tsc_choose(&e).basis, GCLK_TSC_UNKNOWN);
 }

@@ -48,7 +48,7 @@ const char *gclk_host_missing(const struct gclk_host *host, unsigned index);
  *		gclk_kvm_capture(&k, &host, st, &err);
  *
  *	destination, VM and interrupt controller made, no vCPU yet:
- *		gclk_kvm_when(st, &host, &when);
+ *		gclk_kvm_when(st, &source, &host, &when);
  *		gclk_plan(st, &gclk_kvm_carrier, &host, &when, &disagreement, &policy, plan, &err);
  *		gclk_kvm_prepare(&k, plan, &err);
  *		... vCPUs, CPUID, SREGS, RAM, LAPIC pages, all MSRs but gclk_kvm_msrs ...
@@ -160,12 +160,15 @@ int gclk_kvm_capture(struct gclk_kvm *k, const struct gclk_host *host, struct gc
 /**
  * gclk_kvm_when() - the instants for a first gclk_plan()
  * @st:		captured by gclk_kvm_capture()
+ * @source:	the profile of the host where it was; NULL: not known
  * @host:	sampled now, on the destination: load and run are that instant
  *
- * captured.uncertainty_ns is GCLK_UNBOUNDED where the state does not tell the instant.
+ * Within one boot of a host the gap is what its own clocks counted: elapsed_ns is given, and
+ * no wall clock takes part. captured.uncertainty_ns is GCLK_UNBOUNDED where the state does
+ * not tell the instant.
  */
-void gclk_kvm_when(const struct gclk_state *st, const struct gclk_host *host,
-		   struct gclk_when *ret_when);
+void gclk_kvm_when(const struct gclk_state *st, const struct gclk_host *source,
+		   const struct gclk_host *host, struct gclk_when *ret_when);
 
 /**
  * gclk_kvm_prepare() - what must be settled before there are vCPUs

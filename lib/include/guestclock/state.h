@@ -142,7 +142,8 @@ enum gclk_accelerator {
 	F(R, i64, icount_bias_ns, NS, GCLK_I64_MIN, GCLK_I64_MAX, "what is added to the counted instructions' time") \
 	F(R, i64, icount, COUNT, 0, GCLK_I64_MAX,      "instructions counted") \
 	F(R, u32, apic_bus_ns, NS, 1, 1000000,         "period of the APIC bus clock; absent: 1") \
-	F(R, i64, cpu_clock_ns, NS, GCLK_I64_MIN, GCLK_I64_MAX, "the emulator's clock beside the axis, where it counts instructions")
+	F(R, i64, cpu_clock_ns, NS, GCLK_I64_MIN, GCLK_I64_MAX, "the emulator's clock beside the axis, where it counts instructions") \
+	F(R, i64, host_monotonic_ns, NS, 0, GCLK_I64_MAX, "the host's CLOCK_MONOTONIC at the capture")
 
 /* One channel of the i8254 (Intel 8254 data sheet). */
 #define GCLK_PIT_CHANNEL_FIELDS(F, E, M, B, S, R) \
