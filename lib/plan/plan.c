@@ -313,7 +313,8 @@ GCLK_API int gclk_plan(const struct gclk_state *state, const struct gclk_carrier
 		gclk_findings_put(&plan->findings, GCLK_F_INCOMPATIBLE_FEATURE, "",
 				  "the state needs \"%s\"", state->incompatible[i]);
 	}
-	if (disagreement->uncertainty_ns == GCLK_UNBOUNDED && !when->elapsed_given) {
+	if (disagreement->uncertainty_ns == GCLK_UNBOUNDED && !when->elapsed_given &&
+	    policy->gap != GCLK_GAP_FREEZE) {
 		gclk_findings_put(&plan->findings, GCLK_F_WALL_CLOCKS_UNMEASURED, "",
 				  "the gap is as wrong as the two hosts' wall clocks disagree");
 	}

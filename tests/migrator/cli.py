@@ -496,7 +496,10 @@ class NewerHost(Case):
         self.assertEqual(self.answer(*args)["disagreement"]["basis"], "assumed-same-host")
         self.assertEqual(self.answer(*args, "--host", profile)["disagreement"]["basis"],
                          "assumed-same-host")
-        answer = self.answer(*args, "--host", other)
+        refused = run(*args, "--host", other)
+        self.assertEqual(refused.code, REFUSED)
+        self.assertIn("wall-clocks-unmeasured", refused.err)
+        answer = self.answer(*args, "--host", other, "--force", "wall-clocks-unmeasured")
         self.assertEqual(answer["disagreement"]["basis"], "unmeasured")
         self.assertIsNone(answer["disagreement"]["uncertainty_ns"])
         self.assertIn("wall-clocks-unmeasured", [f["id"] for f in answer["findings"]])

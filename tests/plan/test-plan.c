@@ -173,6 +173,8 @@ GCLK_TEST(plan, cap_counts_up_to_it_and_freezes_the_rest)
 
 GCLK_TEST(plan, hosts_that_disagree)
 {
+	static const char *const unmeasured[] = { "wall-clocks-unmeasured", NULL };
+
 	WORLD(&world_axis);
 	/* destination 3 s ahead: 10 s by the clocks were 7 s */
 	w.disagreement = (struct gclk_disagreement){ 3 * S, 1000 };
@@ -182,10 +184,19 @@ GCLK_TEST(plan, hosts_that_disagree)
 	GCLK_EQ(to->rtc.base_at_ns, w.state->rtc.base_at_ns + 3 * S);
 	CU_ASSERT(world_bound(&w, "virtual_clock") >= 1000);
 	w.disagreement.uncertainty_ns = GCLK_UNBOUNDED;
+	GCLK_EQ(world_plan(&w), -GCLK_REFUSED);
+	w.policy.force = unmeasured;
 	GCLK_EQ(world_plan(&w), 0);
 	CU_ASSERT_PTR_NOT_NULL(world_finding(&w, "wall-clocks-unmeasured"));
 	GCLK_EQ(world_bound(&w, "virtual_clock"), GCLK_UNBOUNDED);
 	GCLK_EQ(world_bound(&w, "rtc"), GCLK_UNBOUNDED);
+	/* what counts nothing by the wall clocks, and a gap that is given, need no comparison */
+	w.policy.force = NULL;
+	w.policy.gap = GCLK_GAP_FREEZE;
+	GCLK_EQ(world_plan(&w), 0);
+	w.policy.gap = GCLK_GAP_COUNT;
+	w.when.elapsed_given = 1;
+	GCLK_EQ(world_plan(&w), 0);
 	world_end(&w);
 }
 
