@@ -13,7 +13,7 @@
 
 static const struct verb *const verbs[] = {
 	&verb_host,    &verb_inspect, &verb_diff,    &verb_plan,
-	&verb_rewrite, &verb_undo,    &verb_extract, &verb_explain,
+	&verb_rewrite, &verb_undo,    &verb_extract, &verb_explain, &verb_log,
 };
 
 /*

@@ -17,7 +17,7 @@ import time
 import unittest
 
 REFUSED, USAGE, SYS, TRUNCATED, MALFORMED, VERSION, UNSUPPORTED, RANGE = 1, 2, 3, 5, 6, 7, 8, 9
-VERBS = ["host", "inspect", "diff", "plan", "rewrite", "undo", "extract", "explain"]
+VERBS = ["host", "inspect", "diff", "plan", "rewrite", "undo", "extract", "explain", "log"]
 # of guestclock-live, which a build without libvirt has not
 LIVE_VERBS = ["save", "restore", "migrate", "proxy", "check", "hosts"]
 options = None
@@ -99,6 +99,79 @@ class Case(unittest.TestCase):
         self.assertEqual(list(tree)[:2], ["schema", "verb"])
         self.assertEqual((tree["schema"], tree["verb"]), ("guestclock.v1", args[0]))
         return tree
+
+
+class Log(Case):
+    """The audit log as `log` reads it."""
+
+    def move(self, n, **changes):
+        at = 1795228000 + 60 * n
+        return dict({
+            "schema": "guestclock.v1", "verb": "migrate", "domain": "web%d" % (n % 2),
+            "uuid": "8c2b66d2-8b1c-4b52-9f3e-2a64b1a5b6a%d" % (n % 2), "from": "a", "to": "b",
+            "verdict": "done", "written": {"realtime_ns": str(at * 10**9)},
+            "stopped": {"realtime_ns": str(at * 10**9), "uncertainty_ns": "1000", "basis": "event"},
+            "gap_ns": "40000000", "blackout_ns": str((n + 1) * 10**6), "hold_ns": "0",
+            "clocks": [{"clock": "tsc", "correction_ns": "40000000",
+                        "error_ns": str(-1000 * n), "bound_ns": "900000"}],
+            "findings": [{"id": "gap-counted", "severity": "note"}]}, **changes)
+
+    def log(self, *moves):
+        return self.write("moves.jsonl", "".join(
+            move if isinstance(move, str) else json.dumps(move) + "\n" for move in moves))
+
+    def test_moves_and_pairs_of_hosts(self):
+        path = self.log(*(self.move(n) for n in range(20)))
+        answer = self.answer("log", "--file", path)
+        self.assertEqual(len(answer["moves"]), 20)
+        self.assertEqual(answer["damaged_lines"], 0)
+        [pair] = answer["pairs"]
+        self.assertEqual((pair["from"], pair["to"], pair["moves"], pair["done"]),
+                         ("a", "b", 20, 20))
+        # the nearest rank: the 10th and the 19th of 20
+        self.assertEqual(pair["blackout_ns"], {"p50": "10000000", "p95": "19000000",
+                                               "max": "20000000"})
+        self.assertEqual(pair["error_ns"]["max"], "19000")
+        text = self.works("log", "--file", path).out
+        self.assertEqual(text.count("migrate a -> b"), 20)
+        self.assertRegex(text, r"a -> b +20 +20 +10.0 ms +19.0 ms")
+
+    def test_one_guest(self):
+        path = self.log(*(self.move(n) for n in range(6)))
+        for who in ("web1", "8C2B66D2-8b1c-4b52-9f3e-2a64b1a5b6a1"):
+            answer = self.answer("log", "--file", path, who)
+            self.assertEqual({move["domain"] for move in answer["moves"]}, {"web1"})
+            self.assertEqual(len(answer["moves"]), 3)
+        self.assertIn("No move of web7", self.works("log", "--file", path, "web7").out)
+
+    def test_since(self):
+        path = self.log(*(self.move(n) for n in range(6)))
+        for since in ("@1795228180", "2026-11-21T02:29:40Z"):
+            self.assertEqual(len(self.answer("log", "--file", path, "--since", since)["moves"]), 3)
+        at = int((time.time() - 3600) * 1e9)
+        path = self.log(self.move(0), self.move(1, written={"realtime_ns": str(at)}))
+        self.assertEqual(len(self.answer("log", "--file", path, "--since", "2h")["moves"]), 1)
+        self.assertEqual(len(self.answer("log", "--file", path, "--since", "30min")["moves"]), 0)
+        self.fails(USAGE, "log", "--since", "yesterday")
+
+    def test_damaged_lines_are_left_out(self):
+        path = self.log(self.move(0), '{"schema":\n', self.move(1), "\n", "\0\xff\n",
+                        "x" * 300000 + "\n", self.move(2), json.dumps(self.move(3)))
+        done = self.works("log", "--file", path, "--json")
+        answer = json.loads(done.out)
+        self.assertEqual([move["blackout_ns"] for move in answer["moves"]],
+                         ["1000000", "2000000", "3000000", "4000000"])
+        self.assertEqual(answer["damaged_lines"], 3)
+        self.assertRegex(done.err, r"^guestclock: warning: .*3 damaged lines .* line 2: ")
+
+    def test_no_log(self):
+        self.fails(SYS, "log", "--file", self.path("nothing"))
+
+    def test_what_a_terminal_must_not_see(self):
+        path = self.log(self.move(0, domain="\x1b[2Jweb\u202e", to="\x07b"))
+        out = self.works("log", "--file", path).out
+        self.assertIn("?[2Jweb?", out)
+        self.assertNotIn("\x1b", out)
 
 
 class Help(Case):
