@@ -3,8 +3,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include <libvirt/virterror.h>
-
 #include "core/error.h"
 #include "migrator/virt/connect.h"
 

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 
 #include <libvirt/libvirt.h>
+#include <libvirt/virterror.h>
 
 #include <guestclock/error.h>
 
