@@ -263,8 +263,8 @@ static int open_image(struct source *s, const struct options *o, enum source_use
 {
 	const struct gclk_image_options options = {
 		.snapshot = o->snapshot,
-		.writable = use == SOURCE_CHANGE,
-		.want_page_clock = use != SOURCE_LOOK,
+		.writable = use == SOURCE_CHANGE || use == SOURCE_HASTE,
+		.want_page_clock = use != SOURCE_LOOK && use != SOURCE_HASTE,
 		.as_it_stands = use == SOURCE_LOOK,
 		.sync = given(o, OPTION(SYNC)),
 		.spool_beside = use == SOURCE_COPY ? o->output : NULL,

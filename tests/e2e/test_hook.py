@@ -1,0 +1,205 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""The libvirt hook: what plain `virsh restore` and `virsh start` make of a guest with it.
+
+One libvirtd in private namespaces, one small TCG guest, guestclock-hook installed below
+hooks/qemu.d. The guest's own readings decide; the hook's bound must cover the error, and the
+absolute error is only held against a second, as others use the machine too.
+
+    test_hook.py --guest guest.elf --guestclock guestclock --hook guestclock-hook [--long]
+"""
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+
+import guest
+import libvirtd
+import qemu
+import tally
+import test_libvirt
+
+NAME = test_libvirt.NAME
+BOUND_NS = 1e9
+# what the guest's lines themselves leave open, and the TSC's rate
+READING_NS = 2e6
+
+
+class Lab(test_libvirt.Lab):
+    def __init__(self, args, work):
+        hooks = os.path.join(work, "etc", "hooks", "qemu.d")
+        os.makedirs(hooks)
+        self.install(os.path.join(hooks, "50-guestclock"), os.path.abspath(args.hook), work)
+        super().__init__(args, work)
+
+    def install(self, path, hook, work):
+        with open(path, "w", encoding="utf-8") as out:
+            out.write("#!/bin/sh\nexec '%s' --conf '%s/hook.conf' --state '%s/state' "
+                      "--audit '%s/audit' \"$@\"\n" % (hook, work, work, work))
+        os.chmod(path, 0o755)
+
+    def configure(self, **settings):
+        with open(self.path("hook.conf"), "w", encoding="utf-8") as out:
+            out.write("[hook]\n" + "".join("%s = %s\n" % one for one in settings.items()))
+
+    def audited(self):
+        if not os.path.exists(self.path("audit")):
+            return []
+        with open(self.path("audit"), encoding="utf-8") as file:
+            return [json.loads(line) for line in file]
+
+    def audit(self, n, timeout=20):
+        """The n-th line of the audit log, counted from 1."""
+        end = time.monotonic() + timeout
+        while len(self.audited()) < n:
+            if time.monotonic() > end:
+                raise qemu.QmpError("the hook wrote %d lines, not %d" %
+                                    (len(self.audited()), n))
+            time.sleep(0.05)
+        return self.audited()[n - 1]
+
+
+def bound_of(record, clock):
+    for row in record["clocks"]:
+        if row["clock"] == clock:
+            return row["error_ns"], row["bound_ns"]
+    raise KeyError(clock)
+
+
+def loaded(lab, name, command):
+    """A plain virsh command that brings the guest back: what the guest says, and the record."""
+    starts, lines = lab.port.count(), len(lab.audited())
+    lab.virsh(*command)
+    after = lab.lines(lab.port.wait(starts + 1), test_libvirt.ENOUGH)
+    return after, lab.audit(lines + 1)
+
+
+def check_right(lab, name, before, after, record):
+    """The guest's clocks went on, and the hook's own figures hold."""
+    found = guest.errors(test_libvirt.steady(before), test_libvirt.steady(after))
+    lab.t.check(name + ": carried out", record["verdict"] in ("done", "late"),
+                "%s; %s" % (record["verdict"], record["why"]))
+    for clock in ("tsc",):
+        error, sure = found[clock]
+        known, bound = bound_of(record, clock)
+        known, bound = int(known), None if bound is None else int(bound)
+        lab.t.check("%s: %s, the bound covers the error" % (name, clock),
+                    bound is not None and abs(error - known) <= bound + sure + READING_NS,
+                    "%+.2f ms, of which %+.2f known, bound %.2f ms" % (
+                        error / 1e6, known / 1e6, (bound or 0) / 1e6))
+        lab.t.check("%s: %s, the bound is no excuse" % (name, clock),
+                    bound is not None and bound <= BOUND_NS and abs(error) <= BOUND_NS)
+    lab.t.check(name + ": the RTC was read and is right",
+                "rtc" in found and abs(found["rtc"][0]) <= BOUND_NS,
+                "%+.1f ms" % (found["rtc"][0] / 1e6) if "rtc" in found else "")
+
+
+def report(lab):
+    """The default: no byte is changed, and the log says what would have been."""
+    lab.configure(restore="report")
+    path, _ = test_libvirt.saved(lab, "report")
+    original = test_libvirt.digest(path)
+    _, record = loaded(lab, "report", ("restore", path))
+    lab.t.check("report: no byte is changed", test_libvirt.digest(path) == original)
+    lab.t.check("report: says so", record["verdict"] == "untouched" and
+                record["domain"] == NAME and "report" in record["why"] and
+                int(record["gap_ns"]) > 0, "%s: %s" % (record["verdict"], record["why"]))
+    lab.virsh("destroy", NAME)
+
+
+def off(lab):
+    lab.configure(restore="off")
+    path, _ = test_libvirt.saved(lab, "off")
+    n = len(lab.audited())
+    lab.virsh("restore", path)
+    lab.virsh("destroy", NAME)
+    lab.t.check("off: nothing is looked at", len(lab.audited()) == n)
+
+
+def rewrite(lab):
+    """One image, three times: plain virsh restore, and each time right (R9)."""
+    lab.configure(restore="rewrite")
+    path, before = test_libvirt.saved(lab, "rewrite")
+    original = test_libvirt.digest(path)
+    for turn in (1, 2, 3):
+        name = "restore %d" % turn
+        time.sleep(1)
+        after, record = loaded(lab, name, ("restore", path))
+        check_right(lab, name, before, after, record)
+        lab.virsh("destroy", NAME)
+        wait_closed(lab, path)
+    lab.must("undo", path, "--json")
+    lab.t.check("restore: undo brings every byte back",
+                test_libvirt.digest(path) == original)
+
+
+def wait_closed(lab, path):
+    """The follower closes the record behind its reader; until then it holds the image."""
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        status, _, _ = lab.run("rewrite", path, "--in-place", "--elapsed", "1s", "--json")
+        if status == 0:
+            return
+        time.sleep(0.1)
+    raise qemu.QmpError("the image stays in use")
+
+
+def managed(lab):
+    lab.configure(restore="rewrite")
+    serial = lab.boot()
+    lab.virsh("managedsave", NAME)
+    before = lab.lines(serial, 1)
+    time.sleep(1)
+    after, record = loaded(lab, "managed save", ("start", NAME))
+    check_right(lab, "managed save", before, after, record)
+    lab.virsh("destroy", NAME)
+
+
+CASES = {"report": report, "off": off, "rewrite": rewrite, "managed": managed}
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--guest", default=os.environ.get("GCLK_GUEST"))
+    parser.add_argument("--guestclock", default=os.environ.get("GCLK_COMMAND"))
+    parser.add_argument("--hook", default=os.environ.get("GCLK_HOOK"))
+    parser.add_argument("--work", default=os.environ.get("GCLK_WORK"))
+    parser.add_argument("--long", action="store_true")
+    parser.add_argument("--only", action="append", choices=sorted(CASES))
+    return parser.parse_args()
+
+
+def body(args, work):
+    lab = Lab(args, work)
+    try:
+        for name, function in CASES.items():
+            if args.only and name not in args.only:
+                continue
+            try:
+                function(lab)
+            except (libvirtd.VirshError, qemu.QmpError, KeyError) as error:
+                lab.t.check(name + " runs", False, repr(error))
+                test_libvirt.end_domain(lab)
+        return lab.t.end()
+    finally:
+        lab.close()
+
+
+def main():
+    args = arguments()
+    try:
+        qemu.available()
+        libvirtd.available()
+        if not args.guest or not os.path.exists(args.guest):
+            raise qemu.Skip("no test guest (--guest): the compiler may lack -m32")
+        with tempfile.TemporaryDirectory(prefix="gclk-") as work:
+            os.chmod(work, 0o755)
+            return body(args, work)
+    except qemu.Skip as reason:
+        return tally.skip_all(reason)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

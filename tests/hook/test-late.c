@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: MIT */
+/* Rewriting under a reader's eyes: what it gets is one plan's bytes, and the last one's. */
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "gclk-test.h"
+#include "migrator/hook/late.h"
+
+#define CHUNK 2048
+
+struct stage {
+	char dir[32], path[64];
+	struct options options;
+	struct source source;
+	struct situation situation;
+	struct late late;
+	/* the loader: waits, reads in pieces, closes */
+	pthread_t thread;
+	int fd;
+	useconds_t wait_us, pause_us;
+	size_t stop_at;
+	char *bytes;
+	size_t n;
+};
+
+static void *load(void *ctx)
+{
+	struct stage *s = ctx;
+	ssize_t n = 1;
+
+	usleep(s->wait_us);
+	while (n > 0 && s->n < s->stop_at) {
+		n = read(s->fd, s->bytes + s->n, CHUNK);
+		s->n += n > 0 ? (size_t)n : 0;
+		usleep(s->pause_us);
+	}
+	close(s->fd);
+	return NULL;
+}
+
+static struct stage *set_up(bool follow)
+{
+	struct stage *s = calloc(1, sizeof(*s));
+	char command[512];
+	struct stat st;
+
+	snprintf(s->dir, sizeof(s->dir), "/tmp/gclk-late-XXXXXX");
+	CU_ASSERT_PTR_NOT_NULL_FATAL(mkdtemp(s->dir));
+	snprintf(s->path, sizeof(s->path), "%s/image", s->dir);
+	snprintf(command, sizeof(command), "xz -dc '%s/streams/pc-2.3.qs.xz' > '%s'",
+		 GCLK_TEST_DATA, s->path);
+	CU_ASSERT_FATAL(system(command) == 0);
+	s->options.given = OPTION(CAPTURED_AT);
+	s->options.captured = (struct gclk_instant){ wall_clock_ns() - INT64_C(60000000000),
+						     1000000 };
+	GCLK_EQ(source_open(&s->source, s->path, &s->options, SOURCE_HASTE), 0);
+	GCLK_EQ(situation_find(&s->situation, &s->source, &s->options, 0), 0);
+	CU_ASSERT_FATAL(stat(s->path, &st) == 0);
+	s->bytes = calloc(4, (size_t)st.st_size);	/* a record will follow */
+	s->stop_at = SIZE_MAX;
+	s->fd = open(s->path, O_RDONLY | O_CLOEXEC);
+	s->late.source = &s->source;
+	s->late.situation = &s->situation;
+	s->late.file_bytes = (uint64_t)st.st_size;
+	learned_read("/nonexistent", &s->late.learned);
+	s->late.has_reader = follow;
+	s->late.reader = (struct reader){ .pid = getpid(), .fd = s->fd, .device = st.st_dev,
+					  .inode = st.st_ino, .stride = 2 * CHUNK };
+	snprintf(s->late.reader.held, sizeof(s->late.reader.held), "/proc/self/fd/%d", s->fd);
+	return s;
+}
+
+/* The reader got, within the span, what stands there in the end. */
+static bool reader_got_the_last(const struct stage *s)
+{
+	size_t begin = (size_t)s->late.span.begin, n = (size_t)s->late.span.end - begin;
+	char *now = malloc(n);
+	int fd = open(s->path, O_RDONLY | O_CLOEXEC);
+	bool same = pread(fd, now, n, (off_t)begin) == (ssize_t)n &&
+		    !memcmp(now, s->bytes + begin, n);
+
+	close(fd);
+	free(now);
+	return same;
+}
+
+static void take_down(struct stage *s)
+{
+	gclk_plan_free(s->late.plan);
+	source_close(&s->source);
+	unlink(s->path);
+	rmdir(s->dir);
+	free(s->bytes);
+	free(s);
+}
+
+static void run(struct stage *s, int64_t limit_ns)
+{
+	struct gclk_error error;
+
+	GCLK_EQ(late_begin(&s->late, &error), 0);
+	pthread_create(&s->thread, NULL, load, s);
+	late_follow(&s->late, limit_ns, NULL, NULL);
+	pthread_join(s->thread, NULL);
+}
+
+GCLK_TEST(late, the_reader_gets_the_last_plan)
+{
+	struct stage *s = set_up(true);
+	struct gclk_error error;
+	struct lesson lesson;
+	int64_t load_ns;
+	int undone = 0;
+
+	s->wait_us = 30000;
+	s->pause_us = 1000;
+	run(s, INT64_C(5000000000));
+	if (s->late.outcome == LATE_RACED) {
+		gclk_test_skip("the machine is too busy: the write met its reader");
+		take_down(s);
+		return;
+	}
+	GCLK_EQ(s->late.outcome, LATE_FOLLOWED);
+	CU_ASSERT(s->late.n_writes > 10);
+	CU_ASSERT(s->late.last_distance >= 2 * CHUNK);
+	CU_ASSERT(s->late.tail_ns > s->late.began_ns && s->late.began_ns > 0 &&
+		  s->late.closed_ns >= s->late.tail_ns);
+	CU_ASSERT(reader_got_the_last(s));
+	/* the prediction: within its own bound of what was seen */
+	load_ns = s->late.closed_ns - s->late.plan->when.load.ns;
+	CU_ASSERT((uint64_t)llabs(load_ns) <= s->late.plan->when.load.uncertainty_ns);
+	CU_ASSERT(late_lesson(&s->late, s->late.closed_ns + 5, &lesson));
+	CU_ASSERT(lesson.to_run_ns == lesson.to_load_ns + 5 && lesson.bytes_per_s > 100000);
+	CU_ASSERT(!late_lesson(&s->late, 0, &lesson));
+	GCLK_EQ(late_end(&s->late, &error), 0);
+	CU_ASSERT(reader_got_the_last(s));
+	source_close(&s->source);
+	GCLK_EQ(gclk_image_undo(s->path, NULL, &undone, &error), 0);
+	GCLK_EQ(undone, 1);
+	take_down(s);
+}
+
+GCLK_TEST(late, a_reader_that_goes_away)
+{
+	struct stage *s = set_up(true);
+
+	s->stop_at = 4 * CHUNK;
+	s->pause_us = 1000;
+	run(s, INT64_C(5000000000));
+	GCLK_EQ(s->late.outcome, LATE_LOST);
+	GCLK_EQ(s->late.tail_ns, 0);
+	take_down(s);
+}
+
+GCLK_TEST(late, a_reader_that_rests)
+{
+	struct stage *s = set_up(true);
+
+	s->wait_us = 200000;
+	run(s, 30000000);	/* given up before it begins */
+	CU_ASSERT(s->late.outcome == LATE_FOLLOWED && s->late.tail_ns == 0 &&
+		  s->late.closed_ns == 0);
+	CU_ASSERT(reader_got_the_last(s));
+	take_down(s);
+}
+
+GCLK_TEST(late, nobody_to_follow)
+{
+	struct stage *s = set_up(false);
+
+	run(s, INT64_C(5000000000));
+	GCLK_EQ(s->late.outcome, LATE_AT_ONCE);
+	GCLK_EQ(s->late.n_writes, 1);
+	CU_ASSERT(s->late.plan->when.run.uncertainty_ns >= 500000000);
+	CU_ASSERT(reader_got_the_last(s));
+	take_down(s);
+}
