@@ -1,0 +1,236 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""The package as others meet it: what is installed, what it exports, what builds against it.
+
+    package.py SOURCE_ROOT BUILD_ROOT               an installation into a scratch directory
+    package.py SOURCE_ROOT BUILD_ROOT --record      write what is exported to debian/*.symbols
+    package.py SOURCE_ROOT BUILD_ROOT --long        also: meson dist, dpkg-buildpackage
+"""
+import glob
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+LIBRARIES = ["libguestclock", "libguestclock-image"]
+EXAMPLES = {"embed-devices": "libguestclock", "saved-clocks": "libguestclock-image"}
+DATA = "tests/data/streams/pc-multifd.qs.xz"
+
+cases = []
+
+
+def case(function):
+    cases.append(function)
+    return function
+
+
+class Skip(Exception):
+    pass
+
+
+class Tree:
+    """An installation of the build, in a directory that goes away."""
+
+    def __init__(self, root, build, scratch):
+        self.root, self.build, self.scratch = root, build, scratch
+        self.at = os.path.join(scratch, "root")
+        run(["meson", "install", "-C", build, "--no-rebuild", "--quiet"],
+            env=dict(os.environ, DESTDIR=self.at))
+
+    def one(self, pattern):
+        found = glob.glob(os.path.join(self.at, "**", pattern), recursive=True)
+        if not found:
+            raise AssertionError("%s is not installed" % pattern)
+        return found[0]
+
+    def pkg_config(self, *arguments):
+        directory = os.path.dirname(self.one("libguestclock.pc"))
+        env = dict(os.environ, PKG_CONFIG_PATH=directory)
+        prefix = re.search(r"^prefix=(.*)$", read(self.one("libguestclock.pc")), re.M).group(1)
+        return run(["pkg-config", "--define-variable=prefix=" + self.at + prefix] +
+                   list(arguments), env=env).split()
+
+    def environment(self):
+        return dict(os.environ, LD_LIBRARY_PATH=os.path.dirname(self.one("libguestclock.so")))
+
+
+def run(command, env=None, cwd=None):
+    done = subprocess.run(command, text=True, env=env, cwd=cwd, check=False,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if done.returncode:
+        raise AssertionError("%s\n%s" % (" ".join(command), done.stdout[-3000:]))
+    return done.stdout
+
+
+def read(path):
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
+def recorded(root, library):
+    return os.path.join(root, "debian", library + "0.symbols")
+
+
+def symbols(tree, library):
+    """As dpkg-gensymbols writes them: the version node, then the names."""
+    text = run(["nm", "-D", "--defined-only", tree.one(library + ".so")])
+    found = set()
+    for line in text.split("\n"):
+        words = line.split()
+        if len(words) == 3:
+            name, _, version = words[2].replace("@@", "@").partition("@")
+            found.add("%s@%s" % (name, version or name))
+    return found
+
+
+def header(library):
+    return "%s.so.0 %s0 #MINVER#\n" % (library, library)
+
+
+@case
+def what_is_exported_is_recorded(tree):
+    """A symbol that goes away breaks programs; one that comes is a promise."""
+    for library in LIBRARIES:
+        lines = read(recorded(tree.root, library)).split("\n")
+        known = {line.split()[0] for line in lines[1:] if line.strip()}
+        now = symbols(tree, library)
+        for name in sorted(known - now):
+            yield "%s no longer exports %s" % (library, name)
+        for name in sorted(now - known):
+            yield "%s exports %s, which is not in %s: tests/package.py ... --record" % (
+                library, name, os.path.basename(recorded(tree.root, library)))
+
+
+@case
+def examples_build_from_the_installed_package_alone(tree):
+    for name, package in EXAMPLES.items():
+        program = os.path.join(tree.scratch, name)
+        flags = tree.pkg_config("--cflags", "--libs", package)
+        run(os.environ.get("CC", "cc").split() +
+            ["-std=c11", "-Wall", "-Wextra", "-Werror", "-o", program,
+             os.path.join(tree.root, "examples", name + ".c")] + flags, cwd=tree.scratch)
+        arguments = [os.path.join(tree.root, DATA)] if package.endswith("image") else []
+        run([program] + arguments, env=tree.environment())
+    return []
+
+
+@case
+def a_vmm_links_against_no_more_than_libguestclock(tree):
+    flags = tree.pkg_config("--libs", "libguestclock")
+    for flag in flags:
+        if flag.startswith("-l") and flag != "-lguestclock":
+            yield "libguestclock.pc asks for " + flag
+
+
+@case
+def the_command_runs_from_where_it_is_installed(tree):
+    text = run([tree.one("bin/guestclock"), "inspect", os.path.join(tree.root, DATA)],
+               env=tree.environment())
+    if "tsc" not in text:
+        yield "inspect says:\n" + text
+
+
+@case
+def every_verb_has_its_manual_and_completion(tree):
+    text = run([tree.one("bin/guestclock"), "--help"], env=tree.environment())
+    verbs = re.findall(r"^  ([a-z]+) {2,}\S", text, re.M)
+    if len(verbs) < 8:
+        yield "only %d verbs in --help" % len(verbs)
+    if not shutil.which("rst2man") and not shutil.which("rst2man.py"):
+        raise Skip("no manual pages without rst2man")
+    manuals = "".join(read(path) for path in
+                      glob.glob(os.path.join(tree.at, "**/man/man*/*"), recursive=True))
+    manuals = re.sub(r"\\f[A-Z]", " ", manuals)
+    completed = complete(tree)
+    for verb in verbs:
+        if not re.search(r"\b%s\b" % verb, manuals):
+            yield "no manual page speaks of " + verb
+        if verb not in completed:
+            yield "no completion of " + verb
+
+
+def complete(tree):
+    """What the shell offers as a first word."""
+    script = "source %s; COMP_WORDS=(guestclock ''); COMP_CWORD=1; " \
+             "$(complete -p guestclock | sed 's/.*-F \\([^ ]*\\).*/\\1/'); echo ${COMPREPLY[@]}"
+    env = tree.environment()
+    env["PATH"] = os.path.dirname(tree.one("bin/guestclock")) + ":" + env["PATH"]
+    return run(["bash", "-c", script % tree.one("bash-completion/completions/guestclock")],
+               env=env).split()
+
+
+def long_dist(tree):
+    """The tarball builds by itself."""
+    directory = os.path.join(tree.scratch, "dist-build")
+    run(["meson", "setup", directory, tree.root])
+    run(["meson", "dist", "-C", directory, "--no-tests", "--allow-dirty"])
+    archive = glob.glob(os.path.join(directory, "meson-dist", "*.tar.xz"))[0]
+    run(["tar", "-xJf", archive, "-C", tree.scratch])
+    unpacked = os.path.join(tree.scratch, os.path.basename(archive)[:-len(".tar.xz")])
+    run(["meson", "setup", unpacked + "/build", unpacked])
+    run(["ninja", "-C", unpacked + "/build", "--quiet"])
+    return unpacked
+
+
+def long_debian(tree, unpacked):
+    """The packages build, and have nothing installed that is not in one of them."""
+    if not shutil.which("dpkg-buildpackage"):
+        raise Skip("dpkg-buildpackage is not installed")
+    shutil.rmtree(unpacked + "/build")
+    name = "guestclock_" + os.path.basename(unpacked).rpartition("-")[2]
+    run(["tar", "-cJf", os.path.join(tree.scratch, name + ".orig.tar.xz"),
+         "-C", tree.scratch, os.path.basename(unpacked)])
+    if not os.path.isdir(unpacked + "/debian"):
+        shutil.copytree(os.path.join(tree.root, "debian"), unpacked + "/debian")
+    run(["dpkg-buildpackage", "-us", "-uc", "-b"], cwd=unpacked)
+    for package in sorted(glob.glob(os.path.join(tree.scratch, "*.deb"))):
+        print(os.path.basename(package))
+        print(run(["dpkg-deb", "--contents", package]))
+
+
+def record(tree):
+    for library in LIBRARIES:
+        version = re.search(r"version: '([^']+)'", read(tree.root + "/meson.build")).group(1)
+        known = {}
+        if os.path.exists(recorded(tree.root, library)):
+            known = dict(line.split() for line in
+                         read(recorded(tree.root, library)).split("\n")[1:] if line.strip())
+        with open(recorded(tree.root, library), "w", encoding="utf-8") as file:
+            file.write(header(library))
+            for name in sorted(symbols(tree, library)):
+                file.write(" %s %s\n" % (name, known.get(name, version)))
+
+
+def main():
+    root, build = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
+    passed = failed = skipped = 0
+    with tempfile.TemporaryDirectory(prefix="gclk-package-") as scratch:
+        tree = Tree(root, build, scratch)
+        if "--record" in sys.argv:
+            record(tree)
+            return 0
+        for function in cases:
+            try:
+                faults = list(function(tree))
+            except Skip as reason:
+                print("skipped: package/%s: %s" % (function.__name__, reason))
+                skipped += 1
+                continue
+            except AssertionError as error:
+                faults = [str(error)]
+            passed += not faults
+            failed += bool(faults)
+            if faults:
+                print("failed: package/%s" % function.__name__)
+                print("\n".join("    " + fault for fault in faults))
+        if "--long" in sys.argv:
+            long_debian(tree, long_dist(tree))
+            passed += 2
+    print("cases: %d passed, %d failed, %d skipped" % (passed, failed, skipped))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
