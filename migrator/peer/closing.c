@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: MIT */
+/* What becomes of a session once its last byte has gone, or once it is clear that it will not. */
+#include <stdio.h>
+#include <string.h>
+
+#include <json-c/json.h>
+
+#include "core/error.h"
+#include "core/text.h"
+#include "core/time.h"
+#include "core/util.h"
+#include "migrator/peer/session.h"
+
+#define ARRIVE_NS (30 * GCLK_NS_PER_S)	/* for the guest to stand there after its instant */
+#define SHUT_NS (2 * GCLK_NS_PER_S)	/* for the hypervisor's last word */
+#define TOLERANCE_NS (2 * GCLK_NS_PER_MS)
+#define BYE_NS (2 * GCLK_NS_PER_S)	/* for the other end to have read the report */
+
+static void learn(struct session *s, const char *kind, int64_t delay_ns)
+{
+	struct gclk_error error;
+
+	if (s->options.margins_path &&
+	    margins_learn(s->options.margins_path, kind, delay_ns, &error) < 0) {
+		session_log(s, 4, "what was learnt is not kept: %s: %s", error.where,
+			    error.message);
+	}
+}
+
+static void put_report(struct session *s)
+{
+	struct json_object *json = move_to_json(&s->report);
+	struct wire_message m = { .type = WIRE_REPORT };
+	struct gclk_error error;
+
+	if (json) {
+		const char *text = json_object_to_json_string_ext(json, JSON_C_TO_STRING_PLAIN);
+
+		m.report.json = (char *)(uintptr_t)text;
+		m.report.size = strlen(text);
+		if (port_send(s->port, &m, NULL, &error) < 0) {
+			session_log(s, 5, "the report did not reach the source: %s",
+				    error.message);
+		}
+		json_object_put(json);
+	}
+	if (s->options.audit_path && move_audit(&s->report, s->options.audit_path, &error) < 0) {
+		session_log(s, 3, "the audit log: %s: %s", error.where, error.message);
+	}
+}
+
+/* The end of the hypervisor's load, as its last word on the main channel shows it. */
+static bool wait_shut(struct session *s, int64_t for_ns)
+{
+	int64_t deadline = clock_mono_ns() + for_ns;
+
+	pthread_mutex_lock(&s->lock);
+	while (!s->shut_ns && !s->main_over && session_wait(s, deadline)) {
+	}
+	pthread_mutex_unlock(&s->lock);
+	return s->shut_ns != 0;
+}
+
+static void take_ran(struct session *s, const struct destination_ran *ran)
+{
+	struct move *move = &s->report;
+
+	if (ran->ready_ns > 0 && s->released_ns > 0 && s->run_ns) {
+		learn(s, s->move.own_resume ? "ready" : "resume", ran->ready_ns - s->released_ns);
+		move->hold_ns = GCLK_MAX(ran->at.ns - ran->ready_ns, 0);
+	}
+	if (move->stopped.uncertainty_ns != GCLK_UNBOUNDED && s->run_ns) {
+		move->blackout_ns = gclk_sub_sat(gclk_sub_sat(ran->at.ns, move->stopped.ns),
+						 move->disagreement.ns);
+	}
+	if (s->run_ns) {
+		move_ran(move, &ran->at, ran->basis, TOLERANCE_NS);
+	} else {
+		move->ran = ran->at;
+		gclk_text_copy(move->ran_basis, sizeof(move->ran_basis), ran->basis);
+	}
+}
+
+/* Nobody tells when it ran: as planned, perhaps. */
+static void predict(struct session *s)
+{
+	struct destination_ran ran = { .at = { s->run_ns, GCLK_UNBOUNDED },
+				       .basis = "predicted" };
+
+	if (s->run_ns) {
+		take_ran(s, &ran);
+	}
+}
+
+static void resume(struct session *s)
+{
+	const struct destination_resume *ops = s->options.resume;
+	struct destination_ran ran = { 0 };
+	struct gclk_error error;
+	int64_t now = clock_wall_ns();
+	int64_t run = s->run_ns ? s->run_ns : now;
+	int r = s->move.own_resume ? ops->at(s->resume, run, run + ARRIVE_NS, &ran, &error) :
+				     ops->watch(s->resume, run + ARRIVE_NS, &ran, &error);
+
+	if (r == 0) {
+		take_ran(s, &ran);
+		return;
+	}
+	session_log(s, 3, "the resume: %s", error.message);
+	if (r == -GCLK_STATE && s->move.own_resume) {
+		s->report.verdict = MOVE_CANCELLED;
+		snprintf(s->report.why, sizeof(s->report.why), "%.250s", error.message);
+		return;
+	}
+	predict(s);
+}
+
+void session_conclude(struct session *s)
+{
+	struct move *move = &s->report;
+	bool over = s->state == SESSION_PASSING;
+	bool resumes = s->resume && (s->runs || (over && s->move.running != 0));
+
+	move->written_ns = clock_wall_ns();
+	if (resumes) {
+		resume(s);
+	} else if (s->runs) {
+		predict(s);
+	}
+	if (!over && wait_shut(s, resumes ? 0 : SHUT_NS)) {
+		learn(s, "load", s->shut_ns - s->released_ns);
+	} else if (!over && !resumes && s->main_error.status) {
+		move->verdict = MOVE_UNPROVEN;
+		snprintf(move->why, sizeof(move->why), "the hypervisor did not confirm: %.200s",
+			 s->main_error.message);
+	}
+	move->written_ns = clock_wall_ns();
+	put_report(s);
+	session_log(s, 6, "%s: gap %lld ns, blackout %lld ns", move_verdict_names[move->verdict],
+		    (long long)move->gap_ns, (long long)move->blackout_ns);
+}
+
+void session_give_up(struct session *s)
+{
+	struct wire_message m;
+	int64_t deadline = clock_mono_ns() + BYE_NS;
+
+	s->report.verdict = s->refused ? MOVE_REFUSED : MOVE_CANCELLED;
+	snprintf(s->report.why, sizeof(s->report.why), "%s", s->why.message);
+	s->report.written_ns = clock_wall_ns();
+	session_log(s, s->refused ? 4 : 5, "%s: %s", move_verdict_names[s->report.verdict],
+		    s->why.message);
+	put_report(s);
+	port_sorry(s->port, &s->why);
+	link_shut(&s->port->link);
+	/* a connection closed with unread bytes takes what was sent with it */
+	while (port_receive(s->port, &m, deadline, -1, NULL) == 0) {
+		wire_clear(&m);
+	}
+}

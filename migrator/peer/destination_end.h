@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The destination end of live moves: takes control connections and channels of any number
+ * of sessions, dials the hypervisor, filters the main channel, plans and patches, lets the
+ * last byte go, has the guest resumed, and reports. A connection is served by the thread
+ * that brings it.
+ */
+#ifndef GCLK_MIGRATOR_PEER_DESTINATION_END_H
+#define GCLK_MIGRATOR_PEER_DESTINATION_END_H
+
+#include <sys/types.h>
+
+#include "migrator/peer/link.h"
+
+struct destination_end;
+
+/* When a guest ran. */
+struct destination_ran {
+	struct gclk_instant at;	/* this host's CLOCK_REALTIME */
+	char basis[32];
+	int64_t ready_ns;	/* when it could have been resumed; 0: not known */
+};
+
+/* Who can resume a guest; no member may be NULL. Called from any thread. */
+struct destination_resume {
+	/* before anything of the device state goes on */
+	int (*open)(void *ctx, const char *uuid, void **ret, struct gclk_error *reterr);
+	/* waits until the guest has arrived and stands; resumes it so that it runs at @t_run_ns */
+	int (*at)(void *resume, int64_t t_run_ns, int64_t give_up_ns,
+		  struct destination_ran *ret, struct gclk_error *reterr);
+	/* others resume it: when did it run? */
+	int (*watch)(void *resume, int64_t give_up_ns, struct destination_ran *ret,
+		     struct gclk_error *reterr);
+	void (*close)(void *resume);
+};
+
+struct destination_options {
+	const char *directories[8];	/* where the hypervisor's sockets may be; none: any */
+	const char *main_path;		/* in place of what the other end asks for; or NULL */
+	const char *storage_path;
+	const struct destination_resume *resume;	/* or NULL: guests resume by themselves */
+	void *resume_ctx;
+	bool may_own_resume;		/* the other end may ask for it */
+	const char *audit_path;		/* NULL: no log */
+	const char *margins_path;	/* NULL: nothing is learned */
+	unsigned max_sessions;		/* at once */
+	unsigned max_channels;		/* of one session */
+	size_t tail_bytes;		/* device state held, of one session; 0: the filter's own limit */
+	int64_t max_hold_ns;		/* no session may ask for more */
+	int dial_ms, hello_ms;
+	void (*log)(int priority, const char *text);	/* as in syslog; or NULL */
+};
+
+void destination_options_init(struct destination_options *options);
+
+/* @options is copied, what it points to is borrowed. */
+int destination_end_new(const struct destination_options *options, struct destination_end **ret,
+			struct gclk_error *reterr);
+
+/* For sessions that begin from now on. */
+void destination_end_configure(struct destination_end *end,
+			       const struct destination_options *options);
+
+/**
+ * destination_end_serve() - one connection, until it ends
+ * @link:	taken over, and closed
+ *
+ * Returns the status of the session or of the channel; what went wrong has been logged
+ * and told to the other end.
+ */
+int destination_end_serve(struct destination_end *end, struct link *link,
+			  struct gclk_error *reterr);
+
+/* The same with a hello that has been read already. */
+struct wire_hello;
+struct port;
+int destination_end_serve_hello(struct destination_end *end, struct port *port,
+				const struct wire_hello *hello, struct gclk_error *reterr);
+
+/* Sessions at the moment; those that have let a guest go and not yet seen it run. */
+unsigned destination_end_sessions(struct destination_end *end, unsigned *ret_released);
+
+/* Breaks all sessions off that have not let their guest go. */
+void destination_end_stop(struct destination_end *end, const char *why);
+
+/* When no thread serves any more. Accepts NULL, returns NULL. */
+struct destination_end *destination_end_free(struct destination_end *end);
+
+#endif

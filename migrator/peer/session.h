@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: MIT */
+/* One move at its destination: what its control connection and its channels share. */
+#ifndef GCLK_MIGRATOR_PEER_SESSION_H
+#define GCLK_MIGRATOR_PEER_SESSION_H
+
+#include <pthread.h>
+
+#include "migrator/move.h"
+#include "migrator/peer/asker.h"
+#include "migrator/peer/destination_end.h"
+#include "migrator/peer/margins.h"
+
+enum session_state {
+	SESSION_OPEN,
+	SESSION_PASSING,	/* the main channel goes through untouched */
+	SESSION_RELEASED,	/* the last byte has gone: no way back */
+	SESSION_BROKEN,		/* before it had */
+};
+
+struct session {
+	struct session *next;
+	unsigned refs;
+	uint8_t id[WIRE_SESSION_BYTES];
+	struct destination_options options;
+	struct wire_move move;
+	const char *force[WIRE_FORCE_MAX + 1];	/* of move.policy */
+	struct gclk_host host;			/* this one */
+	int64_t opened_ns;			/* CLOCK_BOOTTIME */
+	struct port *port;			/* control */
+	void *resume;				/* of options.resume, or NULL */
+	int cancel;	/* eventfd: readable: the channels are to break off */
+	int wake;	/* eventfd: the control thread is to look again */
+
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	enum session_state state;
+	struct gclk_error why;			/* of SESSION_BROKEN */
+	bool refused;
+	struct asker asker;			/* written by the control thread */
+	bool want_burst;
+	bool has_stopped, has_there;
+	struct wire_stopped stopped;
+	int64_t stopped_boot_ns;		/* when that was heard */
+	unsigned n_channels;
+	bool has_main, main_over;
+	struct gclk_error main_error;		/* .status 0: none */
+
+	/* the main channel's answer; the control thread reads it after the release */
+	struct move report;
+	int64_t run_ns;				/* T_run; 0: no plan was made */
+	bool runs;				/* it is to run at all */
+	int64_t released_ns, shut_ns;		/* wall clock; 0: not yet */
+};
+
+/* Breaks everything off, unless the last byte has gone. Returns whether it did. */
+bool session_break(struct session *session, const struct gclk_error *why, bool refused);
+
+enum session_state session_state(struct session *session);
+
+/* The control thread looks again. */
+void session_wake(struct session *session);
+
+/* The lock is held: waits for a change until @deadline_ns (CLOCK_MONOTONIC). */
+bool session_wait(struct session *session, int64_t deadline_ns);
+
+void session_log(const struct session *session, int priority, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+
+/**
+ * main_channel_run() - relay and filter the main channel (main_channel.c)
+ * @a:	the source
+ * @b:	the hypervisor
+ */
+int main_channel_run(struct session *session, struct link *a, struct link *b,
+		     struct gclk_error *reterr);
+
+/* The last byte has gone, or all bytes have passed: the resume, the report (closing.c). */
+void session_conclude(struct session *session);
+
+/* It was broken off: report that. */
+void session_give_up(struct session *session);
+
+#endif
