@@ -1,0 +1,342 @@
+/* SPDX-License-Identifier: MIT */
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <time.h>
+
+#include "core/error.h"
+#include "core/util.h"
+#include "migrator/virt/events.h"
+#include "migrator/virt/resume.h"
+
+#define LOOK_NS (20 * GCLK_NS_PER_MS)	 /* between looks, should an event be lost */
+#define STAMP_WAIT_NS (2 * GCLK_NS_PER_S) /* for the event of a resume that is done */
+#define FREE_WAIT_NS (50 * GCLK_NS_PER_MS)
+#define SPIN_NS (100 * INT64_C(1000))
+
+/*
+ * QEMU stamps RESUME right before it lets its clocks run, and how long that takes is not
+ * seen from here: 40 to 140 us for STOP and RESUME together on an idle host.
+ */
+#define STAMP_UNCERTAINTY_NS (500 * INT64_C(1000))
+
+/*
+ * From the call to QEMU's stamp: what libvirt needs for it. Of the last calls in this
+ * process; an idle host's before the first.
+ */
+#define CALL_USUAL_NS (400 * INT64_C(1000))
+#define CALL_MAX_NS (5 * GCLK_NS_PER_MS)
+static _Atomic int64_t call_ns = CALL_USUAL_NS;
+
+struct resume {
+	char uuid[VIR_UUID_STRING_BUFLEN];
+	virConnectPtr connection;
+	virDomainPtr domain; /* once it is there */
+	struct virt_events *events;
+	bool arrived;	     /* it stands, its migration is over */
+	bool gone;
+	int64_t arrived_ns;  /* wall clock */
+	int64_t stamp_ns;    /* of the last RESUME; 0: none */
+	bool runs;	     /* libvirt says so */
+	bool lost;	     /* libvirt itself */
+};
+
+static int64_t clock_ns(clockid_t clock)
+{
+	struct timespec ts;
+
+	clock_gettime(clock, &ts);
+	return ts.tv_sec * GCLK_NS_PER_S + ts.tv_nsec;
+}
+
+int resume_open(const char *uri, const char *uuid, struct resume **ret,
+		struct gclk_error *reterr)
+{
+	struct resume *resume = calloc(1, sizeof(*resume));
+	int r;
+
+	if (!resume) {
+		return gclk_fail(reterr, GCLK_NOMEM, NULL, GCLK_NO_OFFSET, "out of memory");
+	}
+	snprintf(resume->uuid, sizeof(resume->uuid), "%s", uuid);
+	r = virt_connect(uri, false, &resume->connection, reterr);
+	if (r == 0) {
+		r = virt_events_open(resume->connection, uuid, NULL, NULL, &resume->events,
+				     reterr);
+	}
+	if (r < 0) {
+		resume_close(resume);
+		return r;
+	}
+	*ret = resume;
+	return 0;
+}
+
+struct resume *resume_close(struct resume *resume)
+{
+	if (resume) {
+		virt_events_close(resume->events);
+		if (resume->domain) {
+			virDomainFree(resume->domain);
+		}
+		if (resume->connection) {
+			virConnectClose(resume->connection);
+		}
+		free(resume);
+	}
+	return NULL;
+}
+
+static void take_lifecycle(struct resume *r, const struct virt_event *event)
+{
+	switch (event->event) {
+	case VIR_DOMAIN_EVENT_STARTED:
+		/* what came before was of an earlier stay on this host */
+		r->arrived = r->runs = r->gone = false;
+		r->stamp_ns = 0;
+		break;
+	case VIR_DOMAIN_EVENT_SUSPENDED:
+		/* the other details are of a guest that has run here */
+		if (event->detail == VIR_DOMAIN_EVENT_SUSPENDED_PAUSED && !r->arrived) {
+			r->arrived = true;
+			r->arrived_ns = event->at_ns;
+		}
+		break;
+	case VIR_DOMAIN_EVENT_RESUMED:
+		r->runs = true;
+		break;
+	case VIR_DOMAIN_EVENT_STOPPED:
+	case VIR_DOMAIN_EVENT_CRASHED:
+		r->gone = true;
+		break;
+	default:
+		break;
+	}
+}
+
+static void take(struct resume *r, const struct virt_event *event)
+{
+	switch (event->kind) {
+	case VIRT_LIFECYCLE:
+		take_lifecycle(r, event);
+		break;
+	case VIRT_RESUME:
+		r->stamp_ns = event->at_ns;
+		break;
+	case VIRT_GONE:
+		r->lost = true;
+		break;
+	default:
+		break;
+	}
+}
+
+/* What libvirt has it for, should an event have been lost or come before we listened. */
+static void look(struct resume *r)
+{
+	int state, reason;
+
+	if (!r->domain) {
+		r->domain = virDomainLookupByUUIDString(r->connection, r->uuid);
+	}
+	if (!r->domain || virDomainGetState(r->domain, &state, &reason, 0) < 0) {
+		virResetLastError();
+		return;
+	}
+	if (state == VIR_DOMAIN_RUNNING) {
+		r->runs = true;
+	}
+	if (state == VIR_DOMAIN_PAUSED && reason == VIR_DOMAIN_PAUSED_USER && !r->arrived) {
+		r->arrived = true;
+		r->arrived_ns = clock_ns(CLOCK_REALTIME);
+	}
+}
+
+static void take_all(struct resume *r)
+{
+	struct virt_event event;
+
+	while (virt_events_next(r->events, 0, &event)) {
+		take(r, &event);
+	}
+}
+
+/* Handles events until @done says so or @until_ns (wall clock). */
+static bool wait_for(struct resume *r, bool (*done)(const struct resume *r),
+		     int64_t until_ns)
+{
+	struct virt_event event;
+	int64_t left;
+
+	for (;;) {
+		take_all(r);
+		if (done(r)) {
+			return true;
+		}
+		left = until_ns - clock_ns(CLOCK_REALTIME);
+		if (left <= 0) {
+			return false;
+		}
+		if (virt_events_next(r->events,
+				     clock_ns(CLOCK_MONOTONIC) + GCLK_MIN(left, LOOK_NS),
+				     &event)) {
+			take(r, &event);
+		} else {
+			look(r);
+		}
+	}
+}
+
+static bool has_arrived(const struct resume *r)
+{
+	return r->arrived || r->runs || r->stamp_ns || r->gone || r->lost;
+}
+
+static bool has_run(const struct resume *r)
+{
+	return r->stamp_ns || r->gone || r->lost;
+}
+
+static bool has_run_or_says_so(const struct resume *r)
+{
+	return has_run(r) || r->runs;
+}
+
+/* While the migration's job goes on libvirt would let the resume wait for its end. */
+static void wait_for_job(struct resume *r)
+{
+	int64_t until_ns = clock_ns(CLOCK_MONOTONIC) + FREE_WAIT_NS;
+	virDomainJobInfo info;
+
+	while (virDomainGetJobInfo(r->domain, &info) == 0 &&
+	       info.type != VIR_DOMAIN_JOB_NONE && info.type != VIR_DOMAIN_JOB_COMPLETED &&
+	       clock_ns(CLOCK_MONOTONIC) < until_ns) {
+		nanosleep(&(struct timespec){ 0, 200000 }, NULL);
+	}
+	virResetLastError();
+}
+
+/* Sleeps for the most of it: a timer may be late by some tens of microseconds. */
+static void sleep_until(int64_t wall_ns)
+{
+	int64_t left = wall_ns - clock_ns(CLOCK_REALTIME);
+
+	if (left > SPIN_NS) {
+		int64_t to_ns = wall_ns - SPIN_NS;
+		struct timespec ts = { to_ns / GCLK_NS_PER_S, to_ns % GCLK_NS_PER_S };
+
+		/* not monotonic: should the wall clock be set meanwhile, T_run moves with it */
+		clock_nanosleep(CLOCK_REALTIME, TIMER_ABSTIME, &ts, NULL);
+	}
+	while (clock_ns(CLOCK_REALTIME) < wall_ns) {
+	}
+}
+
+static int lost_or_gone(const struct resume *r, const char *when, struct gclk_error *reterr)
+{
+	if (r->lost) {
+		return gclk_fail(reterr, GCLK_SYS, NULL, GCLK_NO_OFFSET,
+				 "the connection to libvirt broke %s", when);
+	}
+	return gclk_fail(reterr, GCLK_STATE, NULL, GCLK_NO_OFFSET, "domain %s %s %s", r->uuid,
+			 r->gone ? "vanished" : "did not arrive", when);
+}
+
+static void fill(const struct resume *r, int64_t before_ns, int64_t after_ns,
+		 struct resumed *ret)
+{
+	*ret = (struct resumed){ .ready_ns = r->arrived_ns };
+	if (r->stamp_ns) {
+		ret->at.ns = r->stamp_ns;
+		ret->at.uncertainty_ns = STAMP_UNCERTAINTY_NS;
+		strcpy(ret->basis, "event");
+	} else if (after_ns) {
+		/* somewhere within the call */
+		ret->at.ns = before_ns + (after_ns - before_ns) / 2;
+		ret->at.uncertainty_ns = (uint64_t)(after_ns - before_ns) / 2 +
+					 STAMP_UNCERTAINTY_NS;
+		strcpy(ret->basis, "call");
+	} else {
+		ret->at.ns = clock_ns(CLOCK_REALTIME);
+		ret->at.uncertainty_ns = GCLK_UNBOUNDED;
+	}
+}
+
+static void learn_call(const struct resume *r, int64_t before_ns)
+{
+	int64_t took_ns = r->stamp_ns - before_ns;
+
+	if (r->stamp_ns && took_ns > 0 && took_ns < CALL_MAX_NS) {
+		atomic_store(&call_ns, (3 * atomic_load(&call_ns) + took_ns) / 4);
+	}
+}
+
+static int resume_now(struct resume *r, int64_t *ret_before_ns, int64_t *ret_after_ns,
+		      struct gclk_error *reterr)
+{
+	char doing[96];
+	int done;
+
+	*ret_before_ns = clock_ns(CLOCK_REALTIME);
+	done = virDomainResume(r->domain);
+	*ret_after_ns = clock_ns(CLOCK_REALTIME);
+	if (done == 0) {
+		return 0;
+	}
+	snprintf(doing, sizeof(doing), "resuming domain %s", r->uuid);
+	done = virt_fail(reterr, GCLK_STATE, doing);
+	virResetLastError();
+	look(r);
+	/* somebody else was faster */
+	return r->runs ? 0 : done;
+}
+
+int resume_at(struct resume *resume, int64_t t_run_ns, int64_t give_up_ns,
+	      struct resumed *ret, struct gclk_error *reterr)
+{
+	int64_t before_ns = 0, after_ns = 0;
+	int r;
+
+	prctl(PR_SET_TIMERSLACK, 1);
+	if (!wait_for(resume, has_arrived, give_up_ns) || resume->gone || resume->lost) {
+		return lost_or_gone(resume, "after its state had been sent", reterr);
+	}
+	if (!resume->domain) {
+		look(resume);
+	}
+	if (!resume->runs && !resume->stamp_ns && resume->domain) {
+		wait_for_job(resume);
+		sleep_until(t_run_ns - atomic_load(&call_ns));
+		r = resume_now(resume, &before_ns, &after_ns, reterr);
+		if (r < 0) {
+			return r;
+		}
+	}
+	if (virt_events_have_qemu(resume->events)) {
+		wait_for(resume, has_run, clock_ns(CLOCK_REALTIME) + STAMP_WAIT_NS);
+	}
+	learn_call(resume, before_ns);
+	fill(resume, before_ns, after_ns, ret);
+	return 0;
+}
+
+int resume_watch(struct resume *resume, int64_t give_up_ns, struct resumed *ret,
+		 struct gclk_error *reterr)
+{
+	int64_t before_ns = clock_ns(CLOCK_REALTIME), after_ns = 0;
+	bool ran = wait_for(resume, has_run_or_says_so, give_up_ns);
+
+	if (!ran || resume->gone || resume->lost) {
+		return lost_or_gone(resume, "before it was seen to run", reterr);
+	}
+	if (!resume->stamp_ns) {
+		after_ns = clock_ns(CLOCK_REALTIME);
+		if (virt_events_have_qemu(resume->events)) {
+			wait_for(resume, has_run, after_ns + STAMP_WAIT_NS / 20);
+		}
+	}
+	fill(resume, before_ns, after_ns, ret);
+	return 0;
+}
