@@ -4,7 +4,9 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -102,11 +104,30 @@ static void end_sentence(const char *text)
 	}
 }
 
+/* Standard error goes to the journal, which takes priorities: sd-daemon(3). */
+static bool goes_to_journal(void)
+{
+	const char *stream = getenv("JOURNAL_STREAM");
+	unsigned long long device, inode;
+	struct stat st;
+
+	return stream && sscanf(stream, "%llu:%llu", &device, &inode) == 2 &&
+	       fstat(STDERR_FILENO, &st) == 0 && st.st_dev == device && st.st_ino == inode;
+}
+
+static const char *priority(const char *severity)
+{
+	if (!goes_to_journal()) {
+		return "";
+	}
+	return !strcmp(severity, "error") ? "<3>" : !strcmp(severity, "warning") ? "<4>" : "<6>";
+}
+
 static void emit(const char *severity, const char *file, const char *id,
 		 enum effect effect, const char *try, const char *sentence)
 {
 	fflush(stdout);
-	fprintf(stderr, "guestclock: %s: ", severity);
+	fprintf(stderr, "%sguestclock: %s: ", priority(severity), severity);
 	if (file) {
 		put_text(stderr, strcmp(file, "-") ? file : "standard input");
 		fputs(": ", stderr);

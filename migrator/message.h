@@ -5,6 +5,8 @@
  *
  *	guestclock: error: FILE: ID: sentence with numbers. Nothing was changed.
  *	Try: COMMAND
+ *
+ * Where that is the journal (JOURNAL_STREAM), its priority comes first: "<3>".
  */
 #ifndef GCLK_MIGRATOR_MESSAGE_H
 #define GCLK_MIGRATOR_MESSAGE_H

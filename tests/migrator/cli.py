@@ -174,6 +174,23 @@ class Log(Case):
         self.assertNotIn("\x1b", out)
 
 
+class Journal(Case):
+    def test_priorities_where_standard_error_is_the_journal(self):
+        path = self.path("stderr")
+        for stream, expected in ((None, "guestclock: error: "), ("1:2", "guestclock: error: "),
+                                 ("", "<3>guestclock: error: ")):
+            with open(path, "wb") as err:
+                info = os.fstat(err.fileno())
+                env = dict(os.environ, JOURNAL_STREAM=stream or "%d:%d" % (
+                    info.st_dev, info.st_ino))
+                if stream is None:
+                    del env["JOURNAL_STREAM"]
+                subprocess.run([options.guestclock, "inspect", self.path("nothing")], env=env,
+                               stdout=subprocess.DEVNULL, stderr=err, check=False)
+            with open(path, encoding="utf-8") as err:
+                self.assertTrue(err.read().startswith(expected), stream)
+
+
 class Help(Case):
     def test_list_of_verbs(self):
         done = self.works("--help")
