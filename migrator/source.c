@@ -283,6 +283,36 @@ static int open_image(struct source *s, const struct options *o, enum source_use
 	return 0;
 }
 
+/* One attribute of what `guestclock save` said about this image; "" where it did not. */
+static const char *said(const struct source *s, const char *attribute)
+{
+	const struct gclk_domain *domain = gclk_image_domain(s->image);
+	const char *text = domain ? gclk_domain_metadata(domain, attribute) : NULL;
+
+	return text ? text : "";
+}
+
+/* The evidence holds, so what stands beside it does: the host, and its leap seconds. */
+static void take_metadata(struct source *s)
+{
+	const char *maxerror = said(s, GCLK_CAPTURED_MAXERROR);
+	int tai_s = atoi(said(s, GCLK_CAPTURED_TAI));
+
+	if (tai_s > 0 && tai_s <= 1000) {
+		GCLK_SET(provenance, &s->provenance, tai_offset_s, tai_s);
+	}
+	if (s->host.has) {
+		return;
+	}
+	clean_text(s->host.boot_id, sizeof(s->host.boot_id), said(s, GCLK_CAPTURED_BOOT_ID));
+	clean_text(s->host.hostname, sizeof(s->host.hostname), said(s, GCLK_CAPTURED_HOST));
+	s->host.has |= GCLK_BIT(host, boot_id) | GCLK_BIT(host, hostname);
+	if (*maxerror) {
+		GCLK_SET(host, &s->host, ntp_maxerror_ns, strtoull(maxerror, NULL, 10));
+		GCLK_SET(host, &s->host, flags, GCLK_HOST_SYNCHRONISED);
+	}
+}
+
 /* Own provenance first, then what the image offers, best first. */
 static void weigh_evidence(struct source *s)
 {
@@ -301,6 +331,9 @@ static void weigh_evidence(struct source *s)
 		s->captured = evidence[0].at;
 		s->basis = evidence[0].basis;
 		s->note = evidence[0].note;
+		if (!strcmp(s->basis, "metadata")) {
+			take_metadata(s);
+		}
 	}
 }
 

@@ -174,6 +174,7 @@ struct gclk_copy {
 	const void *payload;			/* for the record */
 	size_t n_payload;
 	bool replace;				/* the output may exist */
+	bool plain;				/* libvirt: without compression */
 	struct gclk_progress progress;
 };
 

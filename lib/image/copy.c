@@ -217,6 +217,20 @@ static int sink_to_output(void *ctx, const void *buf, size_t n, struct gclk_erro
 	return gclk_output_write(ctx, buf, n, reterr);
 }
 
+/* Format 0 in the header of a save image, whatever its byte order. */
+#define FORMAT_OFFSET 28
+
+static int make_plain(struct job *j, struct gclk_error *reterr)
+{
+	static const uint8_t none[4];
+
+	if (pwrite(j->out.fd, none, sizeof(none), FORMAT_OFFSET) != (ssize_t)sizeof(none)) {
+		return gclk_fail(reterr, GCLK_SYS, NULL, FORMAT_OFFSET,
+				 "cannot write the header: %m");
+	}
+	return 0;
+}
+
 static int copy_stream(struct job *j, struct gclk_error *reterr)
 {
 	const struct gclk_container_info *info = &j->c->info;
@@ -229,7 +243,9 @@ static int copy_stream(struct job *j, struct gclk_error *reterr)
 	}
 	/* Header and XML of a save image; data_len stays, whatever happens behind it. */
 	r = gclk_output_copy(&j->out, j->c->fd, 0, info->stream_offset, NULL, reterr);
-	if (r == 0 && info->compression != GCLK_COMPRESSION_NONE) {
+	if (r == 0 && j->copy->plain && info->libvirt) {
+		r = make_plain(j, reterr);
+	} else if (r == 0 && info->compression != GCLK_COMPRESSION_NONE) {
 		r = gclk_compressor_open(info->compression, &sink, &j->compressor, reterr);
 	}
 	r = r < 0 ? r : emit_stream(j, reterr);

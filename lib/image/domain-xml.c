@@ -538,6 +538,93 @@ int gclk_domain_parse(const char *xml, size_t n, struct gclk_domain *ret,
 	return r;
 }
 
+/* Our element of a domain, made where it is missing. */
+static xmlNode *own_element(xmlNode *domain)
+{
+	xmlNode *metadata = first_child(domain, "metadata"), *node;
+	xmlNs *ns;
+
+	if (!metadata) {
+		metadata = xmlNewChild(domain, NULL, (const xmlChar *)"metadata", NULL);
+	}
+	for (node = metadata ? metadata->children : NULL; node; node = node->next) {
+		if (node->type == XML_ELEMENT_NODE && node->ns &&
+		    !strcmp((const char *)node->ns->href, GCLK_DOMAIN_NAMESPACE)) {
+			return node;
+		}
+	}
+	node = metadata ? xmlNewChild(metadata, NULL, (const xmlChar *)"clocks", NULL) : NULL;
+	ns = node ? xmlNewNs(node, (const xmlChar *)GCLK_DOMAIN_NAMESPACE,
+			     (const xmlChar *)"guestclock") : NULL;
+	if (!ns) {
+		return NULL;
+	}
+	xmlSetNs(node, ns);
+	return node;
+}
+
+static int set_attributes(xmlNode *node, const struct gclk_domain_attribute *set,
+			  unsigned n_set)
+{
+	for (unsigned i = 0; node && i < n_set; i++) {
+		const xmlChar *name = (const xmlChar *)set[i].name;
+
+		if (!set[i].value[0]) {
+			xmlUnsetProp(node, name);
+		} else if (!xmlSetProp(node, name, (const xmlChar *)set[i].value)) {
+			return -1;
+		}
+	}
+	return node ? 0 : -1;
+}
+
+static int write_tree(xmlDoc *doc, const struct gclk_domain_attribute *set, unsigned n_set,
+		      char **ret, struct gclk_error *reterr)
+{
+	const xmlNode *domain = find_domain(doc->children);
+	xmlChar *text = NULL;
+	int n = 0;
+
+	if (!domain) {
+		return gclk_fail(reterr, GCLK_MALFORMED, "domain XML", GCLK_NO_OFFSET,
+				 "there is no <domain> in it");
+	}
+	if (set_attributes(own_element((xmlNode *)(uintptr_t)domain), set, n_set) == 0) {
+		xmlDocDumpMemory(doc, &text, &n);
+	}
+	*ret = text ? strndup((const char *)text, (size_t)n) : NULL;
+	xmlFree(text);
+	return *ret ? 0 : gclk_fail(reterr, GCLK_NOMEM, "domain XML", GCLK_NO_OFFSET,
+				    "no memory to write it");
+}
+
+GCLK_API int gclk_domain_write_metadata(const char *xml, size_t size,
+					const struct gclk_domain_attribute *set, unsigned n_set,
+					char **ret, struct gclk_error *reterr)
+{
+	struct gclk_domain *domain = calloc(1, sizeof(*domain));
+	xmlDoc *doc = NULL;
+	int r;
+
+	if (!domain) {
+		return gclk_fail(reterr, GCLK_NOMEM, "domain XML", GCLK_NO_OFFSET, "no memory");
+	}
+	r = gclk_domain_parse(xml, size, domain, reterr);	/* says what is wrong with it */
+	free(domain);
+	if (r < 0) {
+		return r;
+	}
+	doc = xmlReadMemory(xml, (int)size, NULL, NULL,
+			    XML_PARSE_NONET | XML_PARSE_NOERROR | XML_PARSE_NOWARNING);
+	if (!doc) {
+		return gclk_fail(reterr, GCLK_NOMEM, "domain XML", GCLK_NO_OFFSET,
+				 "no memory to parse it");
+	}
+	r = write_tree(doc, set, n_set, ret, reterr);
+	xmlFreeDoc(doc);
+	return r;
+}
+
 GCLK_API int gclk_domain_read(const char *xml, size_t size, struct gclk_domain *ret,
 			      struct gclk_error *reterr)
 {

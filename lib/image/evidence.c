@@ -2,6 +2,7 @@
 /*
  * When did the guest stop? What the image itself tells, best first:
  *
+ *	metadata	`guestclock save` heard the stop and left its instant in the image's XML
  *	snapshot-date	QEMU stamps a snapshot as it stops the guest
  *	birth-time	the file was created for a guest that stood already: just
  *			after the stop
@@ -15,6 +16,8 @@
  * kept the birth of what it held before. And a domain that somebody had paused
  * before it was saved stood already, nobody knows since when.
  */
+#include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/calendar.h"
@@ -144,12 +147,44 @@ static void from_birth(struct gclk_image *image, bool has_second, int64_t second
 	}
 }
 
+/* A number that an attribute holds, all of it. */
+static bool number(const struct gclk_image *image, const char *attribute, int base,
+		   unsigned long long *ret)
+{
+	const char *text = gclk_domain_metadata(&image->domain, attribute);
+	char *end;
+
+	if (!text || !*text || *text == '-') {
+		return false;
+	}
+	errno = 0;
+	*ret = strtoull(text, &end, base);
+	return !*end && errno == 0;
+}
+
+/*
+ * A domain keeps its metadata when it is restored, and is saved again with what was said
+ * about the older image: the digest tells.
+ */
+static void from_metadata(struct gclk_image *image)
+{
+	unsigned long long at, uncertainty, digest;
+
+	if (image->has_domain && number(image, GCLK_CAPTURED_AT, 10, &at) && at <= INT64_MAX &&
+	    number(image, GCLK_CAPTURED_UNCERTAINTY, 10, &uncertainty) &&
+	    number(image, GCLK_CAPTURED_DIGEST, 16, &digest) &&
+	    digest == gclk_image_digest(image)) {
+		add(image, "metadata", (int64_t)at, uncertainty, "stamped at the stop, by the save");
+	}
+}
+
 void gclk_image_find_evidence(struct gclk_image *image)
 {
 	const struct gclk_qcow2_snapshot *snapshot = image->info->snapshot;
 	int64_t second_ns = 0;
 	bool has_second = rtc_second(image->state, &second_ns) == 0;
 
+	from_metadata(image);
 	if (snapshot && snapshot->date_ns) {
 		add(image, "snapshot-date", (int64_t)snapshot->date_ns - snapshot_lag.ns,
 		    snapshot_lag.uncertainty_ns, "the snapshot was stamped as the guest stopped");

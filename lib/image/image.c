@@ -2,6 +2,7 @@
 /*
  * Images: container, stream, device tail and clock state, put together.
  */
+#include <lzma.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -197,6 +198,7 @@ GCLK_API int gclk_image_open(const char *path, const struct gclk_image_options *
 	}
 	image->progress.report = options->progress;
 	image->progress.ctx = options->progress_ctx;
+	image->plain = options->plain;
 	if ((r = open_container(image, options, reterr)) < 0) {
 		goto fail;
 	}
@@ -240,6 +242,18 @@ GCLK_API const char *gclk_image_compression(const struct gclk_image *image)
 GCLK_API const struct gclk_state *gclk_image_state(const struct gclk_image *image)
 {
 	return image->state;
+}
+
+GCLK_API int gclk_image_was_running(const struct gclk_image *image)
+{
+	const struct gclk_libvirt_save *save = image->info->libvirt;
+
+	return save ? save->was_running != 0 : -1;
+}
+
+GCLK_API uint64_t gclk_image_digest(const struct gclk_image *image)
+{
+	return lzma_crc64(image->tail->bytes, image->tail->size, 0);
 }
 
 GCLK_API const struct gclk_carrier *gclk_image_carrier(const struct gclk_image *image)

@@ -27,6 +27,7 @@ struct gclk_image {
 	struct gclk_evidence evidence[GCLK_EVIDENCE_MAX];
 	unsigned n_evidence;
 	struct gclk_progress progress;
+	bool plain;				/* copies without compression */
 
 	/* the last answer of gclk_image_encode(), and the text of its names */
 	struct gclk_image_change *changes;

@@ -251,7 +251,7 @@ GCLK_API int gclk_image_write(struct gclk_image *image, const struct gclk_plan *
 {
 	const struct gclk_image_change *changes;
 	struct gclk_copy copy = { .payload = payload, .n_payload = payload_size, .replace = true,
-				  .progress = image->progress };
+				  .plain = image->plain, .progress = image->progress };
 	unsigned n;
 	int r = gclk_image_encode(image, plan, &changes, &n, reterr);
 

@@ -219,3 +219,36 @@ GCLK_TEST(domain_xml, any_damage_is_survived)
 		}
 	}
 }
+
+/* Set, changed, taken away; the rest stays, the order of timers too. */
+GCLK_TEST(domain_xml, metadata_is_written)
+{
+	static const char xml[] =
+		"<domain type='kvm'>\n  <name>a&amp;b</name>\n  <metadata>\n"
+		"    <o:x xmlns:o='urn:other' k='1'/>\n  </metadata>\n"
+		"  <clock><timer name='tsc'/><timer name='pit'/></clock>\n</domain>\n";
+	struct gclk_domain_attribute set[2] = { { GCLK_CAPTURED_AT, "12" }, { "gap", "count" } };
+	struct gclk_domain d = { 0 };
+	char *once = NULL, *twice = NULL;
+
+	GCLK_EQ(gclk_domain_write_metadata(xml, strlen(xml), set, 2, &once, NULL), 0);
+	CU_ASSERT_PTR_NOT_NULL_FATAL(once);
+	CU_ASSERT_PTR_NOT_NULL(strstr(once, "urn:other"));
+	GCLK_EQ(gclk_domain_read(once, strlen(once), &d, NULL), 0);
+	CU_ASSERT_STRING_EQUAL(d.name, "a&b");
+	CU_ASSERT_STRING_EQUAL(gclk_domain_metadata(&d, GCLK_CAPTURED_AT), "12");
+	CU_ASSERT_STRING_EQUAL(gclk_domain_metadata(&d, "gap"), "count");
+	CU_ASSERT_STRING_EQUAL(d.timers[1].name, "pit");
+	strcpy(set[0].value, "13");
+	set[1].value[0] = 0;
+	GCLK_EQ(gclk_domain_write_metadata(once, strlen(once), set, 2, &twice, NULL), 0);
+	CU_ASSERT_PTR_NOT_NULL_FATAL(twice);
+	GCLK_EQ(gclk_domain_read(twice, strlen(twice), &d, NULL), 0);
+	GCLK_EQ(d.n_metadata, 1);
+	CU_ASSERT_STRING_EQUAL(gclk_domain_metadata(&d, GCLK_CAPTURED_AT), "13");
+	free(once);
+	free(twice);
+	GCLK_EQ(gclk_domain_write_metadata("<a/>", 4, set, 2, &once, NULL), -GCLK_MALFORMED);
+	GCLK_EQ(gclk_domain_write_metadata("<!DOCTYPE a><domain/>", 21, set, 2, &once, NULL),
+		-GCLK_MALFORMED);
+}

@@ -172,3 +172,36 @@ GCLK_TEST(evidence, a_snapshot_is_dated_as_the_guest_stops)
 	CU_ASSERT(find(&s, "birth-time") == NULL);
 	scene_end(&s);
 }
+
+/* What the save said counts for its own image, not for one made later of the same domain. */
+GCLK_TEST(evidence, metadata_is_tied_to_its_image)
+{
+	uint8_t bytes[4] = { 1, 2, 3, 4 };
+	struct gclk_tail tail = { .bytes = bytes, .size = sizeof(bytes) };
+	const struct gclk_evidence *found;
+	struct gclk_domain *d;
+	struct scene s;
+
+	scene_begin(&s, GCLK_RUN_PAUSED);
+	s.image.tail = &tail;
+	s.image.has_domain = true;
+	d = &s.image.domain;
+	d->n_metadata = 3;
+	strcpy(d->metadata[0].name, GCLK_CAPTURED_AT);
+	snprintf(d->metadata[0].value, 32, "%lld", (long long)STOP);
+	strcpy(d->metadata[1].name, GCLK_CAPTURED_UNCERTAINTY);
+	strcpy(d->metadata[1].value, "2000000");
+	strcpy(d->metadata[2].name, GCLK_CAPTURED_DIGEST);
+	snprintf(d->metadata[2].value, 32, "%016llx",
+		 (unsigned long long)gclk_image_digest(&s.image));
+	found = find(&s, "metadata");
+	CU_ASSERT_FATAL(found != NULL);
+	CU_ASSERT(found == &s.image.evidence[0]);
+	CU_ASSERT(found->at.ns == STOP && found->at.uncertainty_ns == 2000000);
+	bytes[3] = 5;
+	CU_ASSERT(find(&s, "metadata") == NULL);
+	bytes[3] = 4;
+	strcpy(d->metadata[0].value, "soon");
+	CU_ASSERT(find(&s, "metadata") == NULL);
+	scene_end(&s);
+}

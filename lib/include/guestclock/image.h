@@ -37,6 +37,7 @@ struct gclk_image_options {
 	 */
 	const char *spool_beside;
 	uint8_t sync;			/* gclk_image_write() waits until a new file is on the disk, too */
+	uint8_t plain;			/* gclk_image_write() leaves out a libvirt image's compression */
 	/* called now and then during a pass over the RAM; a non-zero result ends it with GCLK_STATE */
 	int (*progress)(void *ctx, uint64_t done, uint64_t total);	/* total 0: unknown */
 	void *progress_ctx;
@@ -59,6 +60,14 @@ struct gclk_image *gclk_image_close(struct gclk_image *image);
 enum gclk_image_format gclk_image_format(const struct gclk_image *image);
 const char *gclk_image_compression(const struct gclk_image *image);	/* "none", "gzip", ... */
 const struct gclk_state *gclk_image_state(const struct gclk_image *image);
+/* Whether a restore resumes the guest by itself: 1, 0; -1: the format does not say. */
+int gclk_image_was_running(const struct gclk_image *image);
+
+/*
+ * CRC-64 of the captured device state: the same as long as the image is that one, however
+ * often it has been rewritten. Ties what is said about an image elsewhere to it.
+ */
+uint64_t gclk_image_digest(const struct gclk_image *image);
 
 /* Who will load the image: stock QEMU, by accelerator and version. */
 const struct gclk_carrier *gclk_image_carrier(const struct gclk_image *image);
@@ -72,7 +81,7 @@ void gclk_image_lint(const struct gclk_image *image, struct gclk_findings *findi
 
 /*
  * One piece of evidence about the instant of the stop; the image offers them
- * best first. basis is a kebab-case word: "birth-time", "rtc-second", "mtime".
+ * best first. basis is a kebab-case word: "metadata", "birth-time", "rtc-second", "mtime".
  */
 struct gclk_evidence {
 	const char *basis;
@@ -154,6 +163,30 @@ const char *gclk_domain_metadata(const struct gclk_domain *domain, const char *a
  */
 int gclk_domain_read(const char *xml, size_t size, struct gclk_domain *ret,
 		     struct gclk_error *reterr);
+
+/*
+ * Attributes of our element that `guestclock save` leaves in the XML of an image. They
+ * count for that image alone: captured_digest is its gclk_image_digest(), in hex.
+ */
+#define GCLK_CAPTURED_AT "captured_at_ns"
+#define GCLK_CAPTURED_UNCERTAINTY "captured_uncertainty_ns"
+#define GCLK_CAPTURED_DIGEST "captured_digest"
+#define GCLK_CAPTURED_TAI "captured_tai_s"
+#define GCLK_CAPTURED_BOOT_ID "captured_boot_id"
+#define GCLK_CAPTURED_HOST "captured_host"
+#define GCLK_CAPTURED_MAXERROR "captured_maxerror_ns"	/* of a disciplined wall clock */
+
+/**
+ * gclk_domain_write_metadata() - a domain's XML with attributes of our element set
+ * @set:	@n_set of them; an empty value takes the attribute away
+ * @ret:	malloc()ed, NUL-terminated
+ *
+ * The element is made where it is missing; everything else stays as it is. Errors:
+ * GCLK_MALFORMED, GCLK_RANGE, GCLK_NOMEM.
+ */
+int gclk_domain_write_metadata(const char *xml, size_t size,
+			       const struct gclk_domain_attribute *set, unsigned n_set,
+			       char **ret, struct gclk_error *reterr);
 
 /* From the XML in a libvirt save image; NULL in anything else. Borrowed until the close. */
 const struct gclk_domain *gclk_image_domain(const struct gclk_image *image);
