@@ -77,6 +77,22 @@ struct destination_end *destination_end_free(struct destination_end *end)
 	return NULL;
 }
 
+void destination_end_log(struct destination_end *end, int priority,
+			 const struct gclk_error *error)
+{
+	void (*log)(int priority, const char *text);
+	char text[400];
+
+	pthread_mutex_lock(&end->lock);
+	log = end->options.log;
+	pthread_mutex_unlock(&end->lock);
+	snprintf(text, sizeof(text), "%s%s%s", error->where, error->where[0] ? ": " : "",
+		 error->message);
+	if (log) {
+		log(priority, text);
+	}
+}
+
 /* ---- sessions ---- */
 
 void session_log(const struct session *session, int priority, const char *format, ...)

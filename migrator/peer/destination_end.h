@@ -77,6 +77,10 @@ struct port;
 int destination_end_serve_hello(struct destination_end *end, struct port *port,
 				const struct wire_hello *hello, struct gclk_error *reterr);
 
+/* What went wrong on a connection, to the log of @end. */
+void destination_end_log(struct destination_end *end, int priority,
+			 const struct gclk_error *error);
+
 /* Sessions at the moment; those that have let a guest go and not yet seen it run. */
 unsigned destination_end_sessions(struct destination_end *end, unsigned *ret_released);
 

@@ -12,8 +12,6 @@
 #include <sys/eventfd.h>
 #include <sys/random.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -25,6 +23,7 @@
 #include "migrator/peer/passage.h"
 #include "migrator/peer/port.h"
 #include "migrator/peer/relay.h"
+#include "migrator/peer/server.h"
 #include "migrator/situation.h"
 
 #define CONNECT_MS 10000
@@ -394,43 +393,6 @@ static void *control_run(void *arg)
 
 /* ---- opening ---- */
 
-static int listen_unix(const char *path, const struct source_end_options *o, int *ret,
-		       struct gclk_error *reterr)
-{
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	struct gclk_error error;
-	struct link other;
-	struct stat st;
-	int fd;
-
-	if (strlen(path) >= sizeof(address.sun_path)) {
-		return gclk_fail(reterr, GCLK_RANGE, path, GCLK_NO_OFFSET,
-				 "the path of a socket has at most 107 characters");
-	}
-	if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode)) {
-		if (link_dial_unix(path, 0, &other, &error) == 0) {
-			link_close(&other);
-			return gclk_fail(reterr, GCLK_STATE, path, GCLK_NO_OFFSET,
-					 "the socket is in use");
-		}
-		unlink(path);
-	}
-	memcpy(address.sun_path, path, strlen(path) + 1);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0 &&
-	    chmod(path, o->mode ? o->mode : 0660) == 0 &&
-	    (o->group == (gid_t)-1 || chown(path, (uid_t)-1, o->group) == 0) &&
-	    listen(fd, 64) == 0) {
-		*ret = fd;
-		return 0;
-	}
-	gclk_fail(reterr, GCLK_SYS, path, GCLK_NO_OFFSET, "no socket: %s", strerror(errno));
-	if (fd >= 0) {
-		close(fd);
-	}
-	return -GCLK_SYS;
-}
-
 static void copy_tls(struct source_end *end, const struct peer_tls *from)
 {
 	const char *const texts[5] = { from->ca, from->certificate, from->key, from->crl,
@@ -494,13 +456,14 @@ static int open_control(struct source_end *end, const struct source_end_options 
 static int start(struct source_end *end, const struct source_end_options *o,
 		 struct gclk_error *reterr)
 {
+	mode_t mode = o->mode ? o->mode : 0660;
 	int r = open_control(end, o, reterr);
 
 	if (r == 0) {
-		r = listen_unix(end->listen_path, o, &end->listener, reterr);
+		r = listen_unix(end->listen_path, mode, o->group, &end->listener, reterr);
 	}
 	if (r == 0 && end->nbd_path[0]) {
-		r = listen_unix(end->nbd_path, o, &end->nbd_listener, reterr);
+		r = listen_unix(end->nbd_path, mode, o->group, &end->nbd_listener, reterr);
 	}
 	if (r < 0) {
 		return r;

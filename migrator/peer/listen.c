@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "core/error.h"
+#include "migrator/peer/link.h"
+#include "migrator/peer/server.h"
+
+/* What somebody left behind goes; what somebody listens on stays. */
+static int make_room(const char *path, struct gclk_error *reterr)
+{
+	struct link other;
+	struct stat st;
+
+	if (lstat(path, &st) < 0 || !S_ISSOCK(st.st_mode)) {
+		return 0; /* bind() tells */
+	}
+	if (link_dial_unix(path, 100, &other, NULL) == 0) {
+		link_close(&other);
+		return gclk_fail(reterr, GCLK_STATE, path, GCLK_NO_OFFSET,
+				 "the socket is in use");
+	}
+	unlink(path);
+	return 0;
+}
+
+int listen_unix(const char *path, mode_t mode, gid_t group, int *ret,
+		struct gclk_error *reterr)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int fd, r;
+
+	if (strlen(path) >= sizeof(address.sun_path)) {
+		return gclk_fail(reterr, GCLK_RANGE, path, GCLK_NO_OFFSET,
+				 "the path of a socket has at most 107 characters");
+	}
+	r = make_room(path, reterr);
+	if (r < 0) {
+		return r;
+	}
+	memcpy(address.sun_path, path, strlen(path) + 1);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	/* nobody gets in between bind() and chmod(): there is no listen() yet */
+	if (fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0 &&
+	    chmod(path, mode) == 0 &&
+	    (group == (gid_t)-1 || chown(path, (uid_t)-1, group) == 0) && listen(fd, 64) == 0) {
+		*ret = fd;
+		return 0;
+	}
+	r = gclk_fail(reterr, GCLK_SYS, path, GCLK_NO_OFFSET, "no socket: %s", strerror(errno));
+	if (fd >= 0) {
+		close(fd);
+	}
+	return r;
+}
