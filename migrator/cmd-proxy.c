@@ -273,6 +273,7 @@ static void source_say(struct source_end_options *s, const struct proxy *p,
 {
 	source_end_options_init(s);
 	s->verb = "proxy";
+	s->tells_stop = 0;
 	s->address = address;
 	s->listen_path = p->listen;
 	s->nbd_path = p->nbd_listen;

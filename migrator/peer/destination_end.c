@@ -412,6 +412,18 @@ static int session_begin(struct session *s, struct gclk_error *reterr)
 	return 0;
 }
 
+/*
+ * The first byte of the last round comes soon after the stop; how long the guest ran on after
+ * the last byte of the round before is anybody's guess.
+ */
+static struct gclk_instant stop_between(int64_t low_ns, int64_t high_ns)
+{
+	uint64_t width = (uint64_t)high_ns - (uint64_t)low_ns;
+	uint64_t soon = GCLK_MIN(width / 2, (uint64_t)GCLK_NS_PER_MS);
+
+	return (struct gclk_instant){ high_ns - (int64_t)soon, width - soon };
+}
+
 static int take_message(struct session *s, const struct wire_message *m,
 			struct gclk_error *reterr)
 {
@@ -431,11 +443,8 @@ static int take_message(struct session *s, const struct wire_message *m,
 		break;
 	case WIRE_THERE:
 		if (!s->has_stopped && !s->has_there) {
-			uint64_t width = (uint64_t)m->there.high_ns - (uint64_t)m->there.low_ns;
-
 			s->has_there = true;
-			s->stopped.at.ns = m->there.low_ns + (int64_t)(width / 2);
-			s->stopped.at.uncertainty_ns = width - width / 2;
+			s->stopped.at = stop_between(m->there.low_ns, m->there.high_ns);
 			s->stopped.age_ns = m->there.age_ns;
 			s->stopped_boot_ns = clock_boot_ns();
 			gclk_text_copy(s->stopped.basis, sizeof(s->stopped.basis), "stream");

@@ -106,7 +106,7 @@ static int quiet(void *ctx, struct gclk_error *reterr)
 /* The source's word. The lock is held. */
 static bool wait_stopped(struct session *s)
 {
-	int64_t deadline = clock_mono_ns() + STOPPED_WAIT_NS;
+	int64_t deadline = clock_mono_ns() + (s->move.tells_stop ? STOPPED_WAIT_NS : 0);
 
 	while (!s->has_stopped && s->state == SESSION_OPEN && session_wait(s, deadline)) {
 	}

@@ -11,10 +11,11 @@
 #define PASSAGE_MARKS 8192
 
 /*
- * What a hypervisor has made and we have not read: its own buffer of a few hundred KiB, and
- * a UNIX socket's. A byte that we have not come near to by so much was not written yet.
+ * What a hypervisor has made and not yet written: 64 pages of the guest's memory and a
+ * buffer of 32 KiB in QEMU. A byte that lies further behind what it had written at an instant
+ * had not been made by then.
  */
-#define PASSAGE_AHEAD_BYTES (UINT64_C(2) << 20)
+#define PASSAGE_AHEAD_BYTES (UINT64_C(320) << 10)
 
 struct passage {
 	int64_t began_ns;		/* wall clock, before the first byte */
@@ -22,12 +23,18 @@ struct passage {
 	uint64_t n;			/* marks so far; the last PASSAGE_MARKS are kept */
 	struct {
 		uint64_t offset;	/* behind what a read gave */
+		uint64_t written;	/* at least so much had been written, soon after */
 		int64_t at_ns;		/* after it */
 	} marks[PASSAGE_MARKS];
 };
 
 void passage_init(struct passage *passage, int64_t now_ns);
-void passage_note(struct passage *passage, uint64_t bytes, int64_t now_ns);
+
+/*
+ * A read has given @bytes, and then it was @now_ns; after that, @ahead bytes more lay in
+ * the socket's buffer.
+ */
+void passage_note(struct passage *passage, uint64_t bytes, uint64_t ahead, int64_t now_ns);
 
 /**
  * passage_stop() - when did the guest stop?

@@ -4,12 +4,14 @@
  * connections and opens a channel for each, one per channel.
  */
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -70,6 +72,7 @@ void source_end_options_init(struct source_end_options *options)
 		.group = (gid_t)-1,
 		.policy = gclk_policy_default,
 		.max_hold_ns = PEER_MAX_HOLD_NS,
+		.tells_stop = 1,
 		.running = -1,
 	};
 }
@@ -99,12 +102,19 @@ static void break_off(struct source_end *end, const struct gclk_error *why)
 static int note(void *ctx, const uint8_t *bytes, size_t n, size_t *ret_pass, size_t *ret_held,
 		struct gclk_error *reterr)
 {
-	struct source_end *end = ctx;
+	struct channel *c = ctx;
+	struct source_end *end = c->end;
+	int64_t now = clock_wall_ns();
+	int ahead = 0;
 
 	(void)bytes;
 	(void)reterr;
+	/* asked after the clock: at that instant no more can have been written */
+	if (ioctl(c->here.in, FIONREAD, &ahead) < 0) {
+		ahead = INT_MAX;
+	}
 	pthread_mutex_lock(&end->lock);
-	passage_note(&end->passage, n, clock_wall_ns());
+	passage_note(&end->passage, n, (uint64_t)ahead, now);
 	pthread_mutex_unlock(&end->lock);
 	*ret_pass = n;
 	*ret_held = 0;
@@ -116,7 +126,7 @@ static void *channel_run(void *arg)
 	static const struct relay_filter noting = { .push = note };
 	struct channel *c = arg;
 	struct source_end *end = c->end;
-	struct relay relay = { .a = &c->here, .b = &c->there, .wake = end->cancel, .ctx = end,
+	struct relay relay = { .a = &c->here, .b = &c->there, .wake = end->cancel, .ctx = c,
 			       .filter = c->is_main ? &noting : NULL, .bytes = &end->bytes };
 	struct gclk_error error = { 0 };
 	int r = relay_run(&relay, &error);
@@ -424,6 +434,7 @@ static void move_say(struct wire_move *move, const struct source_end_options *o)
 	move->policy.force = NULL;
 	move->max_hold_ns = o->max_hold_ns;
 	move->own_resume = o->own_resume;
+	move->tells_stop = o->tells_stop;
 	move->running = o->running;
 	move->unreadable = o->unreadable;
 	move->disagree = o->disagree;

@@ -281,6 +281,7 @@ static int take_switches(struct wire_move *to, const Guestclock__V1__PeerMove *f
 {
 	to->max_hold_ns = from->has_max_hold_ns ? from->max_hold_ns : PEER_MAX_HOLD_NS;
 	to->own_resume = from->has_own_resume && from->own_resume;
+	to->tells_stop = from->has_tells_stop && from->tells_stop;
 	to->running = from->has_running ? (from->running ? 1 : 0) : -1;
 	to->unreadable = from->has_unreadable ? (uint8_t)from->unreadable : PEER_PASS;
 	to->disagree = from->has_disagree ? (uint8_t)from->disagree : PEER_CORRECT;
@@ -568,6 +569,8 @@ static uint8_t *frame_control(const struct wire_hello *from, Guestclock__V1__Pee
 	m.has_disagree_limit_ns = 1;
 	m.max_hold_ns = w->max_hold_ns;
 	m.own_resume = w->own_resume;
+	m.has_tells_stop = 1;
+	m.tells_stop = w->tells_stop;
 	m.has_running = w->running >= 0;
 	m.running = w->running > 0;
 	m.unreadable = (Guestclock__V1__PeerUnreadable)w->unreadable;
