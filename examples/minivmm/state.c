@@ -25,6 +25,7 @@
 #define MSRS_MAX 512
 #define BUNDLE_MAX (256 << 10)
 #define IRQCHIPS 3			/* two 8259s and the IOAPIC */
+#define XCR0_RESET 1
 
 /* All that the kernel knows of a vCPU, less its clocks. */
 struct saved_vcpu {
@@ -181,7 +182,10 @@ static void restore_vcpu(struct vcpu *vcpu, struct saved_vcpu *from)
 	must(vcpu->fd, KVM_SET_SREGS, &from->sregs, "KVM_SET_SREGS");
 	must(vcpu->fd, KVM_SET_REGS, &from->regs, "KVM_SET_REGS");
 	must(vcpu->fd, KVM_SET_XSAVE, from->xsave, "KVM_SET_XSAVE");
-	must(vcpu->fd, KVM_SET_XCRS, &from->xcrs, "KVM_SET_XCRS");
+	if (from->xcrs.nr_xcrs && from->xcrs.xcrs[0].value != XCR0_RESET) {
+		/* a guest that has never set it needs no processor that has it */
+		must(vcpu->fd, KVM_SET_XCRS, &from->xcrs, "KVM_SET_XCRS");
+	}
 	must(vcpu->fd, KVM_SET_DEBUGREGS, &from->debug, "KVM_SET_DEBUGREGS");
 	must(vcpu->fd, KVM_SET_LAPIC, &from->lapic, "KVM_SET_LAPIC");
 	restore_msrs(vcpu, from);

@@ -33,6 +33,8 @@
 #define RTC_C_PF 0x40
 #define RTC_C_IRQF 0x80
 #define APIC_ID 0x20
+#define APIC_BASE 0x1b
+#define APIC_BASE_X2APIC UINT64_C(0x400)
 #define MSI_ADDRESS 0xfee00000u
 
 static int set_line(const struct gclk_kvm *k, unsigned gsi, uint32_t level, int32_t *ret_status,
@@ -159,12 +161,32 @@ static int inject_rtc(const struct gclk_kvm *k, enum gclk_replay_outcome *ret,
 	return 0;
 }
 
+/*
+ * Its id, as its page has it: the high byte, or all of it where the guest has switched to
+ * x2APIC and the VMM asked for ids of 32 bits. There is no getter for what it asked.
+ */
+static int id_of(const struct gclk_kvm *k, uint32_t i, const struct kvm_lapic_state *page,
+		 uint32_t *ret, struct gclk_error *reterr)
+{
+	struct gclk_kvm_one_msr base = { .nmsrs = 1, .entry.index = APIC_BASE };
+
+	*ret = lapic_register(page, APIC_ID);
+	if (k->x2apic_ids && gclk_sys_ioctl(k, k->vcpus[i], KVM_GET_MSRS, &base) != 1) {
+		return gclk_fail(reterr, GCLK_SYS, "replay.lapic", GCLK_NO_OFFSET,
+				 "KVM_GET_MSRS 0x1b of vCPU %u: %s", i, strerror(errno));
+	}
+	if (!k->x2apic_ids || !(base.entry.data & APIC_BASE_X2APIC)) {
+		*ret >>= 24;
+	}
+	return 0;
+}
+
 static int inject_lapic(const struct gclk_kvm *k, uint32_t i, enum gclk_replay_outcome *ret,
 			struct gclk_error *reterr)
 {
 	struct kvm_lapic_state page;
 	struct kvm_msi message = { .address_lo = MSI_ADDRESS };
-	uint32_t lvt;
+	uint32_t lvt, id;
 	int n = get_page(k, i, &page, reterr);
 
 	if (n < 0) {
@@ -177,7 +199,11 @@ static int inject_lapic(const struct gclk_kvm *k, uint32_t i, enum gclk_replay_o
 	     message.data % 32 & 1)) {
 		return 0;
 	}
-	message.address_lo |= lapic_register(&page, APIC_ID) >> 24 << 12;
+	if ((n = id_of(k, i, &page, &id, reterr)) < 0) {
+		return n;
+	}
+	message.address_lo |= (id & 0xff) << 12;
+	message.address_hi = id & ~UINT32_C(0xff);
 	n = gclk_sys_ioctl(k, k->vm, KVM_SIGNAL_MSI, &message);
 	if (n < 0) {
 		return gclk_fail(reterr, GCLK_SYS, "replay.lapic", GCLK_NO_OFFSET,

@@ -196,6 +196,29 @@ static int are_equal(const struct gclk_state *st)
 	return 1;
 }
 
+/* The page is made for whole kHz: the clock gains on a scaled TSC by what they lack. */
+static void say_rate(struct gclk_kvm_restore *r)
+{
+	const struct gclk_tsc *tsc = &r->plan->state->tsc[0];
+	char text[GCLK_DURATION_TEXT_BYTES];
+	struct gclk_rate page, real;
+	int64_t ppb, ns_per_day;
+
+	if (tsc->ratio == gclk_tsc_ratio_one(tsc->ratio_frac_bits) || r->not_honoured ||
+	    gclk_tsc_rate_scaled_floor(r->rate, tsc->ratio, tsc->ratio_frac_bits, &real) < 0) {
+		return;
+	}
+	page = gclk_rate_of_khz((uint32_t)(gclk_rate_hz_floor(real) / 1000));
+	if (gclk_rate_error_ppb_round(real, page, &ppb) == 0 && ppb != 0 &&
+	    gclk_rate_error_ns_per_day(real, page, &ns_per_day) == 0) {
+		gclk_findings_add(&r->plan->findings, "kvmclock-rate-rounded", "kvmclock",
+				  "its page is for %" PRIu64 " kHz, the TSC has %" PRIu64 " Hz: it "
+				  "gains %" PRId64 " ppb on the TSC, %s a day",
+				  gclk_rate_hz_floor(page) / 1000, gclk_rate_hz_round(real), ppb,
+				  gclk_duration_format(ns_per_day, text));
+	}
+}
+
 static void say_clock(struct gclk_kvm_restore *r, const struct clock_error *error)
 {
 	const struct gclk_state *st = r->plan->state;
@@ -251,6 +274,7 @@ int gclk_kvm_restore_clock(struct gclk_kvm_restore *r)
 		return e;
 	}
 	say_clock(r, &error);
+	say_rate(r);
 	GCLK_SET(kvmclock, &r->plan->state->kvmclock, flags, error.flags);
 	return 0;
 }

@@ -200,6 +200,9 @@ GCLK_API const struct gclk_finding_info gclk_finding_table[] = {
 	ROW(CLOCKS_APART, "clocks-apart", GCLK_WARNING, 0, "the paravirtual clock and the TSC were restored apart",
 	    "What the clock reads at a value of the counter is not what it read before, by more than rounding.",
 	    "Nothing, below a microsecond; a guest that compares the two may report a step.")
+	ROW(KVMCLOCK_RATE_ROUNDED, "kvmclock-rate-rounded", GCLK_NOTE, 0, "the paravirtual clock runs a little fast against the TSC",
+	    "Where the processor scales the TSC, released kernels compute the guest's clock page from the scaled frequency in whole kHz, rounded down. From the restore on the clock gains on the TSC by the rounding, less than 1 kHz of the frequency.",
+	    "Nothing: nobody outside the kernel can change it. A guest that compares the two may report the drift.")
 	ROW(CLOCK_PAGE_STALE, "clock-page-stale", GCLK_ERROR, 0, "the guest's clock page was not written anew",
 	    "The guest has run since the restore, and the page that its clock is computed from is still that of before.",
 	    "See that the page's MSR was restored, and that this vCPU has run.")

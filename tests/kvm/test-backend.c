@@ -3,6 +3,7 @@
  * Capture and restore on a simulated kernel: what a guest reads after a move, held against
  * the truth, for each kind of kernel; a failure at each call; writes that are ignored.
  */
+#include <stdlib.h>
 #include <string.h>
 
 #include <guestclock/devices.h>
@@ -1142,6 +1143,46 @@ GCLK_TEST(kvm_move, errors_do_not_accumulate)
 		printf("\n    %lld ns after 100 moves\n", (long long)error);
 	}
 	CU_ASSERT(size_of(error) <= 5000);
+	world_end(&w);
+}
+
+static long long said_gain_ppb(const struct gclk_plan *plan)
+{
+	for (unsigned i = 0; i < plan->findings.n; i++) {
+		const struct gclk_finding *f = &plan->findings.items[i];
+		const char *gains = strstr(f->message, "it gains ");
+
+		if (!strcmp(f->info->id, "kvmclock-rate-rounded") && gains) {
+			return strtoll(gains + 9, NULL, 10);
+		}
+	}
+	return 0;
+}
+
+/* What the kernel's whole kHz take from a scaled guest's clock is what is said of it. */
+GCLK_TEST(kvm_rate, gain_of_a_scaled_clock_is_said)
+{
+	struct world w;
+	uint64_t tsc, clock;
+	int64_t gain;
+
+	world_begin(&w, &intel_fast, 1);
+	if (fine(&w, move(&w, &intel_slow, GCLK_NS_PER_S))) {
+		sim_run(&w.dst);
+		tsc = sim_guest_tsc(&w.dst, 0);
+		clock = sim_guest_clock(&w.dst, 0);
+		sim_pass(&w.dst, 1000 * GCLK_NS_PER_S);
+		gain = (int64_t)(sim_guest_clock(&w.dst, 0) - clock) -
+		       (int64_t)gclk_muldiv_floor_sat(sim_guest_tsc(&w.dst, 0) - tsc, 1000000,
+						      khz_of(&w));
+		CU_ASSERT(gain > 0);
+		CU_ASSERT(size_of(gain / 1000 - said_gain_ppb(w.plan)) <= 1);
+	}
+	world_end(&w);
+	world_begin(&w, &intel_fast, 1);
+	if (fine(&w, move(&w, &intel_fast, GCLK_NS_PER_S))) {
+		CU_ASSERT(!has_finding(w.plan, "kvmclock-rate-rounded"));
+	}
 	world_end(&w);
 }
 

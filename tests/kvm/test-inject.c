@@ -23,6 +23,8 @@ struct chips {
 	uint8_t vectors[24];		/* of the IOAPIC's pins, all to vCPU 0; 0: masked */
 	uint8_t pic_irr, pic_imr;
 	unsigned n_pulses, n_messages;
+	uint32_t ids[VCPUS];
+	uint8_t x2apic;			/* the vCPUs are in that mode */
 	unsigned calls, fail_at;
 };
 
@@ -74,12 +76,26 @@ static int drive(struct chips *chips, struct kvm_irq_level *line)
 	return 0;
 }
 
+static int send(struct chips *chips, uint32_t id, unsigned vector)
+{
+	int n = 0;
+
+	for (unsigned i = 0; i < VCPUS; i++) {
+		if (chips->ids[i] == id) {
+			request(chips, i, vector);
+			n++;
+		}
+	}
+	return n;
+}
+
 static int fake_ioctl(void *context, int fd, unsigned long number, unsigned long arg)
 {
 	struct chips *chips = context;
 	void *p = (void *)arg;
 	struct kvm_irqchip *chip = p;
 	struct kvm_msi *message = p;
+	struct gclk_kvm_one_msr *msr = p;
 
 	if (++chips->calls == chips->fail_at) {
 		errno = EIO;
@@ -97,8 +113,11 @@ static int fake_ioctl(void *context, int fd, unsigned long number, unsigned long
 		return drive(chips, p);
 	case KVM_SIGNAL_MSI:
 		chips->n_messages++;
-		request(chips, message->address_lo >> 12 & 0xff, message->data);
-		return 1;
+		return send(chips, (message->address_lo >> 12 & 0xff) |
+				   (message->address_hi & ~UINT32_C(0xff)), message->data);
+	case KVM_GET_MSRS:
+		msr->entry.data = 0xfee00800 | (chips->x2apic ? 0x400 : 0);
+		return msr->entry.index == 0x1b;
 	default:
 		errno = ENOTTY;
 		return -1;
@@ -116,6 +135,7 @@ static void make(struct setup *s)
 		s->fds[i] = FD_VCPU + (int)i;
 		*reg(&s->chips, i, APIC_LVTT) = LVTT_PERIODIC | 0x49;
 		*reg(&s->chips, i, 0x20) = i << 24;
+		s->chips.ids[i] = i;
 	}
 	s->k = (struct gclk_kvm){ .vm = FD_VM, .vcpus = s->fds, .n_vcpus = VCPUS, .irqchip = 1,
 				  .pit = 1, .rtc = &s->rtc, .hpet = &s->hpet, .sys = &s->sys };
@@ -270,6 +290,31 @@ GCLK_TEST(inject, lapic_by_message)
 	*reg(&s.chips, 1, APIC_LVTT) &= ~LVTT_MASKED;
 	GCLK_EQ(inject(&s, 1), 0);
 	GCLK_EQ(s.timers[0].delivered, 2);
+}
+
+/* Ids beyond 255: all 32 bits of the page's register, where the VMM asked for that. */
+GCLK_TEST(inject, lapic_with_an_id_of_32_bits)
+{
+	struct setup s;
+
+	make(&s);
+	s.k.x2apic_ids = 1;
+	owe(&s, GCLK_TICK_LAPIC, 1, 3);
+	GCLK_EQ(inject(&s, 1), 0);		/* not yet in x2APIC mode: the high byte */
+	GCLK_EQ(s.timers[0].delivered, 1);
+	take(&s.chips);
+	s.chips.x2apic = 1;
+	s.chips.ids[1] = 0x12345;
+	*reg(&s.chips, 1, 0x20) = 0x12345;
+	GCLK_EQ(inject(&s, 1), 0);
+	GCLK_EQ(s.timers[0].delivered, 2);
+	GCLK_EQ(*reg(&s.chips, 1, APIC_IRR + 16 * 2), 1u << 9);
+	take(&s.chips);
+	s.k.x2apic_ids = 0;			/* the kernel then tells the high byte, in any mode */
+	s.chips.ids[1] = 7;
+	*reg(&s.chips, 1, 0x20) = 7u << 24;
+	GCLK_EQ(inject(&s, 1), 0);
+	GCLK_EQ(s.timers[0].delivered, 3);
 }
 
 /* A call that fails, whichever it is, leaves the tick owed. */

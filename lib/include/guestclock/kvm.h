@@ -86,6 +86,7 @@ struct gclk_kvm {
 	uint8_t irqchip;		/* the LAPICs are the kernel's */
 	uint8_t pit;			/* the PIT is the kernel's */
 	uint8_t pit_discards;		/* KVM_REINJECT_CONTROL was set to 0: it has no getter */
+	uint8_t x2apic_ids;		/* KVM_CAP_X2APIC_API was enabled, with 32-bit ids */
 	uint8_t hyperv;			/* the guest was given Hyper-V's CPUID leaves */
 	uint32_t apic_bus_ns;		/* as set by KVM_CAP_X86_APIC_BUS_CYCLES_NS; 0: never */
 	int64_t axis_ns;		/* the shared axis minus CLOCK_MONOTONIC; set by restore() */
