@@ -15,6 +15,7 @@
 /* One line for each verb; those that need libvirt stand between #if and #endif. */
 static const struct verb *const verbs[] = {
 #if GUESTCLOCK_LIBVIRT
+	&verb_hosts,
 #endif
 	NULL
 };

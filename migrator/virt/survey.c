@@ -1,0 +1,374 @@
+/* SPDX-License-Identifier: MIT */
+#include <ctype.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <libvirt/libvirt.h>
+
+#include "core/error.h"
+#include "core/text.h"
+#include "core/util.h"
+#include "migrator/peer/source_end.h"
+#include "migrator/situation.h"
+#include "migrator/virt/connect.h"
+#include "migrator/virt/survey.h"
+
+#define APART_MS 1000 /* for the clock exchange to say something */
+
+/*
+ * One host's job. The thread and who waits for it both hold it: a thread that libvirt or
+ * ssh keeps waiting must not write into a caller's record that is gone.
+ */
+struct job {
+	struct surveyed seen;
+	struct round *round;
+};
+
+struct round {
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	unsigned left;		/* threads that still work */
+	unsigned refs;
+	struct job *jobs;
+};
+
+/* ---- addresses ---- */
+
+/* "qemu+ssh://USER@HOST:PORT/system?..." in pieces; empty where there is none. */
+struct uri {
+	char transport[16], user[64], host[128], port[8];
+};
+
+static void cut(char *to, size_t size, const char *from, size_t n)
+{
+	if (n < size) {
+		memcpy(to, from, n);
+		to[n] = 0;
+	}
+}
+
+static void split_uri(const char *text, struct uri *ret)
+{
+	size_t scheme = strcspn(text, ":");
+	const char *plus = memchr(text, '+', scheme), *at, *host, *end;
+
+	memset(ret, 0, sizeof(*ret));
+	if (plus) {
+		cut(ret->transport, sizeof(ret->transport), plus + 1,
+		    (size_t)(text + scheme - plus - 1));
+	}
+	if (strncmp(text + scheme, "://", 3)) {
+		return;
+	}
+	host = text + scheme + 3;
+	end = host + strcspn(host, "/?#");
+	at = memchr(host, '@', (size_t)(end - host));
+	if (at) {
+		cut(ret->user, sizeof(ret->user), host, (size_t)(at - host));
+		host = at + 1;
+	}
+	if (*host == '[') {	/* an IPv6 address */
+		size_t n = strcspn(host, "]");
+
+		cut(ret->host, sizeof(ret->host), host + 1, n - 1);
+		host += host[n] ? n + 1 : n;
+	} else {
+		size_t n = strcspn(host, ":/?#");
+
+		cut(ret->host, sizeof(ret->host), host, n);
+		host += n;
+	}
+	if (*host == ':') {
+		cut(ret->port, sizeof(ret->port), host + 1, (size_t)(end - host - 1));
+	}
+}
+
+/* Goes into a command line: nothing that a shell or ssh would take for something else. */
+static bool is_plain(const char *text)
+{
+	if (*text == '-') {
+		return false;
+	}
+	for (; *text; text++) {
+		if (!isalnum((unsigned char)*text) && !strchr(".-_:%", *text)) {
+			return false;
+		}
+	}
+	return true;
+}
+
+void survey_address(const char *text, char *to, size_t size)
+{
+	struct uri uri;
+
+	to[0] = 0;
+	split_uri(text, &uri);
+	if (!uri.host[0] || !is_plain(uri.host) || !is_plain(uri.user) || !is_plain(uri.port)) {
+		return;
+	}
+	if (!strcmp(uri.transport, "ssh")) {
+		snprintf(to, size, "exec:ssh -o BatchMode=yes%s%s %s%s%s guestclock proxy --stdio",
+			 uri.port[0] ? " -p " : "", uri.port, uri.user, uri.user[0] ? "@" : "",
+			 uri.host);
+	} else if (!strcmp(uri.transport, "tls")) {
+		snprintf(to, size, strchr(uri.host, ':') ? "tls:[%s]" : "tls:%s", uri.host);
+	}
+}
+
+/* ---- capabilities ---- */
+
+/* The value of an attribute within the element that begins at @at. */
+static bool attribute(const char *at, const char *name, char *to, size_t size)
+{
+	const char *end = at + strcspn(at, ">");
+	size_t n = strlen(name);
+
+	for (const char *s = at; (s = strstr(s, name)) && s < end; s++) {
+		char quote = s[n] == '=' ? s[n + 1] : 0;
+		const char *value = s + n + 2, *close;
+
+		if (s[-1] != ' ' || (quote != '\'' && quote != '"')) {
+			continue;
+		}
+		close = strchr(value, quote);
+		if (close && close < end && (size_t)(close - value) < size) {
+			cut(to, size, value, (size_t)(close - value));
+			return true;
+		}
+	}
+	return false;
+}
+
+/*
+ * <host><uuid>...</uuid><cpu>...<counter name='tsc' frequency='2000000000' scaling='no'/>:
+ * libvirt writes it, in this one way; what does not look so is not known.
+ */
+void survey_capabilities(const char *xml, struct surveyed *ret)
+{
+	const char *host = strstr(xml, "<host>"), *end = host ? strstr(host, "</host>") : NULL;
+	const char *uuid = host ? strstr(host, "<uuid>") : NULL, *counter = host;
+	char hz[32], word[16];
+
+	ret->has_kvm = strstr(xml, "<domain type='kvm'") != NULL;
+	GCLK_SET(host, &ret->host, flags, ret->has_kvm ? GCLK_HOST_KVM : 0);
+	if (uuid && uuid < end) {
+		cut(ret->uuid, sizeof(ret->uuid), uuid + 6, strcspn(uuid + 6, "<"));
+	}
+	while (counter && (counter = strstr(counter, "<counter ")) && counter < end) {
+		if (attribute(counter, "name", word, sizeof(word)) && !strcmp(word, "tsc") &&
+		    attribute(counter, "frequency", hz, sizeof(hz))) {
+			GCLK_SET(host, &ret->host, tsc_hz, strtoull(hz, NULL, 10));
+			GCLK_SET(host, &ret->host, tsc_hz_basis, GCLK_TSC_KERNEL);
+			if (attribute(counter, "scaling", word, sizeof(word)) &&
+			    !strcmp(word, "yes")) {
+				ret->host.flags |= GCLK_HOST_TSC_SCALING;
+			}
+			return;
+		}
+		counter++;
+	}
+}
+
+/* ---- one host ---- */
+
+static int ask_libvirt(struct surveyed *seen, struct gclk_error *reterr)
+{
+	virConnectPtr connection;
+	unsigned long version = 0;
+	char *text;
+	int r = virt_connect(seen->uri, true, &connection, reterr);
+
+	if (r < 0) {
+		return r;
+	}
+	text = virConnectGetHostname(connection);
+	gclk_text_copy(seen->name, sizeof(seen->name), text ? text : "");
+	free(text);
+	if (virConnectGetLibVersion(connection, &version) == 0) {
+		seen->libvirt = (uint32_t)version;
+	}
+	text = virConnectGetCapabilities(connection);
+	if (text) {
+		survey_capabilities(text, seen);
+	} else {
+		r = virt_fail(reterr, GCLK_SYS, "asking for the host's capabilities");
+	}
+	free(text);
+	virConnectClose(connection);
+	return r;
+}
+
+/* Its own profile knows more than libvirt does; the kernel's kHz are the same. */
+static void take_profile(struct surveyed *seen, const struct gclk_host *profile)
+{
+	seen->host = *profile;
+	seen->has_profile = true;
+}
+
+static int dial(struct surveyed *seen, struct gclk_error *reterr)
+{
+	struct source_end_options options;
+	char path[64];
+	struct source_end *end;
+	int r;
+
+	/* nobody is meant to connect there: the other end only has to say who it is */
+	snprintf(path, sizeof(path), "/tmp/guestclock-%ld-%p", (long)getpid(), (void *)seen);
+	source_end_options_init(&options);
+	options.verb = "hosts";
+	options.listen_path = path;
+	options.mode = 0600;
+	options.address = seen->via;
+	r = source_end_open(&options, &end, reterr);
+	if (r < 0) {
+		return r;
+	}
+	take_profile(seen, source_end_peer(end));
+	for (int ms = 0; ms < APART_MS && seen->apart.uncertainty_ns == GCLK_UNBOUNDED; ms += 10) {
+		nanosleep(&(struct timespec){ 0, 10 * GCLK_NS_PER_MS }, NULL);
+		source_end_disagreement(end, &seen->apart);
+	}
+	source_end_close(end);
+	return 0;
+}
+
+/* A URI without a host is this one's, unless another address is given for it. */
+static void ask_guestclock(struct surveyed *seen)
+{
+	struct gclk_host here;
+	struct uri uri;
+
+	split_uri(seen->uri, &uri);
+	if (seen->via[0]) {
+		if (dial(seen, &seen->via_error) == 0) {
+			seen->via_error.status = 0;
+		}
+	} else if (!uri.host[0] && read_this_host(&here, &seen->via_error) == 0) {
+		seen->is_here = true;
+		seen->apart = (struct gclk_disagreement){ 0 };
+		take_profile(seen, &here);
+	}
+}
+
+static void drop(struct round *round)
+{
+	unsigned refs;
+
+	pthread_mutex_lock(&round->lock);
+	refs = --round->refs;
+	pthread_mutex_unlock(&round->lock);
+	if (!refs) {
+		pthread_cond_destroy(&round->changed);
+		pthread_mutex_destroy(&round->lock);
+		free(round->jobs);
+		free(round);
+	}
+}
+
+static void *work(void *arg)
+{
+	struct job *job = arg;
+	struct round *round = job->round;
+	struct surveyed seen;
+	int r;
+
+	pthread_mutex_lock(&round->lock);
+	seen = job->seen;
+	pthread_mutex_unlock(&round->lock);
+	r = ask_libvirt(&seen, &seen.error);
+	seen.state = r < 0 ? SURVEY_FAILED : SURVEY_DONE;
+	if (r == 0) {
+		seen.error.status = 0;
+		ask_guestclock(&seen);
+	}
+	pthread_mutex_lock(&round->lock);
+	job->seen = seen;
+	round->left--;
+	pthread_cond_broadcast(&round->changed);
+	pthread_mutex_unlock(&round->lock);
+	drop(round);
+	return NULL;
+}
+
+/* ---- all of them ---- */
+
+static struct round *round_new(const struct surveyed *hosts, unsigned n)
+{
+	struct round *round = calloc(1, sizeof(*round));
+	pthread_condattr_t attributes;
+
+	if (!round || !(round->jobs = calloc(n, sizeof(*round->jobs)))) {
+		free(round);
+		return NULL;
+	}
+	pthread_mutex_init(&round->lock, NULL);
+	pthread_condattr_init(&attributes);
+	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+	pthread_cond_init(&round->changed, &attributes);
+	pthread_condattr_destroy(&attributes);
+	round->refs = 1;
+	for (unsigned i = 0; i < n; i++) {
+		struct surveyed *seen = &round->jobs[i].seen;
+
+		round->jobs[i].round = round;
+		memset(seen, 0, sizeof(*seen));
+		gclk_text_copy(seen->uri, sizeof(seen->uri), hosts[i].uri);
+		gclk_text_copy(seen->via, sizeof(seen->via), hosts[i].via);
+		seen->apart.uncertainty_ns = GCLK_UNBOUNDED;
+	}
+	return round;
+}
+
+static void start(struct round *round, struct job *job)
+{
+	pthread_t thread;
+	int failed;
+
+	pthread_mutex_lock(&round->lock);
+	round->left++;
+	round->refs++;
+	pthread_mutex_unlock(&round->lock);
+	failed = pthread_create(&thread, NULL, work, job);
+	if (!failed) {
+		pthread_detach(thread);
+		return;
+	}
+	pthread_mutex_lock(&round->lock);
+	round->left--;
+	round->refs--;
+	job->seen.state = SURVEY_FAILED;
+	errno = failed;
+	gclk_fail(&job->seen.error, GCLK_SYS, NULL, GCLK_NO_OFFSET, "no thread to ask it");
+	pthread_mutex_unlock(&round->lock);
+}
+
+int survey_hosts(struct surveyed *hosts, unsigned n, int timeout_ms, struct gclk_error *reterr)
+{
+	struct round *round = round_new(hosts, n);
+	struct timespec end;
+
+	if (!round) {
+		return gclk_fail(reterr, GCLK_NOMEM, NULL, GCLK_NO_OFFSET, "no memory");
+	}
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	end.tv_sec += timeout_ms / 1000 + (end.tv_nsec + timeout_ms % 1000 * 1000000L) / 1000000000L;
+	end.tv_nsec = (end.tv_nsec + timeout_ms % 1000 * 1000000L) % 1000000000L;
+	for (unsigned i = 0; i < n; i++) {
+		start(round, &round->jobs[i]);
+	}
+	pthread_mutex_lock(&round->lock);
+	while (round->left &&
+	       pthread_cond_timedwait(&round->changed, &round->lock, &end) != ETIMEDOUT) {
+	}
+	for (unsigned i = 0; i < n; i++) {
+		hosts[i] = round->jobs[i].seen;
+	}
+	pthread_mutex_unlock(&round->lock);
+	drop(round);
+	return 0;
+}
