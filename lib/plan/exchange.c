@@ -136,6 +136,20 @@ GCLK_API void gclk_exchanges_at(const struct gclk_exchanges *exchanges, int64_t 
 			      (uint64_t)drift_ns(e, gclk_sub_sat(now_ns, e->at_ns));
 }
 
+GCLK_API void gclk_exchanges_over(const struct gclk_exchanges *exchanges, int64_t stopped_ns,
+				  int64_t run_ns, struct gclk_disagreement *ret)
+{
+	int64_t gap_ns;
+
+	gclk_exchanges_at(exchanges, run_ns, ret);
+	if (ret->uncertainty_ns == GCLK_UNBOUNDED) {
+		return;
+	}
+	ret->ns = -ret->ns;
+	gap_ns = gclk_sub_sat(gclk_sub_sat(run_ns, stopped_ns), ret->ns);
+	ret->uncertainty_ns += (uint64_t)(drift_ns(exchanges, gap_ns) + 1) / 2;
+}
+
 static int64_t floor_ppb(int64_t ns, int64_t span_ns)
 {
 	gclk_i128 n = (gclk_i128)ns * GCLK_NS_PER_S;

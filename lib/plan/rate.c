@@ -58,6 +58,19 @@ static int is_rounding(struct gclk_rate host, struct gclk_rate guest)
 	return (a > b ? a - b : b - a) <= 1000;
 }
 
+/*
+ * Whole kHz are what a kernel or an emulator made of some frequency; if that was this host's,
+ * the guest really counted at the host's. Any other number is the guest's own.
+ */
+static void rounded(struct gclk_move *move, struct gclk_rate host, struct gclk_rate guest,
+		    uint64_t ppb)
+{
+	if (guest.den == 1 && guest.num % 1000 == 0) {
+		move->rate = host;
+		move->rate_ppb = gclk_bound_add(move->rate_ppb, ppb);
+	}
+}
+
 static void compare(struct gclk_move *move, struct gclk_rate host, struct gclk_rate guest)
 {
 	uint32_t tolerance_ppm = GCLK_HAS(host, move->host, tsc_tolerance_ppm) ?
@@ -69,7 +82,7 @@ static void compare(struct gclk_move *move, struct gclk_rate host, struct gclk_r
 	}
 	size = ppb < 0 ? -ppb : ppb;
 	if (is_rounding(host, guest)) {
-		move->rate = host;
+		rounded(move, host, guest, (uint64_t)size);
 		return;
 	}
 	if (size <= (int64_t)tolerance_ppm * 1000) {

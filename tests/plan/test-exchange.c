@@ -92,6 +92,52 @@ GCLK_TEST(exchange, the_bound_holds_whatever_the_paths_do)
 	}
 }
 
+/* Neither clock is right: each gains or loses up to half the limit, the gap included. */
+GCLK_TEST(exchange, a_gap_between_two_wrong_clocks)
+{
+	for (unsigned i = 0; i < 2000 * gclk_test_scale(); i++) {
+		struct pair here = any_pair(), there = any_pair();
+		int64_t limit = here.limit_ppb / 2, gap = 0, stop, stopped = 0, wrong;
+		struct gclk_disagreement d;
+		struct gclk_exchanges e;
+
+		here.limit_ppb = there.limit_ppb = limit;
+		here.rate_ppb = there.rate_ppb = gclk_random_below(2) ? limit : -limit;
+		gclk_exchanges_init(&e, (uint64_t)(2 * limit), 1000);
+		stop = (int64_t)gclk_random_below(8);
+		for (unsigned k = 0; k < 8; k++) {
+			struct gclk_exchange x;
+
+			x.asked_ns = here.now_ns + here.off_ns;
+			x.heard_ns = there.now_ns + there.off_ns;
+			x.answered_ns = x.heard_ns;
+			if (k == stop) {
+				gap = here.now_ns;
+				stopped = x.heard_ns;
+			}
+			wrong = (int64_t)gclk_random_below(200 * MS);
+			pass(&here, wrong);
+			pass(&there, wrong);
+			x.got_ns = here.now_ns + here.off_ns;
+			GCLK_EQ(gclk_exchanges_add(&e, &x, NULL), 0);
+		}
+		gap = here.now_ns - gap;
+		gclk_exchanges_over(&e, stopped, here.now_ns + here.off_ns, &d);
+		wrong = here.now_ns + here.off_ns - stopped - d.ns - gap;
+		CU_ASSERT((uint64_t)(wrong < 0 ? -wrong : wrong) <= d.uncertainty_ns);
+	}
+}
+
+GCLK_TEST(exchange, nothing_asked_leaves_a_gap_unbounded)
+{
+	struct gclk_disagreement d;
+	struct gclk_exchanges e;
+
+	gclk_exchanges_init(&e, 1000000, 1000);
+	gclk_exchanges_over(&e, 5 * S, 6 * S, &d);
+	CU_ASSERT(d.uncertainty_ns == GCLK_UNBOUNDED);
+}
+
 /* Half the least round trip, the resolution, and what may have drifted since. */
 GCLK_TEST(exchange, the_bound_is_no_larger_than_it_must_be)
 {

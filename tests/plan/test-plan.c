@@ -303,6 +303,33 @@ GCLK_TEST(plan, an_emulated_counter_follows_its_host)
 	world_end(&w);
 }
 
+/* R5: 400 Hz of 2 GHz are 200 ppb, 200 us in 1000 s. */
+GCLK_TEST(plan, whole_kilohertz_are_a_rounding_other_frequencies_are_the_guests_own)
+{
+	static const struct { uint64_t guest_hz, counts_hz, bound_ns; } cases[] = {
+		{ 2000000000, 2000000400, 300000 },
+		{ 1999999900, 1999999900, 100000 },
+	};
+	struct world w;
+
+	for (unsigned i = 0; i < 2; i++) {
+		uint64_t before, bound;
+
+		world_make(&w, &world_linked);
+		w.host.tsc_hz = 2000000400;	/* known to 100 ppb */
+		world_resume(&w, 1000 * S, 1000 * S);
+		for (unsigned v = 0; v < w.state->n_vcpus; v++) {
+			w.state->tsc[v].frequency_hz = cases[i].guest_hz;
+		}
+		before = w.state->tsc[0].value_ticks;
+		GCLK_EQ(world_plan(&w), 0);
+		GCLK_EQ(w.plan->state->tsc[0].value_ticks - before, 1000 * cases[i].counts_hz);
+		bound = world_bound(&w, "tsc");
+		CU_ASSERT(bound >= cases[i].bound_ns && bound < cases[i].bound_ns + 10000);
+		world_end(&w);
+	}
+}
+
 GCLK_TEST(plan, without_any_frequency_it_refuses)
 {
 	WORLD(&world_axis);

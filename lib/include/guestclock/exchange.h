@@ -7,7 +7,7 @@
  *	gclk_exchanges_init(&e, 100000, 1000);
  *	for each answer of the other host:
  *		gclk_exchanges_add(&e, &stamps, &err);
- *	gclk_exchanges_at(&e, now, &disagreement);	for gclk_plan()
+ *	gclk_exchanges_over(&e, stopped, now, &disagreement);	for gclk_plan()
  *
  * Pure: the caller reads the clocks and owns the connection.
  */
@@ -73,11 +73,22 @@ int gclk_exchanges_add(struct gclk_exchanges *exchanges, const struct gclk_excha
  * gclk_exchanges_at() - the disagreement at an instant
  * @now_ns:	here; not before the last exchange
  * @ret:	the middle of what is possible, rounded down, and half of it, rounded up;
- *		unbounded before the first exchange. There minus here: where the guest leaves
- *		the other host for this one, the plan wants the negative
+ *		unbounded before the first exchange. There minus here
  */
 void gclk_exchanges_at(const struct gclk_exchanges *exchanges, int64_t now_ns,
 		       struct gclk_disagreement *ret);
+
+/**
+ * gclk_exchanges_over() - the disagreement for a guest that was stopped there and runs on here
+ * @stopped_ns:	there, when it was stopped
+ * @run_ns:	here, when it runs again; not before the last exchange
+ * @ret:	here minus there, as gclk_plan() takes it
+ *
+ * Beside what gclk_exchanges_at(@run_ns) leaves open, the wall clocks themselves may count
+ * the gap wrongly, each by half of drift_ppb: its length follows from two of their readings.
+ */
+void gclk_exchanges_over(const struct gclk_exchanges *exchanges, int64_t stopped_ns,
+			 int64_t run_ns, struct gclk_disagreement *ret);
 
 /**
  * gclk_exchanges_rate() - by how much the other clock runs faster, on average since the first
