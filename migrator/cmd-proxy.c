@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "core/error.h"
+#include "core/text.h"
 #include "core/util.h"
 #include "migrator/conf.h"
 #include "migrator/live-resume.h"
@@ -31,7 +32,7 @@ enum { ROW_STDIO, ROW_LISTEN, ROW_TO, ROW_CONNECT };
 static struct proxy {
 	const char *listen, *nbd_listen, *to, *connect, *nbd_connect, *there, *nbd_there;
 	const char *uuid, *domain, *audit, *margins, *libvirt;
-	const char *directories[8];
+	const char *directories[DESTINATION_DIRECTORIES];
 	unsigned n_directories;
 	struct peer_tls tls;
 	gid_t group;
@@ -70,7 +71,7 @@ static int set_directory(struct options *o, const char *text, struct gclk_error 
 {
 	struct proxy *p = o->own;
 
-	if (p->n_directories == GCLK_COUNT(p->directories) - 1) {
+	if (p->n_directories == DESTINATION_DIRECTORIES) {
 		return gclk_fail(reterr, GCLK_RANGE, NULL, GCLK_NO_OFFSET, "too many");
 	}
 	p->directories[p->n_directories++] = text;
@@ -177,17 +178,23 @@ static void log_line(int priority, const char *text)
 		EFFECT_READING, NULL, "%s", text);
 }
 
+static void copy(char *to, size_t size, const char *from)
+{
+	gclk_text_copy(to, size, from ? from : "");
+}
+
 static void destination_say(struct destination_options *d, const struct proxy *p,
 			    char margins[256])
 {
 	destination_options_init(d);
-	if (p->n_directories) {
-		memcpy(d->directories, p->directories, sizeof(d->directories));
+	for (unsigned i = 0; i < p->n_directories; i++) {
+		copy(d->directories[i], DESTINATION_PATH, p->directories[i]);
 	}
-	d->main_path = p->connect;
-	d->storage_path = p->nbd_connect;
-	d->audit_path = p->audit;
-	d->margins_path = p->margins ? p->margins : live_margins_path(margins);
+	copy(d->main_path, sizeof(d->main_path), p->connect);
+	copy(d->storage_path, sizeof(d->storage_path), p->nbd_connect);
+	copy(d->audit_path, sizeof(d->audit_path), p->audit);
+	copy(d->margins_path, sizeof(d->margins_path),
+	     p->margins ? p->margins : live_margins_path(margins));
 	d->resume = live_resume();
 	d->resume_ctx = (void *)(uintptr_t)p->libvirt;
 	d->log = log_line;

@@ -14,6 +14,7 @@
 
 /* One line for each verb; those that need libvirt stand between #if and #endif. */
 static const struct verb *const verbs[] = {
+	&verb_proxy,
 #if GUESTCLOCK_LIBVIRT
 	&verb_hosts,
 #endif

@@ -20,7 +20,7 @@ static void learn(struct session *s, const char *kind, int64_t delay_ns)
 {
 	struct gclk_error error;
 
-	if (s->options.margins_path &&
+	if (s->options.margins_path[0] &&
 	    margins_learn(s->options.margins_path, kind, delay_ns, &error) < 0) {
 		session_log(s, 4, "what was learnt is not kept: %s: %s", error.where,
 			    error.message);
@@ -33,6 +33,9 @@ static void put_report(struct session *s)
 	struct wire_message m = { .type = WIRE_REPORT };
 	struct gclk_error error;
 
+	if (s->options.ended) {
+		s->options.ended(&s->report);
+	}
 	if (json) {
 		const char *text = json_object_to_json_string_ext(json, JSON_C_TO_STRING_PLAIN);
 
@@ -44,7 +47,7 @@ static void put_report(struct session *s)
 		}
 		json_object_put(json);
 	}
-	if (s->options.audit_path && move_audit(&s->report, s->options.audit_path, &error) < 0) {
+	if (s->options.audit_path[0] && move_audit(&s->report, s->options.audit_path, &error) < 0) {
 		session_log(s, 3, "the audit log: %s: %s", error.where, error.message);
 	}
 }

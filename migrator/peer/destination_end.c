@@ -313,12 +313,12 @@ static int check_path(const struct destination_options *options, const char *pat
 		      struct gclk_error *reterr)
 {
 	char parent[WIRE_PATH_BYTES], *real;
-	bool inside = options->directories[0] == NULL;
+	bool inside = !options->directories[0][0];
 
 	snprintf(parent, sizeof(parent), "%.*s", (int)(strrchr(path, '/') - path), path);
 	real = realpath(parent[0] ? parent : "/", NULL);
-	for (unsigned i = 0; real && i < GCLK_COUNT(options->directories) &&
-	     options->directories[i]; i++) {
+	for (unsigned i = 0; real && i < DESTINATION_DIRECTORIES &&
+	     options->directories[i][0]; i++) {
 		char *allowed = realpath(options->directories[i], NULL);
 
 		inside = inside || (allowed && !strcmp(real, allowed));
@@ -337,12 +337,12 @@ static int choose_paths(struct session *s, struct gclk_error *reterr)
 	const struct destination_options *o = &s->options;
 	int r = 0;
 
-	if (o->main_path) {
+	if (o->main_path[0]) {
 		gclk_text_copy(s->move.main_path, sizeof(s->move.main_path), o->main_path);
 	} else {
 		r = check_path(o, s->move.main_path, reterr);
 	}
-	if (r == 0 && o->storage_path) {
+	if (r == 0 && o->storage_path[0]) {
 		gclk_text_copy(s->move.storage_path, sizeof(s->move.storage_path),
 			       o->storage_path);
 	} else if (r == 0 && s->move.storage_path[0]) {
@@ -597,8 +597,14 @@ static int serve_session(struct destination_end *end, struct port *port,
 		session_put(end, s);
 		return r;
 	}
+	if (options.session) {
+		options.session(1);
+	}
 	r = serve_control(end, s, hello, reterr);
 	session_leave(end, s);
+	if (options.session) {
+		options.session(-1);
+	}
 	session_put(end, s);
 	return r;
 }

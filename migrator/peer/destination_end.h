@@ -10,6 +10,7 @@
 
 #include <sys/types.h>
 
+#include "migrator/move.h"
 #include "migrator/peer/link.h"
 
 struct destination_end;
@@ -34,26 +35,32 @@ struct destination_resume {
 	void (*close)(void *resume);
 };
 
+#define DESTINATION_DIRECTORIES 8
+#define DESTINATION_PATH 256
+
 struct destination_options {
-	const char *directories[8];	/* where the hypervisor's sockets may be; none: any */
-	const char *main_path;		/* in place of what the other end asks for; or NULL */
-	const char *storage_path;
+	/* where the hypervisor's sockets may be; none: anywhere */
+	char directories[DESTINATION_DIRECTORIES][DESTINATION_PATH];
+	char main_path[108];		/* in place of what the other end asks for; or "" */
+	char storage_path[108];
 	const struct destination_resume *resume;	/* or NULL: guests resume by themselves */
 	void *resume_ctx;
 	bool may_own_resume;		/* the other end may ask for it */
-	const char *audit_path;		/* NULL: no log */
-	const char *margins_path;	/* NULL: nothing is learned */
+	char audit_path[DESTINATION_PATH];	/* "": no log */
+	char margins_path[DESTINATION_PATH];	/* "": nothing is learned */
 	unsigned max_sessions;		/* at once */
 	unsigned max_channels;		/* of one session */
 	size_t tail_bytes;		/* device state held, of one session; 0: the filter's own limit */
 	int64_t max_hold_ns;		/* no session may ask for more */
 	int dial_ms, hello_ms;
 	void (*log)(int priority, const char *text);	/* as in syslog; or NULL */
+	void (*session)(int step);	/* 1: one has begun, -1: it has ended; or NULL */
+	void (*ended)(const struct move *report);	/* how; or NULL */
 };
 
 void destination_options_init(struct destination_options *options);
 
-/* @options is copied, what it points to is borrowed. */
+/* @options is copied; .resume_ctx is borrowed. */
 int destination_end_new(const struct destination_options *options, struct destination_end **ret,
 			struct gclk_error *reterr);
 

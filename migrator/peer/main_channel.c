@@ -176,7 +176,7 @@ static struct margin learnt(const struct session *s, const char *kind, int64_t u
 {
 	struct margins margins = { 0 };
 
-	if (s->options.margins_path) {
+	if (s->options.margins_path[0]) {
 		margins_read(s->options.margins_path, kind, &margins);
 	}
 	return margins_choose(&margins, usual_ns, max_hold_ns);
@@ -240,18 +240,17 @@ static void take_stop(struct main_channel *m, struct gclk_when *when)
 	pthread_mutex_unlock(&s->lock);
 }
 
-static int take_disagreement(struct session *s, struct gclk_disagreement *d,
-			     struct gclk_error *reterr)
+static int take_disagreement(struct session *s, const struct gclk_when *when,
+			     struct gclk_disagreement *d, struct gclk_error *reterr)
 {
 	pthread_mutex_lock(&s->lock);
-	gclk_exchanges_at(&s->asker.exchanges, clock_wall_ns(), d);
+	gclk_exchanges_over(&s->asker.exchanges, when->captured.ns, when->run.ns, d);
 	s->report.round_trip_ns = s->asker.exchanges.n ? s->asker.exchanges.round_trip_ns : 0;
 	pthread_mutex_unlock(&s->lock);
 	if (d->uncertainty_ns == GCLK_UNBOUNDED) {
 		return gclk_fail(reterr, GCLK_PEER, NULL, GCLK_NO_OFFSET,
 				 "the source end has not answered what time it is");
 	}
-	d->ns = gclk_sub_sat(0, d->ns); /* this host minus the source */
 	s->report.disagreement = *d;
 	gclk_text_copy(s->report.disagreement_basis, sizeof(s->report.disagreement_basis),
 		       "exchange");
@@ -314,7 +313,7 @@ static int make_plan(struct main_channel *m, struct gclk_error *reterr)
 	wait_burst(s);
 	take_stop(m, &when);
 	choose_instants(m, &when);
-	if ((r = take_disagreement(s, &d, reterr)) < 0 ||
+	if ((r = take_disagreement(s, &when, &d, reterr)) < 0 ||
 	    (r = check_gap(s, &when, &d, reterr)) < 0) {
 		return r;
 	}

@@ -386,6 +386,16 @@ int server_run(struct server *server, int wake, struct gclk_error *reterr)
 	}
 }
 
+bool server_has_tls(struct server *server)
+{
+	bool has = false;
+
+	for (unsigned i = 0; i < server->n_listeners; i++) {
+		has = has || server->listeners[i].tls;
+	}
+	return has;
+}
+
 unsigned server_connections(struct server *server)
 {
 	unsigned n;

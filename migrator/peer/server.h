@@ -55,6 +55,8 @@ void server_names(struct server *server, char *const *names, unsigned n);
  */
 int server_run(struct server *server, int wake, struct gclk_error *reterr);
 
+bool server_has_tls(struct server *server);
+
 unsigned server_connections(struct server *server);
 
 /* Closes the listening sockets, waits for the threads until @deadline_ns. 1: none is left. */
@@ -66,5 +68,8 @@ struct server *server_free(struct server *server);
 /* A listening UNIX socket, also for others. */
 int listen_unix(const char *path, mode_t mode, gid_t group, int *ret,
 		struct gclk_error *reterr);
+
+/* "127.0.0.1:PORT" or "[::1]:PORT", nothing else. */
+int listen_loopback(const char *address, int *ret, struct gclk_error *reterr);
 
 #endif
