@@ -21,24 +21,6 @@ static bool wants_json(const struct options *o)
 	       (!strcmp(o->output, "-") && given(o, OPTION(JSON)));
 }
 
-static int fill(struct gclk_bundle *bundle, const struct source *source,
-		struct gclk_error *reterr)
-{
-	struct gclk_provenance provenance;
-	int r;
-
-	provenance_of(source, &source->captured, source->basis,
-		      source->provenance.tai_offset_s, wall_clock_ns(), &provenance);
-	r = gclk_bundle_set_state(bundle, source->state, reterr);
-	if (r == 0) {
-		r = gclk_bundle_set_provenance(bundle, &provenance, reterr);
-	}
-	if (r == 0 && source->host.has) {
-		r = gclk_bundle_set_host(bundle, &source->host, reterr);
-	}
-	return r;
-}
-
 static int write_json(const char *path, const struct gclk_bundle *bundle,
 		      struct gclk_error *reterr)
 {
@@ -94,20 +76,16 @@ static void answer(const struct options *o)
 	puts(wants_json(o) ? " in JSON" : " as a bundle");
 }
 
-static int extract(const struct options *o, const struct source *source)
+static int extract(const struct options *o, struct source *source)
 {
-	struct gclk_bundle *bundle = gclk_bundle_new();
+	struct gclk_bundle *bundle;
 	struct gclk_error error;
-	int r;
+	int r = given(o, OPTION(REDACT)) ? source_redact(source, &error) : 0;
 
-	if (!bundle) {
-		gclk_fail(&error, GCLK_NOMEM, NULL, GCLK_NO_OFFSET,
-			  "no memory for a bundle");
-		return fail(source->path, &error, EFFECT_NONE, NULL);
+	if (r == 0) {
+		r = bundle_of(source, &bundle, &error);
 	}
-	r = fill(bundle, source, &error);
 	if (r < 0) {
-		gclk_bundle_free(bundle);
 		return fail(source->path, &error, EFFECT_NONE, NULL);
 	}
 	r = wants_json(o) ? write_json(o->output, bundle, &error)
@@ -149,7 +127,7 @@ const struct verb verb_extract = {
 		"gets JSON instead, which every verb reads like a bundle. \"-\" is "
 		"standard output.",
 	.example = "guestclock extract web1.save -o web1.json",
-	.options = OPTIONS_COMMON | OPTION(SNAPSHOT) | OPTION(OUTPUT),
+	.options = OPTIONS_COMMON | OPTION(SNAPSHOT) | OPTION(OUTPUT) | OPTION(REDACT),
 	.min_files = 1,
 	.max_files = 1,
 	.run = run,

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* guestclock inspect: every clock of a guest, in human terms. */
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
 #include <guestclock/kvm.h>
+#include <guestclock/seal.h>
 
 #include "migrator/json-state.h"
 #include "migrator/report-json.h"
@@ -57,7 +59,9 @@ static struct json_object *domain_json(const struct source *source)
 	return map;
 }
 
-static int answer_json(const struct source *source, const struct gclk_findings *findings)
+/* Of a redacted one only what was taken out of it: raw fields may hold the host's clocks. */
+static int answer_json(const struct source *source, const struct gclk_findings *findings,
+		       bool redact)
 {
 	struct json_object *answer = json_answer("inspect");
 
@@ -66,7 +70,7 @@ static int answer_json(const struct source *source, const struct gclk_findings *
 	json_put(answer, "domain", domain_json(source));
 	json_put(answer, "rewrite", rewrite_json(source));
 	json_put(answer, "state", json_from_state(source->state));
-	json_put(answer, "source", json_source(source->image));
+	json_put(answer, "source", redact ? NULL : json_source(source->image));
 	json_put(answer, "findings", json_findings(findings));
 	json_print(answer);
 	return 0;
@@ -87,12 +91,96 @@ static int answer_text(const struct source *source, const struct gclk_findings *
 	return r;
 }
 
+/* ---- a sealed bundle: what it says of itself, which is not proven ---- */
+
+static void hex(char *to, const uint8_t *bytes, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		sprintf(to + 2 * i, "%02x", bytes[i]);
+	}
+}
+
+static int sealed_json(const struct gclk_sealed *sealed, const char *signer,
+		       const char *recipient)
+{
+	struct json_object *answer = json_answer("inspect"), *map = json_new_map();
+	char guest[2 * GCLK_SEAL_GUEST_BYTES + 1];
+
+	hex(guest, sealed->guest, sizeof(sealed->guest));
+	json_put(answer, "format", json_text("sealed"));
+	json_put(map, "encrypted", json_object_new_boolean(*recipient != 0));
+	json_put(map, "signer", json_text(signer));
+	json_put(map, "recipient", json_text(recipient));
+	json_put(map, "guest", json_text(guest));
+	json_put(map, "sequence", json_u64(sealed->sequence));
+	json_put(map, "payload_bytes", json_u64(sealed->payload_bytes));
+	json_put(answer, "sealed", map);
+	json_print(answer);
+	return 0;
+}
+
+static void sealed_text(const char *path, const struct gclk_sealed *sealed,
+			const char *signer, const char *recipient)
+{
+	char name[512];
+
+	put_line("file", "a sealed bundle of %" PRIu32 " bytes, %s", sealed->payload_bytes,
+		 *recipient ? "signed and encrypted" : "signed, not encrypted");
+	put_line("signed by", "key %.16s (not proven before it is opened)", signer);
+	if (*recipient) {
+		put_line("recipient", "key %.16s", recipient);
+	}
+	put_line("sequence", "%" PRIu64, sealed->sequence);
+	shell_quote(name, sizeof(name), path);
+	put_line("to open it", "guestclock open --key SIGNER.pub %s%s -o OUT",
+		 *recipient ? "--recipient KEY " : "", name);
+}
+
+static int inspect_sealed(const struct options *o, const unsigned char *first, size_t n)
+{
+	char signer[2 * GCLK_SEAL_ID_BYTES + 1], recipient[2 * GCLK_SEAL_ID_BYTES + 1];
+	struct gclk_sealed sealed;
+	struct gclk_error error;
+
+	if (gclk_sealed_look(first, n, 0, &sealed, &error) < 0) {
+		return fail(o->files[0], &error, EFFECT_NONE, NULL);
+	}
+	hex(signer, sealed.signer, sizeof(sealed.signer));
+	hex(recipient, sealed.recipient, sizeof(sealed.recipient));
+	if (sealed.suite != GCLK_SEAL_ENCRYPTED) {
+		recipient[0] = 0;
+	}
+	if (given(o, OPTION(JSON))) {
+		return sealed_json(&sealed, signer, recipient);
+	}
+	sealed_text(o->files[0], &sealed, signer, recipient);
+	return 0;
+}
+
+static int open_source(const struct options *o, struct source *source)
+{
+	struct gclk_error error;
+	int r = source_open(source, o->files[0], o, SOURCE_LOOK);
+
+	if (r == 0 && given(o, OPTION(REDACT)) && source_redact(source, &error) < 0) {
+		r = fail(o->files[0], &error, EFFECT_NONE, NULL);
+	}
+	return r;
+}
+
 static int run(const struct options *o)
 {
 	static struct gclk_findings findings;
+	unsigned char first[GCLK_SEAL_HEADER_BYTES];
 	struct source source;
-	int r = source_open(&source, o->files[0], o, SOURCE_LOOK);
+	size_t n = 0;
+	int r;
 
+	if (source_begin(o->files[0], first, sizeof(first), &n, NULL) == 0 &&
+	    gclk_bytes_are_sealed(first, n)) {
+		return inspect_sealed(o, first, n);
+	}
+	r = open_source(o, &source);
 	if (r == 0) {
 		gclk_lint(source.state, NULL,
 			  source.stands_at.uncertainty_ns == GCLK_UNBOUNDED
@@ -102,7 +190,8 @@ static int run(const struct options *o)
 		if (source.image) {
 			gclk_image_lint(source.image, &findings);
 		}
-		r = given(o, OPTION(JSON)) ? answer_json(&source, &findings)
+		r = given(o, OPTION(JSON)) ? answer_json(&source, &findings,
+							 given(o, OPTION(REDACT)))
 					   : answer_text(&source, &findings);
 	}
 	source_close(&source);
@@ -121,9 +210,10 @@ const struct verb verb_inspect = {
 		"which. \"-\" is standard input. Shows what each clock reads, at what "
 		"rate it runs, when each timer next interrupts the guest, when the "
 		"state was captured and how well that is known. Of an image that was "
-		"rewritten it shows what a loader will find, and for which resume.",
+		"rewritten it shows what a loader will find, and for which resume. Of a "
+		"sealed bundle it shows who sealed it, for whom, and how to open it.",
 	.example = "guestclock inspect /var/lib/libvirt/qemu/save/web1.save",
-	.options = OPTIONS_COMMON | OPTION(SNAPSHOT) | OPTION(CHECK),
+	.options = OPTIONS_COMMON | OPTION(SNAPSHOT) | OPTION(CHECK) | OPTION(REDACT),
 	.min_files = 1,
 	.max_files = 1,
 	.run = run,

@@ -17,15 +17,20 @@ static const struct verb *const verbs[] = {
 };
 
 /*
- * The live verbs are another program's, so that this one stays small: beside this one,
- * as it is built, or where it is installed.
+ * The verbs that need libvirt, or libcrypto, are other programs', so that this one stays
+ * small: beside this one, as they are built, or where they are installed.
  */
-static const struct {
-	const char *name, *summary;
-} live_verbs[] = {
-	{ "save", SUMMARY_SAVE },   { "restore", SUMMARY_RESTORE },
-	{ "migrate", SUMMARY_MIGRATE }, { "proxy", SUMMARY_PROXY },
-	{ "check", SUMMARY_CHECK }, { "hosts", SUMMARY_HOSTS },
+#define LIVE "guestclock-live"
+#define SEAL "guestclock-seal"
+
+static const struct other_verb {
+	const char *name, *program, *summary;
+} other_verbs[] = {
+	{ "keygen", SEAL, SUMMARY_KEYGEN },   { "seal", SEAL, SUMMARY_SEAL },
+	{ "open", SEAL, SUMMARY_OPEN },	      { "save", LIVE, SUMMARY_SAVE },
+	{ "restore", LIVE, SUMMARY_RESTORE }, { "migrate", LIVE, SUMMARY_MIGRATE },
+	{ "proxy", LIVE, SUMMARY_PROXY },     { "check", LIVE, SUMMARY_CHECK },
+	{ "hosts", LIVE, SUMMARY_HOSTS },
 };
 
 static void help(FILE *to)
@@ -44,8 +49,8 @@ static void help(FILE *to)
 	for (unsigned i = 0; i < GCLK_COUNT(verbs); i++) {
 		fprintf(to, "  %-10s%s\n", verbs[i]->name, verbs[i]->summary);
 	}
-	for (unsigned i = 0; i < GCLK_COUNT(live_verbs); i++) {
-		fprintf(to, "  %-10s%s\n", live_verbs[i].name, live_verbs[i].summary);
+	for (unsigned i = 0; i < GCLK_COUNT(other_verbs); i++) {
+		fprintf(to, "  %-10s%s\n", other_verbs[i].name, other_verbs[i].summary);
 	}
 	fputs("\n"
 	      "`guestclock VERB --help` tells more about each; `guestclock explain` "
@@ -63,18 +68,16 @@ static const char *similar(const char *name)
 				return verbs[i]->name;
 			}
 		}
-		for (unsigned i = 0; i < GCLK_COUNT(live_verbs); i++) {
-			if (!strncmp(live_verbs[i].name, name, n)) {
-				return live_verbs[i].name;
+		for (unsigned i = 0; i < GCLK_COUNT(other_verbs); i++) {
+			if (!strncmp(other_verbs[i].name, name, n)) {
+				return other_verbs[i].name;
 			}
 		}
 	}
 	return NULL;
 }
 
-#define LIVE_PROGRAM "guestclock-live"
-
-static bool beside_this(char *to, size_t size)
+static bool beside_this(const char *program, char *to, size_t size)
 {
 	ssize_t n = readlink("/proc/self/exe", to, size - 1);
 	char *slash;
@@ -84,19 +87,32 @@ static bool beside_this(char *to, size_t size)
 	}
 	to[n] = 0;
 	slash = strrchr(to, '/');
-	if (!slash || (size_t)(slash - to) + sizeof("/" LIVE_PROGRAM) > size) {
+	if (!slash || (size_t)(slash - to) + strlen(program) + 2 > size) {
 		return false;
 	}
-	strcpy(slash, "/" LIVE_PROGRAM);
+	strcpy(slash + 1, program);
 	return access(to, X_OK) == 0;
 }
 
-static int run_live(char **argv)
+/* The build has a directory for each program's parts; an installed one has not. */
+static bool below_this(const char *program, char *to, size_t size)
 {
-	static const char installed[] = GUESTCLOCK_LIBEXECDIR "/" LIVE_PROGRAM;
-	char path[PATH_MAX];
+	char path[64];
 
-	execv(beside_this(path, sizeof(path)) ? path : installed, argv);
+	snprintf(path, sizeof(path), "%s/%s", strrchr(program, '-') + 1, program);
+	return beside_this(path, to, size);
+}
+
+static int run_other(const struct other_verb *verb, char **argv)
+{
+	char path[PATH_MAX], installed[PATH_MAX];
+
+	snprintf(installed, sizeof(installed), "%s/%s", GUESTCLOCK_LIBEXECDIR, verb->program);
+	execv(beside_this(verb->program, path, sizeof(path)) ||
+			      below_this(verb->program, path, sizeof(path))
+		      ? path
+		      : installed,
+	      argv);
 	message("error", installed, gclk_status_name(GCLK_UNSUPPORTED), EFFECT_NONE, NULL,
 		"the program for `guestclock %s` cannot be started: %s", argv[1],
 		strerror(errno));
@@ -124,9 +140,9 @@ int main(int argc, char **argv)
 			return verb_main(verbs[i], argc - 1, argv + 1);
 		}
 	}
-	for (unsigned i = 0; i < GCLK_COUNT(live_verbs); i++) {
-		if (!strcmp(name, live_verbs[i].name)) {
-			return run_live(argv);
+	for (unsigned i = 0; i < GCLK_COUNT(other_verbs); i++) {
+		if (!strcmp(name, other_verbs[i].name)) {
+			return run_other(&other_verbs[i], argv);
 		}
 	}
 	if (name[0] != '-' && similar(name)) {

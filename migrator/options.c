@@ -429,6 +429,9 @@ static const struct option_row rows[N_OPTIONS] = {
 		"print each setting and where it comes from" },
 	[OPTION_MEASURE] = { "measure", 0, "DURATION", set_measure,
 		"how long to measure the TSC; default 200ms, 0s: not at all" },
+	[OPTION_REDACT] = { "redact", 0, NULL, NULL,
+		"leave out what tells which host it was: its name, boot id,\n"
+		"processor, clocks" },
 };
 /* clang-format on */
 

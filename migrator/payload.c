@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "core/util.h"
 #include "migrator/payload.h"
+#include "migrator/text.h"
 
 #define SET_TEXT(record, p, member, text)                                                \
 	do {                                                                             \
@@ -98,6 +99,43 @@ int bundle_bytes(const struct gclk_bundle *bundle, void **ret, size_t *ret_size,
 	}
 	*ret = bytes;
 	*ret_size = (size_t)size;
+	return 0;
+}
+
+static int fill_from(struct gclk_bundle *bundle, const struct source *source,
+		     struct gclk_error *reterr)
+{
+	struct gclk_provenance provenance;
+	int r;
+
+	provenance_of(source, &source->captured, source->basis,
+		      source->provenance.tai_offset_s, wall_clock_ns(), &provenance);
+	r = gclk_bundle_set_state(bundle, source->state, reterr);
+	if (r == 0) {
+		r = gclk_bundle_set_provenance(bundle, &provenance, reterr);
+	}
+	if (r == 0 && source->host.has) {
+		r = gclk_bundle_set_host(bundle, &source->host, reterr);
+	}
+	return r;
+}
+
+int bundle_of(const struct source *source, struct gclk_bundle **ret,
+	      struct gclk_error *reterr)
+{
+	struct gclk_bundle *bundle = gclk_bundle_new();
+	int r;
+
+	if (!bundle) {
+		return gclk_fail(reterr, GCLK_NOMEM, NULL, GCLK_NO_OFFSET,
+				 "no memory for a bundle");
+	}
+	r = fill_from(bundle, source, reterr);
+	if (r < 0) {
+		gclk_bundle_free(bundle);
+		return r;
+	}
+	*ret = bundle;
 	return 0;
 }
 

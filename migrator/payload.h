@@ -21,6 +21,10 @@ int payload_make(const struct source *source, const struct situation *situation,
 		 const struct gclk_plan *plan, void **ret, size_t *ret_size,
 		 struct gclk_error *reterr);
 
+/* The clock state and what is known about it, as `extract` gives it. */
+int bundle_of(const struct source *source, struct gclk_bundle **ret,
+	      struct gclk_error *reterr);
+
 /* Packs a bundle into malloc()ed bytes. */
 int bundle_bytes(const struct gclk_bundle *bundle, void **ret, size_t *ret_size,
 		 struct gclk_error *reterr);

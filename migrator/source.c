@@ -8,6 +8,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <guestclock/seal.h>
+
 #include "core/error.h"
 #include "core/util.h"
 #include "migrator/json-state.h"
@@ -54,8 +56,8 @@ static ssize_t peek_fd(int fd, unsigned char *to, size_t size)
 	return pread(fd, to, size, fd == STDIN_FILENO ? lseek(fd, 0, SEEK_CUR) : 0);
 }
 
-static int peek(const char *path, unsigned char *to, size_t size, size_t *ret_n,
-		struct gclk_error *reterr)
+int source_begin(const char *path, unsigned char *to, size_t size, size_t *ret_n,
+		 struct gclk_error *reterr)
 {
 	int fd = STDIN_FILENO;
 	ssize_t n;
@@ -360,12 +362,17 @@ int source_open(struct source *s, const char *path, const struct options *o,
 
 	memset(s, 0, sizeof(*s));
 	s->path = path;
-	r = peek(path, first, sizeof(first), &n, &error);
+	r = source_begin(path, first, sizeof(first), &n, &error);
 	if (r == 0 && n == 0) {
 		r = gclk_fail(&error, GCLK_TRUNCATED, NULL, 0, "it is empty");
 	}
 	if (r < 0) {
 		return fail(path, &error, EFFECT_NONE, NULL);
+	}
+	if (gclk_bytes_are_sealed(first, n)) {
+		gclk_fail(&error, GCLK_UNSUPPORTED, NULL, GCLK_NO_OFFSET,
+			  "it is sealed; only what is in it can be worked on");
+		return fail(path, &error, EFFECT_NONE, "guestclock open --help");
 	}
 	if (gclk_bytes_are_bundle(first, n) || looks_like_json(first, n)) {
 		r = open_bundle(s, looks_like_json(first, n), &error);
@@ -385,6 +392,25 @@ int source_open(struct source *s, const char *path, const struct options *o,
 		s->stands_at = (struct gclk_instant){ s->rewrite.run_realtime_ns, 0 };
 	}
 	return 0;
+}
+
+int source_redact(struct source *s, struct gclk_error *reterr)
+{
+	int r = 0;
+
+	if (!s->own_state) {
+		s->own_state = gclk_state_new(s->state->n_vcpus);
+		if (!s->own_state) {
+			return gclk_fail(reterr, GCLK_NOMEM, NULL, GCLK_NO_OFFSET,
+					 "no memory for a state of %" PRIu32 " vCPUs",
+					 s->state->n_vcpus);
+		}
+		r = gclk_state_assign(s->own_state, s->state, reterr);
+		s->state = s->own_state;
+	}
+	gclk_state_redact(s->own_state);
+	gclk_host_redact(&s->host);
+	return r;
 }
 
 void source_close(struct source *s)

@@ -56,6 +56,16 @@ int source_open(struct source *source, const char *path, const struct options *o
 		enum source_use use);
 void source_close(struct source *source);
 
+/**
+ * source_begin() - the first bytes of a file, which stay in it
+ * @path:	"-" is standard input
+ */
+int source_begin(const char *path, unsigned char *to, size_t size, size_t *ret_n,
+		 struct gclk_error *reterr);
+
+/* Leaves out what tells the host where it was captured. Errors: GCLK_NOMEM. */
+int source_redact(struct source *source, struct gclk_error *reterr);
+
 /* Whether the image has been rewritten. */
 static inline bool source_is_rewritten(const struct source *source)
 {

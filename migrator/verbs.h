@@ -15,7 +15,13 @@ extern const struct verb verb_host, verb_inspect, verb_diff, verb_plan, verb_rew
 extern const struct verb verb_proxy, verb_save, verb_restore, verb_migrate, verb_check,
 	verb_hosts;
 
+/* Of guestclock-seal. */
+extern const struct verb verb_keygen, verb_seal, verb_open;
+
 /* Their lines in the list, which `guestclock` shows without having them. */
+#define SUMMARY_KEYGEN	"a key to seal clock states with, or to have them sealed for"
+#define SUMMARY_SEAL	"sign a clock state, and encrypt it to one recipient"
+#define SUMMARY_OPEN	"prove whose a sealed clock state is, and take it out"
 #define SUMMARY_SAVE	"save a running libvirt guest, with what restoring it right needs"
 #define SUMMARY_RESTORE "restore a saved libvirt guest with its clocks right"
 #define SUMMARY_MIGRATE "move a running libvirt guest to another host, clocks right"

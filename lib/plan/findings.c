@@ -49,6 +49,9 @@ GCLK_API const struct gclk_finding_info gclk_finding_table[] = {
 	ROW(WALL_CLOCKS_UNMEASURED, "wall-clocks-unmeasured", GCLK_ERROR, 1, "nobody compared the two hosts' wall clocks",
 	    "The gap is taken between readings of two wall clocks whose disagreement is not known: it is wrong by as much as they disagree, the guest's clocks would jump by that, and no bound holds.",
 	    "Measure it and give --disagreement NS+-NS, or --elapsed DURATION.")
+	ROW(SEALED_STATE_OLDER, "sealed-state-older", GCLK_WARNING, 0, "a later state of the guest has been seen",
+	    "Each sealed state of a guest has a larger sequence than the one before. This one's is smaller than one that was sealed or opened on this host: an old state, put in a new one's place or restored on purpose. A guest that is restored from it reads times that it has read before.",
+	    "Ask who gave it to you, if you did not mean to go back.")
 	ROW(LEAP_SECOND_NEAR, "leap-second-near", GCLK_WARNING, 0, "a leap second may fall into the gap",
 	    "A wall clock announces or has just made a leap second; around it wall clocks differ by up to one second.",
 	    "Wait until it is over, or give --elapsed.")

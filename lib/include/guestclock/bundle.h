@@ -171,6 +171,19 @@ int gclk_bundle_set_rewrite(struct gclk_bundle *bundle, const struct gclk_rewrit
 int gclk_bundle_set_plan(struct gclk_bundle *bundle, const struct gclk_plan *plan,
 			 const struct gclk_carrier *carrier, struct gclk_error *reterr);
 
+/**
+ * gclk_state_redact() - leave out what tells the host: readings of its TSC and of its
+ * time since boot, and the frequency that its crystal has where the guest's is known
+ * without it
+ *
+ * What is left is what the guest can read itself. What only the same host could use goes:
+ * a restore there is as one on any other host.
+ */
+void gclk_state_redact(struct gclk_state *state);
+
+/* Leaves of a host that it was another one: its name becomes "(redacted)". */
+void gclk_host_redact(struct gclk_host *host);
+
 #ifdef __cplusplus
 }
 #endif
