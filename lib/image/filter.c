@@ -23,6 +23,7 @@ enum mode { FILTERING, WHOLE, THROUGH, REFUSED };
 struct clock_pages {
 	struct gclk_page *pages;	/* CLOCK_PAGES_MAX of them, or NULL */
 	unsigned n;
+	uint64_t places;		/* bit by page number modulo 64: one of them may be there */
 };
 
 struct gclk_filter {
@@ -43,11 +44,18 @@ struct gclk_filter {
 
 static bool looks_like_clock_page(const uint8_t *bytes)
 {
+	static const uint8_t zeros[4];
 	struct gclk_pvclock page;
 
 	/* the multiplier is always normalised, and a page that was never filled in has none */
-	return bytes[27] & 0x80 && gclk_pvclock_parse(bytes, &page, NULL) == 0 &&
-	       page.version && page.tsc_timestamp && page.flags <= 3;
+	return bytes[27] & 0x80 && !memcmp(bytes + 4, zeros, 4) &&
+	       gclk_pvclock_parse(bytes, &page, NULL) == 0 && page.version &&
+	       page.tsc_timestamp && page.flags <= 3;
+}
+
+static uint64_t place(uint64_t offset)
+{
+	return UINT64_C(1) << (offset / GCLK_PAGE_BYTES % 64);
 }
 
 static struct gclk_page *find_page(const struct clock_pages *c, const char *block,
@@ -69,6 +77,14 @@ static bool want_page(void *ctx, const char *block, uint64_t offset)
 	return true;
 }
 
+static bool skip_page(void *ctx, const char *block, uint64_t offset, const uint8_t *page)
+{
+	const struct clock_pages *c = ctx;
+
+	(void)block;
+	return !(c->places & place(offset)) && !(page && looks_like_clock_page(page));
+}
+
 /* What does not decode is the loader's to refuse: here the page is then not known. */
 static int see_page(void *ctx, const struct gclk_ram_record *r, struct gclk_error *reterr)
 {
@@ -81,6 +97,7 @@ static int see_page(void *ctx, const struct gclk_ram_record *r, struct gclk_erro
 		page = &c->pages[c->n++];
 		page->block = r->block;
 		page->offset = r->offset;
+		c->places |= place(r->offset);
 	}
 	if (page && gclk_page_apply(page, r, NULL) < 0) {
 		page->known = false;
@@ -137,7 +154,8 @@ GCLK_API int gclk_filter_new(const struct gclk_filter_options *options, struct g
 		if (!f->clock_pages.pages) {
 			goto fail;
 		}
-		how.ram = (struct gclk_ram_visitor){ want_page, see_page, &f->clock_pages };
+		how.ram = (struct gclk_ram_visitor){ skip_page, want_page, see_page,
+						     &f->clock_pages };
 	}
 	r = gclk_stream_new(&how, &f->stream, NULL);
 	if (r == 0) {

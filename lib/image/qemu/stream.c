@@ -849,7 +849,9 @@ static int read_ram(struct gclk_stream *s, const uint8_t *p)
  */
 static size_t skip_pages(const struct gclk_stream *s, const uint8_t *p, size_t n)
 {
-	uint64_t length = s->block ? s->head.blocks[s->block - 1].length : 0;
+	const struct gclk_stream_block *block = s->block ? &s->head.blocks[s->block - 1] : NULL;
+	const struct gclk_ram_visitor *v = &s->ram;
+	uint64_t length = block ? block->length : 0;
 	size_t at = 0;
 
 	while (n - at >= 9) {
@@ -859,6 +861,10 @@ static size_t skip_pages(const struct gclk_stream *s, const uint8_t *p, size_t n
 			      flags == (RAM_PAGE_WHOLE | RAM_CONTINUE) ? 8 + RAM_PAGE : 0;
 
 		if (!size || size > n - at || word - flags >= length) {
+			break;
+		}
+		if (v->want && !v->skip(v->ctx, block->name, word - flags,
+					size > 9 ? p + at + 8 : NULL)) {
 			break;
 		}
 		at += size;
@@ -1481,7 +1487,7 @@ static int step(struct gclk_stream *s, struct input *in)
 		consume(s, in, n);
 		return s->skip == 0;
 	}
-	if (s->unit == UNIT_RAM && !s->n_scratch && !s->ram.want) {
+	if (s->unit == UNIT_RAM && !s->n_scratch && (!s->ram.want || s->ram.skip)) {
 		consume(s, in, skip_pages(s, in->p, in->n));
 	}
 	p = gather(s, in);

@@ -82,8 +82,11 @@ struct gclk_ram_record {
 /*
  * @want:	asked for every page record; says whether @record is to be called
  * @record:	shown a wanted record; a negative status fails the push
+ * @skip:	optional, for speed: whether nobody need be asked about a record that came in
+ *		one piece, of 4096 bytes at @page or of zeros (NULL)
  */
 struct gclk_ram_visitor {
+	bool (*skip)(void *ctx, const char *block, uint64_t offset, const uint8_t *page);
 	bool (*want)(void *ctx, const char *block, uint64_t offset);
 	int (*record)(void *ctx, const struct gclk_ram_record *r,
 		      struct gclk_error *reterr);

@@ -14,7 +14,6 @@
  * description is refused.
  */
 #include <limits.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -856,17 +855,19 @@ struct walk {
 };
 
 /* Appends to the path; a path too long for its buffer is cut, offsets are right. */
-__attribute__((format(printf, 3, 4)))
-static size_t extend(struct walk *w, size_t length, const char *format, ...)
+static size_t extend(struct walk *w, size_t length, const char *text)
 {
-	va_list args;
-	int n;
+	size_t n = GCLK_MIN(strlen(text), sizeof(w->path) - 1 - length);
 
-	va_start(args, format);
-	n = vsnprintf(w->path + length, sizeof(w->path) - length, format, args);
-	va_end(args);
-	length += n > 0 ? (size_t)n : 0;
-	return GCLK_MIN(length, sizeof(w->path) - 1);
+	memcpy(w->path + length, text, n);
+	w->path[length + n] = 0;
+	return length + n;
+}
+
+/* Whether it is a leaf of another type than is wanted. */
+static bool passed_over(const struct walk *w, const struct node *n)
+{
+	return !n->is_subsection && !n->child && w->type && strcmp(w->type, type_of(w->d, n));
 }
 
 static int walk_children(struct walk *w, uint32_t child, uint32_t base, size_t length);
@@ -884,17 +885,16 @@ static int walk_elements(struct walk *w, const struct node *n, uint32_t at, size
 {
 	bool whole = n->size <= 1 && !n->child && n->count > 1;
 	uint32_t count = n->size == 0 || whole ? 1 : n->count;
+	char index[16];
 	int r = 0;
 
-	if (!n->child && w->type && strcmp(w->type, type_of(w->d, n))) {
-		return 0;
-	}
 	for (uint32_t i = 0; i < count && r == 0; i++) {
 		size_t end = length;
 
 		w->path[length] = 0;
 		if (n->is_array && !whole) {
-			end = extend(w, length, "[%u]", n->first + i);
+			snprintf(index, sizeof(index), "[%u]", n->first + i);
+			end = extend(w, length, index);
 		}
 		if (n->child) {
 			end = extend(w, end, ".");
@@ -917,13 +917,15 @@ static int walk_children(struct walk *w, uint32_t child, uint32_t base, size_t l
 		uint32_t at = base + n->offset;
 		size_t end;
 
+		if (passed_over(w, n)) {
+			continue;
+		}
 		if (n->is_subsection) {
-			end = extend(w, length, "%s:", name);
+			end = extend(w, extend(w, length, name), ":");
 			at += (uint32_t)(SUBSECTION_HEADER + strlen(name));
 			r = walk_children(w, n->child, at, end);
 		} else {
-			end = extend(w, length, "%s%s", strchr(name, '[') ? "=" : "",
-				     name);
+			end = extend(w, extend(w, length, strchr(name, '[') ? "=" : ""), name);
 			r = walk_elements(w, n, at, end);
 		}
 	}
