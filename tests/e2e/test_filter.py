@@ -133,13 +133,14 @@ class Move:
         self.memory = source.qmp.cmd("query-migrate")
 
     @property
-    def late(self):
-        """How far the guest's clocks must be behind because an instant was not as announced.
+    def stop_late(self):
+        """How late the STOP stamp was, by the guest's own TSC at the stop."""
+        return self.stop - guest.instant_of_tsc(self.before, self.ready["ticks"])
 
-        The resume stamp, and the STOP stamp against the guest's own TSC at the stop.
-        """
-        stop_late = self.stop - guest.instant_of_tsc(self.before, self.ready["ticks"])
-        return self.resumed - self.run_at + stop_late
+    @property
+    def late(self):
+        """How far the guest's clocks must be behind: the instants were not as announced."""
+        return self.resumed - self.run_at + self.stop_late
 
     def errors(self, near=0):
         return guest.errors(self.before, self.after, near)
@@ -217,7 +218,7 @@ def plain(lab):
 def stock(lab):
     """The same with the state untouched, as QEMU does it: the blackout is lost."""
     move = Move(lab, filtered=False)
-    gap = move.resumed - move.stop
+    gap = move.resumed - move.stop + move.stop_late
     found = move.errors(near=-gap)
     for clock in ("tsc", "hpet", "pm", "pit2"):
         error, sure = found[clock]
