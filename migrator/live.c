@@ -16,6 +16,7 @@
 static const struct verb *const verbs[] = {
 	&verb_proxy,
 #if GUESTCLOCK_LIBVIRT
+	&verb_migrate,
 	&verb_check,
 	&verb_hosts,
 #endif

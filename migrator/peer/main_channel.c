@@ -28,7 +28,7 @@
 #define THERE_WAIT_NS (2 * GCLK_NS_PER_S)
 #define PATCH_NS (1 * GCLK_NS_PER_MS)		/* plan, patch and send: the last byte goes then */
 #define LOAD_USUAL_NS (2 * GCLK_NS_PER_MS)	/* from the last byte to the end of the load */
-#define RESUME_USUAL_NS (40 * GCLK_NS_PER_MS)	/* ... until a manager says that it stands */
+#define RESUME_USUAL_NS (16 * GCLK_NS_PER_MS)	/* ... until a manager says that it stands */
 #define UNLEARNT_NS (5 * GCLK_NS_PER_MS)	/* how far off those can be */
 
 struct main_channel {

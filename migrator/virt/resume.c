@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include <stdatomic.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,18 +17,17 @@
 #define SPIN_NS (100 * INT64_C(1000))
 
 /*
- * QEMU stamps RESUME right before it lets its clocks run, and how long that takes is not
- * seen from here: 40 to 140 us for STOP and RESUME together on an idle host.
- */
-#define STAMP_UNCERTAINTY_NS (500 * INT64_C(1000))
-
-/*
  * From the call to QEMU's stamp: what libvirt needs for it. Of the last calls in this
  * process; an idle host's before the first.
  */
 #define CALL_USUAL_NS (400 * INT64_C(1000))
-#define CALL_MAX_NS (5 * GCLK_NS_PER_MS)
-static _Atomic int64_t call_ns = CALL_USUAL_NS;
+#define CALL_SLACK_NS GCLK_NS_PER_MS /* by which most calls differ from the usual one */
+#define CALLS 5
+static struct {
+	pthread_mutex_t lock;
+	int64_t took_ns[CALLS];
+	unsigned n;
+} calls = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 struct resume {
 	char uuid[VIR_UUID_STRING_BUFLEN];
@@ -36,8 +35,9 @@ struct resume {
 	virDomainPtr domain; /* once it is there */
 	struct virt_events *events;
 	bool arrived;	     /* it stands, its migration is over */
+	bool loaded;	     /* the same, as the caller says */
 	bool gone;
-	int64_t arrived_ns;  /* wall clock */
+	int64_t ready_ns;    /* wall clock: when it could have run */
 	int64_t stamp_ns;    /* of the last RESUME; 0: none */
 	bool runs;	     /* libvirt says so */
 	bool lost;	     /* libvirt itself */
@@ -101,7 +101,7 @@ static void take_lifecycle(struct resume *r, const struct virt_event *event)
 		/* the other details are of a guest that has run here */
 		if (event->detail == VIR_DOMAIN_EVENT_SUSPENDED_PAUSED && !r->arrived) {
 			r->arrived = true;
-			r->arrived_ns = event->at_ns;
+			r->ready_ns = event->at_ns;
 		}
 		break;
 	case VIR_DOMAIN_EVENT_RESUMED:
@@ -150,7 +150,7 @@ static void look(struct resume *r)
 	}
 	if (state == VIR_DOMAIN_PAUSED && reason == VIR_DOMAIN_PAUSED_USER && !r->arrived) {
 		r->arrived = true;
-		r->arrived_ns = clock_ns(CLOCK_REALTIME);
+		r->ready_ns = clock_ns(CLOCK_REALTIME);
 	}
 }
 
@@ -191,7 +191,7 @@ static bool wait_for(struct resume *r, bool (*done)(const struct resume *r),
 
 static bool has_arrived(const struct resume *r)
 {
-	return r->arrived || r->runs || r->stamp_ns || r->gone || r->lost;
+	return r->arrived || r->loaded || r->runs || r->stamp_ns || r->gone || r->lost;
 }
 
 static bool has_run(const struct resume *r)
@@ -247,16 +247,16 @@ static int lost_or_gone(const struct resume *r, const char *when, struct gclk_er
 static void fill(const struct resume *r, int64_t before_ns, int64_t after_ns,
 		 struct resumed *ret)
 {
-	*ret = (struct resumed){ .ready_ns = r->arrived_ns };
+	*ret = (struct resumed){ .ready_ns = r->ready_ns };
 	if (r->stamp_ns) {
 		ret->at.ns = r->stamp_ns;
-		ret->at.uncertainty_ns = STAMP_UNCERTAINTY_NS;
+		ret->at.uncertainty_ns = VIRT_RESUME_UNCERTAINTY_NS;
 		strcpy(ret->basis, "event");
 	} else if (after_ns) {
 		/* somewhere within the call */
 		ret->at.ns = before_ns + (after_ns - before_ns) / 2;
 		ret->at.uncertainty_ns = (uint64_t)(after_ns - before_ns) / 2 +
-					 STAMP_UNCERTAINTY_NS;
+					 VIRT_RESUME_UNCERTAINTY_NS;
 		strcpy(ret->basis, "call");
 	} else {
 		ret->at.ns = clock_ns(CLOCK_REALTIME);
@@ -268,9 +268,29 @@ static void learn_call(const struct resume *r, int64_t before_ns)
 {
 	int64_t took_ns = r->stamp_ns - before_ns;
 
-	if (r->stamp_ns && took_ns > 0 && took_ns < CALL_MAX_NS) {
-		atomic_store(&call_ns, (3 * atomic_load(&call_ns) + took_ns) / 4);
+	if (r->stamp_ns && before_ns && took_ns > 0) {
+		pthread_mutex_lock(&calls.lock);
+		calls.took_ns[calls.n++ % CALLS] = took_ns;
+		pthread_mutex_unlock(&calls.lock);
 	}
+}
+
+/* The median: one call that had to wait for a processor says nothing of the next. */
+static int64_t usual_call_ns(void)
+{
+	int64_t sorted[CALLS];
+	unsigned n, k;
+
+	pthread_mutex_lock(&calls.lock);
+	n = GCLK_MIN(calls.n, (unsigned)CALLS);
+	for (unsigned i = 0; i < n; i++) {
+		for (k = i; k > 0 && sorted[k - 1] > calls.took_ns[i]; k--) {
+			sorted[k] = sorted[k - 1];
+		}
+		sorted[k] = calls.took_ns[i];
+	}
+	pthread_mutex_unlock(&calls.lock);
+	return n < 2 ? CALL_USUAL_NS : sorted[(n - 1) / 2];
 }
 
 static int resume_now(struct resume *r, int64_t *ret_before_ns, int64_t *ret_after_ns,
@@ -293,6 +313,18 @@ static int resume_now(struct resume *r, int64_t *ret_before_ns, int64_t *ret_aft
 	return r->runs ? 0 : done;
 }
 
+void resume_has_arrived(struct resume *resume, int64_t at_ns)
+{
+	resume->loaded = true;
+	resume->ready_ns = at_ns;
+}
+
+void resume_has_arrived(struct resume *resume, int64_t at_ns)
+{
+	resume->loaded = true;
+	resume->arrived_ns = at_ns;
+}
+
 int resume_at(struct resume *resume, int64_t t_run_ns, int64_t give_up_ns,
 	      struct resumed *ret, struct gclk_error *reterr)
 {
@@ -308,7 +340,8 @@ int resume_at(struct resume *resume, int64_t t_run_ns, int64_t give_up_ns,
 	}
 	if (!resume->runs && !resume->stamp_ns && resume->domain) {
 		wait_for_job(resume);
-		sleep_until(t_run_ns - atomic_load(&call_ns));
+		resume->ready_ns = clock_ns(CLOCK_REALTIME) + usual_call_ns() + CALL_SLACK_NS;
+		sleep_until(t_run_ns - usual_call_ns());
 		r = resume_now(resume, &before_ns, &after_ns, reterr);
 		if (r < 0) {
 			return r;

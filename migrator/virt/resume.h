@@ -20,7 +20,7 @@ struct resume;
 struct resumed {
 	struct gclk_instant at;	/* this host's CLOCK_REALTIME; unbounded: not seen */
 	char basis[32];		/* "event": QEMU's stamp; "call": around the call that resumed it */
-	int64_t ready_ns;	/* when libvirt had it paused; 0: not known */
+	int64_t ready_ns;	/* the soonest instant for which it could have been resumed; 0: not known */
 };
 
 /**
@@ -46,6 +46,9 @@ int resume_open(const char *uri, const char *uuid, struct resume **ret,
  */
 int resume_at(struct resume *resume, int64_t t_run_ns, int64_t give_up_ns,
 	      struct resumed *ret, struct gclk_error *reterr);
+
+/* The caller knows that it stands there, loaded: a restore has come back. */
+void resume_has_arrived(struct resume *resume, int64_t at_ns);
 
 /* Others resume it: when did it run? Errors as above; GCLK_STATE: not until @give_up_ns. */
 int resume_watch(struct resume *resume, int64_t give_up_ns, struct resumed *ret,

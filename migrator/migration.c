@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/error.h"
+#include "core/text.h"
+#include "core/time.h"
+#include "core/util.h"
+#include "migrator/migration.h"
+#include "migrator/text.h"
+
+#define DIRECTORY "/run/guestclock"
+#define DAEMON_SOCKET DIRECTORY "/guestclockd.sock"
+
+bool migration_runs_there(const struct migration *m)
+{
+	return m->state == VIR_DOMAIN_RUNNING && !own_given(m->o, MIGRATE_SUSPEND);
+}
+
+bool migration_copies_disks(const struct migration *m)
+{
+	return own_given(m->o, MIGRATE_COPY_ALL) || own_given(m->o, MIGRATE_COPY_INC);
+}
+
+/* ---- where the other end is ---- */
+
+/* What a URI's authority may hold here: it goes into a shell's command line. */
+static bool is_plain(const char *text, size_t n)
+{
+	static const char good[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+				   "0123456789._-:@[]";
+
+	return n > 0 && text[0] != '-' && strspn(text, good) >= n;
+}
+
+/* "user@host:port" to ssh's arguments. */
+static int ssh_command(const char *authority, size_t n, char to[512],
+		       struct gclk_error *reterr)
+{
+	const char *end = authority + n, *port = end;
+
+	while (port > authority && port[-1] >= '0' && port[-1] <= '9') {
+		port--;
+	}
+	if (port == authority || port == end || port[-1] != ':') {
+		port = end + 1;
+	}
+	if (!is_plain(authority, n)) {
+		return gclk_fail(reterr, GCLK_USAGE, NULL, GCLK_NO_OFFSET,
+				 "\"%.*s\" is no host that ssh could be asked for; say --via "
+				 "exec:COMMAND",
+				 (int)GCLK_MIN(n, (size_t)80), authority);
+	}
+	snprintf(to, 512, "exec:ssh -T -o BatchMode=yes%s%.*s %.*s guestclock proxy --stdio",
+		 port < end ? " -p " : "", port < end ? (int)(end - port) : 0,
+		 port < end ? port : "", (int)(port - 1 - authority), authority);
+	return 0;
+}
+
+static int from_uri(const char *uri, char to[512], struct gclk_error *reterr)
+{
+	const char *slashes = strstr(uri, "://");
+	const char *authority = slashes ? slashes + 3 : "";
+	const char *plus = memchr(uri, '+', slashes ? (size_t)(slashes - uri) : 0);
+	const char *at;
+	size_t n = strcspn(authority, "/?#");
+	size_t n_transport = plus ? (size_t)(slashes - plus - 1) : 0;
+
+	if (n_transport == 3 && !strncmp(plus, "+ssh", 4)) {
+		return ssh_command(authority, n, to, reterr);
+	}
+	if (slashes && n == 0 && (!plus || (n_transport == 4 && !strncmp(plus, "+unix", 5)))) {
+		gclk_text_copy(to, 512, "unix:" DAEMON_SOCKET);
+		return 0;
+	}
+	if (slashes && (!plus || (n_transport == 3 && !strncmp(plus, "+tls", 4)))) {
+		at = memchr(authority, '@', n);
+		n -= at ? (size_t)(at + 1 - authority) : 0;
+		authority = at ? at + 1 : authority;
+		/* libvirt's own port is not the daemon's */
+		while (n && authority[0] != '[' && memchr(authority, ':', n)) {
+			n--;
+		}
+		snprintf(to, 512, "tls:%.*s", (int)GCLK_MIN(n, (size_t)400), authority);
+		return 0;
+	}
+	return gclk_fail(reterr, GCLK_USAGE, NULL, GCLK_NO_OFFSET,
+			 "the URI does not say how to reach guestclock there; say --via "
+			 "ssh's exec:COMMAND, tls:HOST or unix:PATH");
+}
+
+int migration_address(const char *desturi, const char *via, char to[512],
+		      struct gclk_error *reterr)
+{
+	if (!via) {
+		return from_uri(desturi, to, reterr);
+	}
+	if (strlen(via) >= 512) {
+		return gclk_fail(reterr, GCLK_RANGE, NULL, GCLK_NO_OFFSET,
+				 "the address is too long");
+	}
+	gclk_text_copy(to, 512, via);
+	return 0;
+}
+
+/* ---- the sockets ---- */
+
+/* The group that the guest's QEMU has; (gid_t)-1 where that is not seen. */
+static gid_t qemu_group(const struct migration *m)
+{
+	char path[400], status[64];
+	unsigned long gid;
+	struct stat st;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/run/libvirt/qemu/%.255s.pid", m->xml.name);
+	file = fopen(path, "re");
+	if (!file) {
+		return (gid_t)-1;
+	}
+	gid = 0;
+	if (fscanf(file, "%lu", &gid) != 1 || !gid) {
+		fclose(file);
+		return (gid_t)-1;
+	}
+	fclose(file);
+	snprintf(status, sizeof(status), "/proc/%lu", gid);
+	return stat(status, &st) == 0 ? st.st_gid : (gid_t)-1;
+}
+
+int migration_sockets(struct migration *m, struct gclk_error *reterr)
+{
+	const char *directory = m->own->directory ? m->own->directory : DIRECTORY;
+	gid_t group = qemu_group(m);
+	int n;
+
+	if (mkdir(directory, 0770) == 0) {
+		/* as the destination of another move QEMU makes its socket here */
+		if (chown(directory, (uid_t)-1, group) < 0 || chmod(directory, 0770) < 0) {
+			return gclk_fail(reterr, GCLK_SYS, directory, GCLK_NO_OFFSET,
+					 "cannot be made QEMU's group's: %s", strerror(errno));
+		}
+	} else if (errno != EEXIST) {
+		return gclk_fail(reterr, GCLK_SYS, directory, GCLK_NO_OFFSET,
+				 "cannot make the directory of the sockets: %s", strerror(errno));
+	}
+	n = snprintf(m->disks_path, sizeof(m->disks_path), "%s/%s.nbd.sock", directory, m->uuid);
+	snprintf(m->path, sizeof(m->path), "%s/%s.sock", directory, m->uuid);
+	if (n < 0 || (size_t)n >= sizeof(m->disks_path)) {
+		return gclk_fail(reterr, GCLK_RANGE, directory, GCLK_NO_OFFSET,
+				 "too long for a socket's path, of at most 107 bytes");
+	}
+	return 0;
+}
+
+void migration_socket_mode(const struct migration *m, mode_t *ret_mode, gid_t *ret_group)
+{
+	*ret_group = qemu_group(m);
+	/* where its group is not known the directory alone keeps others out */
+	*ret_mode = *ret_group == (gid_t)-1 ? 0666 : 0660;
+}
+
+/* ---- the progress bar ---- */
+
+bool migration_wants_progress(const struct migration *m)
+{
+	return !given(m->o, OPTION(JSON)) && isatty(STDERR_FILENO);
+}
+
+#define BAR 20
+
+void migration_show(struct migration *m)
+{
+	struct virt_progress p;
+	char bar[BAR + 1], rate[32] = "", throttle[32] = "";
+	unsigned done;
+
+	if (!virt_migrate_progress(m->job, &p) || !p.total) {
+		return;
+	}
+	done = (unsigned)(GCLK_MIN(p.total - GCLK_MIN(p.remaining, p.total), p.total) * BAR /
+			  p.total);
+	memset(bar, '.', BAR);
+	memset(bar, '#', done);
+	bar[BAR] = 0;
+	if (p.bytes_per_s) {
+		snprintf(rate, sizeof(rate), ", %llu MiB/s",
+			 (unsigned long long)(p.bytes_per_s >> 20));
+	}
+	if (p.throttle) {
+		snprintf(throttle, sizeof(throttle), ", slowed by %u %%", p.throttle);
+	}
+	m->visible = true;
+	fprintf(stderr, "\r\033[K[%s] pass %u, %llu of %llu MiB remain%s%s", bar, p.iteration,
+		(unsigned long long)(p.remaining >> 20), (unsigned long long)(p.total >> 20),
+		rate, throttle);
+}
+
+void migration_show_end(struct migration *m)
+{
+	if (m->visible) {
+		fputs("\r\033[K", stderr);
+	}
+	m->visible = false;
+}
+
+/* ---- where it is ---- */
+
+enum migration_found migration_at_home(const struct migration *m)
+{
+	int state, reason;
+
+	if (virDomainGetState(m->domain, &state, &reason, 0) < 0) {
+		virResetLastError();
+		return MIGRATION_UNKNOWN;
+	}
+	return state == VIR_DOMAIN_RUNNING ? MIGRATION_RUNNING :
+	       state == VIR_DOMAIN_PAUSED  ? MIGRATION_PAUSED :
+					     MIGRATION_UNKNOWN;
+}
+
+static enum migration_found look_there(const struct migration *m, virDomainPtr domain)
+{
+	int state, reason;
+
+	if (virDomainGetState(domain, &state, &reason, 0) < 0) {
+		return MIGRATION_UNKNOWN;
+	}
+	if (state == VIR_DOMAIN_RUNNING) {
+		return MIGRATION_RUNNING;
+	}
+	if (state != VIR_DOMAIN_PAUSED) {
+		return MIGRATION_UNKNOWN;
+	}
+	if (!migration_runs_there(m)) {
+		return MIGRATION_PAUSED;
+	}
+	return virDomainResume(domain) == 0 ? MIGRATION_RESUMED : MIGRATION_UNKNOWN;
+}
+
+enum migration_found migration_rescue(const struct migration *m)
+{
+	enum migration_found found = MIGRATION_UNKNOWN;
+	virDomainPtr domain;
+
+	if (m->there) {
+		domain = virDomainLookupByUUIDString(m->there, m->uuid);
+		if (domain) {
+			found = look_there(m, domain);
+			virDomainFree(domain);
+		}
+		virResetLastError();
+	}
+	return found;
+}
