@@ -161,6 +161,18 @@ int gclk_kvm_check_pit(const struct gclk_pit *pit, struct gclk_error *reterr);
 int gclk_kvm_restore_pit(struct gclk_kvm *k, const struct gclk_pit *pit,
 			 struct gclk_error *reterr);
 
+/* pit-phase.c */
+
+/* Channel 0 has just begun a period. */
+void gclk_kvm_note_pit(struct gclk_kvm *k, const struct gclk_pit *pit, int64_t began_ns);
+
+/* Its next expiry, where that is known. */
+void gclk_kvm_capture_pit_phase(const struct gclk_kvm *k, struct gclk_pit *pit);
+
+/* inject.c: a tick of the PIT; the vCPUs stand. Not delivered: one is still pending. */
+int gclk_kvm_pulse_pit(const struct gclk_kvm *k, uint8_t *ret_delivered,
+		       struct gclk_error *reterr);
+
 /* page.c: the guest's clock pages, where the VMM lets us see them. */
 
 void gclk_kvm_capture_pages(const struct gclk_kvm *k, struct gclk_vcpu *vcpu);

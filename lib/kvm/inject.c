@@ -111,6 +111,16 @@ static int pulse(const struct gclk_kvm *k, unsigned gsi, enum gclk_replay_outcom
 	return 0;
 }
 
+int gclk_kvm_pulse_pit(const struct gclk_kvm *k, uint8_t *ret_delivered,
+		       struct gclk_error *reterr)
+{
+	enum gclk_replay_outcome outcome = GCLK_REPLAY_COALESCED;
+	int r = pulse(k, GSI_PIT, &outcome, reterr);
+
+	*ret_delivered = outcome == GCLK_REPLAY_DELIVERED;
+	return r;
+}
+
 /* The HPET has taken IRQ 0 and IRQ 8 from PIT and RTC. */
 static int is_legacy(const struct gclk_kvm *k)
 {

@@ -56,6 +56,7 @@ int gclk_kvm_capture_pit(struct gclk_kvm *k, struct gclk_pit *pit, struct gclk_e
 	}
 	/* of channel 0 it says nothing */
 	GCLK_UNSET(pit_channel, &pit->channels[0], load_time_ns);
+	gclk_kvm_capture_pit_phase(k, pit);
 	return 0;
 }
 
@@ -124,7 +125,7 @@ int gclk_kvm_restore_pit(struct gclk_kvm *k, const struct gclk_pit *pit,
 {
 	struct kvm_pit_state2 state;
 	struct kvm_reinject_control control = { .pit_reinject = pit->reinject };
-	int64_t now = 0;
+	int64_t now = 0, began;
 
 	memset(&state, 0, sizeof(state));	/* with its padding: it is compared */
 	gclk_sys_clock(k, CLOCK_MONOTONIC, &now);
@@ -140,9 +141,11 @@ int gclk_kvm_restore_pit(struct gclk_kvm *k, const struct gclk_pit *pit,
 				 "KVM_REINJECT_CONTROL: %s", strerror(errno));
 	}
 	k->pit_discards = GCLK_HAS(pit, pit, reinject) && !pit->reinject;
+	began = gclk_kvm_axis_now(k);
 	if (gclk_sys_ioctl(k, k->vm, KVM_SET_PIT2, &state) < 0) {
 		return gclk_fail(reterr, GCLK_SYS, "pit", GCLK_NO_OFFSET, "KVM_SET_PIT2: %s",
 				 strerror(errno));
 	}
+	gclk_kvm_note_pit(k, pit, began + (gclk_kvm_axis_now(k) - began) / 2);
 	return check_read_back(k, &state, reterr);
 }

@@ -12,6 +12,7 @@
 #define CLOCK_TRIES 6
 #define CONSISTENT_NS 1		/* TSC and kvmclock, as far as integers go */
 #define NEAR_NS 200		/* an error that the kernel's latency explains */
+#define FOLLOW_PART 1000	/* of the gap: crystals are far better than that */
 #define PAIR_NS 2		/* the kernel's pair of TSC and wall clock, each rounded down */
 #define CLOCK_APART_NS 100000	/* more is no latency: the clock was not set */
 
@@ -249,6 +250,30 @@ static void keep_clock(struct gclk_kvm_restore *r)
 	}
 }
 
+/*
+ * Over the gap the TSC has counted at the rate that it really has, and the plan's clock true
+ * time. The guest's page ties the two by whole kHz, up to 240 ppb beside it, and that is how
+ * they went while it ran: the clock stays on the TSC's line, as it would have. What that
+ * makes in true time is in the bound.
+ */
+static void follow_tsc(struct gclk_kvm_restore *r)
+{
+	const struct gclk_tsc *from = &r->st->tsc[0], *to = &r->plan->state->tsc[0];
+	struct gclk_kvmclock *clock = &r->plan->state->kvmclock;
+	int64_t apart, ns = 0;
+
+	if (gclk_kvm_goes_on(r) || r->not_honoured || !from->frequency_hz ||
+	    gclk_ns_from_ticks_floor_i64(gclk_rate_of_hz(from->frequency_hz),
+					 (int64_t)(to->value_ticks - from->value_ticks), &ns) < 0) {
+		return;
+	}
+	apart = (int64_t)(r->st->kvmclock.clock_ns + (uint64_t)ns - clock->clock_ns);
+	if (ns >= 0 && apart <= ns / FOLLOW_PART && -apart <= ns / FOLLOW_PART) {
+		clock->clock_ns += (uint64_t)apart;
+		gclk_kvm_widen_bound(r, "kvmclock", (uint64_t)(apart < 0 ? -apart : apart));
+	}
+}
+
 int gclk_kvm_restore_clock(struct gclk_kvm_restore *r)
 {
 	struct clock_error error = { 0 };
@@ -258,6 +283,7 @@ int gclk_kvm_restore_clock(struct gclk_kvm_restore *r)
 		return 0;
 	}
 	keep_clock(r);
+	follow_tsc(r);
 	e = set_clock_by_pair(r, &error);
 	if (e == 0) {
 		e = set_clock_closely(r, &error);

@@ -537,7 +537,24 @@ static int vm_call(struct sim *sim, unsigned long request, unsigned long arg)
 		memcpy(&sim->pit, p, sizeof(sim->pit));
 		sim->pit.channels[1].count_load_time = (int64_t)mono(sim);
 		sim->pit.channels[2].count_load_time = (int64_t)mono(sim);
+		sim->pit_began_ns = sim->now_ns;
 		return 0;
+	case KVM_GET_IRQCHIP: {
+		struct kvm_irqchip *chip = p;
+
+		chip->chip.pic.irr = chip->chip_id ? 0 : sim->pic_irr;
+		chip->chip.pic.imr = 0;
+		return 0;
+	}
+	case KVM_IRQ_LINE_STATUS: {
+		const struct kvm_irq_level *line = p;
+
+		if (line->irq == 0 && line->level) {
+			sim->pit_pulses++;
+			sim->pic_irr |= 1;
+		}
+		return 0;
+	}
 	case KVM_REINJECT_CONTROL:
 		sim->reinject = ((const struct kvm_reinject_control *)p)->pit_reinject;
 		return 0;

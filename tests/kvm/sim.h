@@ -76,6 +76,9 @@ struct sim {
 	uint64_t master_ns, master_tsc;
 	int64_t kvmclock_offset;
 	struct kvm_pit_state2 pit;
+	uint64_t pit_began_ns;		/* on now_ns: when channel 0 began a period */
+	unsigned pit_pulses;		/* by KVM_IRQ_LINE_STATUS */
+	uint8_t pic_irr;
 	uint8_t reinject;
 	uint8_t memory[SIM_MEMORY];
 	/* the run of a test */

@@ -11,7 +11,9 @@
 #include "gclk-test.h"
 #include "sim.h"
 
+#include "core/time.h"
 #include "core/util.h"
+#include "devices/ticks.h"
 #include "kvm/backend.h"
 
 #define PAGE_AT 0x1000
@@ -365,6 +367,102 @@ GCLK_TEST(kvm_move, msrs_and_pit_arrive)
 		GCLK_EQ(w.dst.reinject, 0);
 		CU_ASSERT(!memcmp(w.dst.memory + WALL_AT, w.src.memory + WALL_AT, 12));
 		CU_ASSERT(has_finding(w.plan, "pit-phase-restarts"));
+	}
+	world_end(&w);
+}
+
+#define PIT_COUNT 11932
+#define PIT_PERIOD_NS 10000150		/* whole ns */
+
+/* The source's PIT ticks at 100 Hz, and we know when. */
+static void start_pit(struct world *w)
+{
+	w->src.pit.channels[0] = (struct kvm_pit_channel_state){ .count = PIT_COUNT, .mode = 2,
+								 .gate = 1, .rw_mode = 3 };
+	w->a.pit_edge_known = 1;
+	w->a.pit_edge_count = PIT_COUNT;
+	w->a.pit_edge_mode = 2;
+	w->a.pit_edge_ns = gclk_kvm_axis_now(&w->a) + 3 * GCLK_NS_PER_MS;
+}
+
+/* How far the destination's PIT ticks from the source's grid. */
+static int64_t pit_error(const struct world *w)
+{
+	int64_t began = w->dst.mono0_ns + (int64_t)w->dst.pit_began_ns + w->b.axis_ns;
+	int64_t off = gclk_floor_mod(began - w->a.pit_edge_ns, PIT_PERIOD_NS);
+
+	return off > PIT_PERIOD_NS / 2 ? off - PIT_PERIOD_NS : off;
+}
+
+static int wait_for_pit(struct world *w)
+{
+	int64_t now = w->dst.mono0_ns + (int64_t)w->dst.now_ns, due;
+
+	if (!gclk_kvm_pit_due(&w->b, w->plan, now, &due)) {
+		return 0;
+	}
+	CU_ASSERT(due > now && due <= now + PIT_PERIOD_NS);
+	if (due - now > 2 * GCLK_NS_PER_MS) {
+		struct gclk_kvm_pit_timed timed;
+
+		GCLK_EQ(gclk_kvm_time_pit(&w->b, w->plan, &timed, &w->error), -GCLK_STATE);
+		sim_pass(&w->dst, (uint64_t)(due - now - GCLK_NS_PER_MS));
+	}
+	return 1;
+}
+
+GCLK_TEST(kvm_move, pit_is_put_back_into_phase)
+{
+	for (unsigned i = 0; i < 20; i++) {
+		struct gclk_kvm_pit_timed timed;
+		struct world w;
+
+		world_begin(&w, &plain, 1);
+		start_pit(&w);
+		if (fine(&w, move(&w, &plain, gclk_random_below(GCLK_NS_PER_S))) &&
+		    wait_for_pit(&w)) {
+			CU_ASSERT(size_of(pit_error(&w)) > 1000 || i > 0);
+			CU_ASSERT(fine(&w, gclk_kvm_time_pit(&w.b, w.plan, &timed, &w.error)));
+			CU_ASSERT(size_of(pit_error(&w)) <= 1000);
+			CU_ASSERT(size_of(pit_error(&w) - timed.off_ns) <= timed.width_ns + 100);
+			CU_ASSERT(timed.delivered && w.dst.pit_pulses == 1);
+			CU_ASSERT(bound_of(&w, "pit") < 2000);
+			CU_ASSERT(!wait_for_pit(&w));		/* once */
+			CU_ASSERT(gclk_kvm_capture(&w.b, &w.host_b, w.st, &w.error) == 0);
+			CU_ASSERT(size_of(gclk_floor_mod(
+					  w.st->pit.channels[0].next_transition_ns -
+						  w.a.pit_edge_ns + 1000, PIT_PERIOD_NS)) <= 2000);
+		} else {
+			CU_FAIL("not due");
+		}
+		world_end(&w);
+	}
+}
+
+/* A guest that has set another rate since has a phase of its own; one that nobody saw, none. */
+GCLK_TEST(kvm_move, pit_that_is_left_alone)
+{
+	struct gclk_kvm_pit_timed timed;
+	struct world w;
+	uint64_t began;
+
+	world_begin(&w, &plain, 1);
+	start_pit(&w);
+	if (fine(&w, move(&w, &plain, GCLK_NS_PER_S)) && wait_for_pit(&w)) {
+		w.dst.pit.channels[0].count = 1193;
+		began = w.dst.pit_began_ns;
+		GCLK_EQ(gclk_kvm_time_pit(&w.b, w.plan, &timed, &w.error), 0);
+		CU_ASSERT(timed.reprogrammed && !w.b.pit_edge_known);
+		GCLK_EQ(w.dst.pit_began_ns, began);
+		CU_ASSERT(gclk_kvm_capture(&w.b, &w.host_b, w.st, &w.error) == 0);
+		CU_ASSERT(!GCLK_HAS(pit_channel, &w.st->pit.channels[0], next_transition_ns));
+	}
+	world_end(&w);
+	world_begin(&w, &plain, 1);
+	start_pit(&w);
+	w.a.pit_edge_known = 0;
+	if (fine(&w, move(&w, &plain, GCLK_NS_PER_S))) {
+		CU_ASSERT(!wait_for_pit(&w));
 	}
 	world_end(&w);
 }

@@ -17,7 +17,9 @@
 
 #include "gclk-test.h"
 
+#include "core/time.h"
 #include "core/util.h"
+#include "devices/ticks.h"
 #include "kvm/backend.h"
 
 #define MEMORY_BYTES 65536
@@ -610,6 +612,158 @@ GCLK_TEST(devkvm, guest_runs_on)
 		run_move_run(&w);
 		world_end(&w);
 	}
+}
+
+static void take_tick(const struct machine *m)
+{
+	struct kvm_irqchip chip = { .chip_id = KVM_IRQCHIP_PIC_MASTER };
+
+	CU_ASSERT(ioctl(m->vm, KVM_GET_IRQCHIP, &chip) == 0);
+	chip.chip.pic.irr &= 0xfe;
+	CU_ASSERT(ioctl(m->vm, KVM_SET_IRQCHIP, &chip) == 0);
+}
+
+/*
+ * When the kernel's PIT next ticks, by the 8259 whose request it raises: no guest runs, so
+ * it stays up once it is. The instant at which it has been seen: late at most, never early.
+ */
+static int64_t see_tick(const struct machine *m, useconds_t between_us, uint64_t *ret_width)
+{
+	struct kvm_irqchip chip = { .chip_id = KVM_IRQCHIP_PIC_MASTER };
+	int64_t before = 0, after = 0, give_up = gclk_kvm_axis_now(&m->k) + GCLK_NS_PER_S;
+
+	do {
+		if (between_us) {
+			usleep(between_us);
+		}
+		before = after;
+		if (ioctl(m->vm, KVM_GET_IRQCHIP, &chip) < 0) {
+			return 0;
+		}
+		after = gclk_kvm_axis_now(&m->k);
+	} while (!(chip.chip.pic.irr & 1) && after < give_up);
+	*ret_width = (uint64_t)(after - before);
+	take_tick(m);
+	return after < give_up ? after : 0;
+}
+
+#define PIT_COUNT 11932		/* 100 Hz */
+#define PIT_PERIOD_NS INT64_C(10000150)
+#define TICKS 16
+#define TOGETHER_NS 100000
+
+/* From a grid to a tick, to the nearer side. */
+static int64_t off_grid(int64_t grid, int64_t tick)
+{
+	int64_t off = gclk_floor_mod(tick - grid, PIT_PERIOD_NS);
+
+	return off > PIT_PERIOD_NS / 2 ? off - PIT_PERIOD_NS : off;
+}
+
+/*
+ * A tick of the grid that the PIT keeps. On a busy machine the kernel's thread that raises
+ * it, and we who look, come late by milliseconds: those that were in time lie together.
+ */
+static int64_t see_grid(const struct machine *m, uint64_t *ret_width)
+{
+	int64_t ticks[TICKS], best = 0;
+	unsigned most = 0;
+
+	take_tick(m);
+	see_tick(m, 200, ret_width);
+	for (unsigned i = 0; i < TICKS; i++) {
+		usleep(PIT_PERIOD_NS / 1000 - 700);
+		ticks[i] = see_tick(m, 0, ret_width);
+	}
+	for (unsigned i = 0; i < TICKS; i++) {
+		unsigned n = 0;
+
+		for (unsigned j = 0; j < TICKS; j++) {
+			int64_t off = off_grid(ticks[i], ticks[j]);
+
+			n += off >= 0 && off < TOGETHER_NS;	/* it is their first */
+		}
+		if (n > most) {
+			most = n;
+			best = ticks[i];
+		}
+	}
+	return best;
+}
+
+static int start_pit(struct machine *m)
+{
+	struct kvm_reinject_control control = { .pit_reinject = 0 };
+	struct kvm_pit_state2 pit;
+	uint64_t width;
+
+	if (ioctl(m->vm, KVM_GET_PIT2, &pit) < 0 ||
+	    ioctl(m->vm, KVM_REINJECT_CONTROL, &control) < 0) {
+		return -1;
+	}
+	m->k.pit_discards = 1;		/* else the second tick waits for the first one's end */
+	pit.channels[0].count = PIT_COUNT;
+	pit.channels[0].mode = 2;
+	pit.channels[0].gate = 1;
+	pit.channels[0].rw_mode = 3;
+	if (ioctl(m->vm, KVM_SET_PIT2, &pit) < 0) {
+		return -1;
+	}
+	m->k.pit_edge_ns = see_grid(m, &width);
+	m->k.pit_edge_known = m->k.pit_edge_ns != 0;
+	m->k.pit_edge_count = PIT_COUNT;
+	m->k.pit_edge_mode = 2;
+	return m->k.pit_edge_known ? 0 : -1;
+}
+
+/* How far a PIT that was moved ticks from its grid; -1: it could not be tried. */
+static int64_t move_a_pit(struct world *w, struct gclk_kvm_pit_timed *ret, uint64_t *ret_width)
+{
+	int64_t now, due, off;
+
+	CU_ASSERT_FATAL(start_pit(&w->a) == 0);
+	CU_ASSERT(gclk_kvm_capture(&w->a.k, &w->host, w->st, &w->error) == 0);
+	usleep((useconds_t)gclk_random_below(30000));
+	CU_ASSERT_FATAL(plan_and_prepare(w) == 0 && restore(w) == 0);
+	now = gclk_kvm_axis_now(&w->b.k) - w->b.k.axis_ns;
+	CU_ASSERT_FATAL(gclk_kvm_pit_due(&w->b.k, w->plan, now, &due));
+	if (due - now > GCLK_NS_PER_MS) {
+		usleep((useconds_t)((due - now - GCLK_NS_PER_MS) / 1000));
+	}
+	if (gclk_kvm_time_pit(&w->b.k, w->plan, ret, &w->error) < 0) {
+		return -1;	/* busy elsewhere until that one had passed */
+	}
+	CU_ASSERT(!ret->reprogrammed);
+	off = off_grid(w->a.k.pit_edge_ns, see_grid(&w->b, ret_width));
+	return off < 0 ? -off : off;
+}
+
+/* On a busy machine that notices ticks late, the best of several moves does. */
+GCLK_TEST(devkvm, pit_is_put_back_into_phase)
+{
+	int64_t worst = 0, best = INT64_MAX;
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < 4; i++) {
+		struct gclk_kvm_pit_timed timed = { 0 };
+		uint64_t width = 0;
+		struct world w;
+		int64_t off;
+
+		if (world_begin(&w) < 0) {
+			return;
+		}
+		w.policy.force = force;
+		off = move_a_pit(&w, &timed, &width);
+		if (off >= 0) {
+			worst = GCLK_MAX(worst, off);
+			best = GCLK_MIN(best, off);
+			n++;
+		}
+		world_end(&w);
+	}
+	CU_ASSERT(n > 0 && best < TOGETHER_NS);
+	printf(" (%u moves: ticks within %" PRId64 "..%" PRId64 " ns of the grid)", n, best, worst);
 }
 
 /* Frequencies that the kernel has to scale to, below the host's and above. */

@@ -94,6 +94,14 @@ struct gclk_kvm {
 	struct gclk_hpet *hpet;
 	struct gclk_pm_timer *pm_timer;
 	struct gclk_kvm_stop *stops;	/* n_vcpus, filled by gclk_kvm_stopped(); or NULL */
+	/*
+	 * An expiry of the PIT's channel 0, on the axis, while it counts from pit_edge_count in
+	 * pit_edge_mode. restore() notes it; nobody else can but a VMM that saw one. A guest
+	 * that writes the same count again starts a period unseen: such a VMM clears it.
+	 */
+	uint8_t pit_edge_known, pit_edge_mode;
+	uint32_t pit_edge_count;
+	int64_t pit_edge_ns;
 	const struct gclk_host *source;	/* restore(): the source's profile, or NULL */
 
 	/*
@@ -112,6 +120,7 @@ struct gclk_kvm {
 		uint64_t anchor_ticks;	/* host TSC of the plan's instant */
 		int64_t anchor_mono_ns;
 		uint8_t expect_stable;	/* verify(): the master clock is to be on */
+		uint8_t pit_timed;
 	} own;
 };
 
@@ -247,6 +256,40 @@ int gclk_kvm_verify(struct gclk_kvm *k, struct gclk_plan *plan, struct gclk_erro
  */
 int gclk_kvm_inject(struct gclk_kvm *k, struct gclk_replay *replay, int64_t now_ns,
 		    int vcpus_stand, struct gclk_error *reterr);
+
+/**
+ * gclk_kvm_pit_due() - when the kernel's PIT can be put back into its phase
+ * @plan:	from restore()
+ * @now_ns:	CLOCK_MONOTONIC
+ * @ret_due_ns:	its next expiry on the grid of before, on the same clock
+ *
+ * restore() begins a new period, because that is all that the kernel has a call for. Where
+ * the phase was known at the capture (pit_edge_ns), the same call at that instant restores
+ * it: a step of the replay for which the vCPUs stand for a moment, if the VMM wants it.
+ *
+ * Returns 1; 0 where the phase is not known, was restored already, or does not matter.
+ */
+int gclk_kvm_pit_due(const struct gclk_kvm *k, const struct gclk_plan *plan, int64_t now_ns,
+		     int64_t *ret_due_ns);
+
+struct gclk_kvm_pit_timed {
+	int64_t off_ns;			/* the grid that it now ticks on minus that of before */
+	uint64_t width_ns;		/* known to +- this */
+	uint8_t delivered;		/* the tick of that instant; else it waits or is owed */
+	uint8_t reprogrammed;		/* the guest has, since the restore: nothing was done */
+};
+
+/**
+ * gclk_kvm_time_pit() - do so; the vCPUs stand
+ * @plan:	its bound for the PIT becomes what was reached
+ *
+ * Waits for the instant, which is less than 2 ms away, and delivers its tick. Ticks that
+ * the kernel had queued for the PIT are lost with the call, as with every KVM_SET_PIT2.
+ *
+ * Errors: GCLK_STATE where gclk_kvm_pit_due() says 0 or more than that; GCLK_SYS
+ */
+int gclk_kvm_time_pit(struct gclk_kvm *k, struct gclk_plan *plan,
+		      struct gclk_kvm_pit_timed *ret, struct gclk_error *reterr);
 
 /**
  * gclk_kvm_add_vcpu() - put a hot-plugged vCPU in step with vCPU 0
