@@ -230,14 +230,6 @@ static int read_tail(struct gclk_filter *f, struct gclk_error *reterr)
 	return GCLK_FILTER_READY;
 }
 
-/* Commands come before the first section. */
-static bool lacks_return_path(const struct gclk_filter *f)
-{
-	return !f->options.one_way && gclk_stream_phase(f->stream) >= GCLK_STREAM_SETUP &&
-	       gclk_stream_phase(f->stream) <= GCLK_STREAM_DONE &&
-	       !gclk_stream_head(f->stream)->return_path;
-}
-
 static int filter(struct gclk_filter *f, const void *bytes, size_t n,
 		  struct gclk_stream_taken *ret, struct gclk_error *reterr)
 {
@@ -246,12 +238,15 @@ static int filter(struct gclk_filter *f, const void *bytes, size_t n,
 
 	if (r < 0) {
 		*ret = (struct gclk_stream_taken){ 0 };
-		return unfilterable(f, &error, reterr);
 	}
-	if (lacks_return_path(f)) {
+	/* also where something else is wrong later on: that came behind this */
+	if (gclk_stream_head(f->stream)->one_way && !f->options.one_way) {
 		gclk_findings_add(&f->findings, "no-return-path", "",
 				  "the stream begins without the command OPEN_RETURN_PATH");
 		return let_go(f);
+	}
+	if (r < 0) {
+		return unfilterable(f, &error, reterr);
 	}
 	return r == 0 ? read_tail(f, reterr) : GCLK_FILTER_MORE;
 }

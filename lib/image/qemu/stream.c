@@ -571,6 +571,7 @@ static int begin_iterable(struct gclk_stream *s, uint32_t version)
 		return FAIL(s, GCLK_NOMEM, "no memory");
 	}
 	s->iterables = it;
+	s->head.one_way |= !s->n_iterables && !s->head.return_path;
 	s->current = &it[s->n_iterables++];
 	*s->current = (struct iterable){ .id = s->section_id, .kind = kind->kind };
 	memcpy(s->current->name, s->section_name, sizeof(s->section_name));

@@ -48,6 +48,7 @@ struct gclk_stream_head {
 	bool has_uuid;
 	uint8_t uuid[16];
 	bool return_path;	/* OPEN_RETURN_PATH was seen */
+	bool one_way;		/* the first section began without it */
 	bool postcopy_advised;	/* POSTCOPY_ADVISE was seen: it may, but need not, come */
 	bool has_footers;	/* known with the end of the first section */
 	size_t n_blocks;
