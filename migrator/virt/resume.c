@@ -319,12 +319,6 @@ void resume_has_arrived(struct resume *resume, int64_t at_ns)
 	resume->ready_ns = at_ns;
 }
 
-void resume_has_arrived(struct resume *resume, int64_t at_ns)
-{
-	resume->loaded = true;
-	resume->arrived_ns = at_ns;
-}
-
 int resume_at(struct resume *resume, int64_t t_run_ns, int64_t give_up_ns,
 	      struct resumed *ret, struct gclk_error *reterr)
 {
