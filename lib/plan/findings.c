@@ -223,6 +223,9 @@ GCLK_API const struct gclk_finding_info gclk_finding_table[] = {
 	ROW(NO_RETURN_PATH, "no-return-path", GCLK_WARNING, 0, "the source does not wait for its destination",
 	    "Without a return path the source takes bytes that were accepted for completion and gives its guest up. Holding them would endanger the guest, so the stream passes untouched.",
 	    "Turn the migration capability return-path on, at both ends.")
+	ROW(HOSTS_APART, "hosts-apart", GCLK_WARNING, 0, "the two hosts' wall clocks disagree",
+	    "The ends of the move measured how far the hosts' clocks are apart, and it is more than the limit that was set. The guest is carried by the measured relation, so its clocks are right; but one of the hosts does not know what time it is.",
+	    "See to the synchronisation of both hosts; or set the policy to refuse such moves.")
 	ROW(GUEST_WALL_CLOCK_APART, "guest-wall-clock-apart", GCLK_WARNING, 0, "the guest's wall clock is not its host's",
 	    "By its agent the guest's wall clock differs from that of the host that it runs on by more than asking explains: it was left behind by a pause or a move, or nobody keeps it right.",
 	    "Let a time service in the guest keep it, or set it once: virsh domtime DOMAIN --now.")
