@@ -16,6 +16,8 @@
 static const struct verb *const verbs[] = {
 	&verb_proxy,
 #if GUESTCLOCK_LIBVIRT
+	&verb_save,
+	&verb_restore,
 	&verb_migrate,
 	&verb_check,
 	&verb_hosts,

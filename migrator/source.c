@@ -270,6 +270,7 @@ static int open_image(struct source *s, const struct options *o, enum source_use
 		.as_it_stands = use == SOURCE_LOOK,
 		.sync = given(o, OPTION(SYNC)),
 		.spool_beside = use == SOURCE_COPY ? o->output : NULL,
+		.plain = use == SOURCE_PLAIN,
 		.progress = progress_step,
 		.progress_ctx = &s->progress,
 	};

@@ -41,6 +41,7 @@ enum source_use {
 	SOURCE_LOOK,   /* quick, never reads the guest's memory; an image as it stands */
 	SOURCE_STATE,  /* as captured, with what the guest's own clock page tells */
 	SOURCE_COPY,   /* ... and to be copied: o->output says where */
+	SOURCE_PLAIN,  /* ... without its compression */
 	SOURCE_CHANGE, /* ... and to be changed in place */
 	SOURCE_HASTE,  /* the same, without the pass over memory that it may take */
 };

@@ -52,7 +52,8 @@ static void predict(struct late *late, int64_t now_ns, uint64_t position)
 	uint64_t doubt = (uint64_t)way / 2 + (uint64_t)GCLK_NS_PER_MS;
 
 	if (!late->has_reader) {
-		doubt += (uint64_t)UNKNOWN_NS;
+		way += late->startup_ns;
+		doubt += (uint64_t)(late->startup_ns + UNKNOWN_NS);
 	}
 	when->load.ns = now_ns + way + l->to_load_ns;
 	when->load.uncertainty_ns = doubt + l->to_load_spread_ns;

@@ -33,6 +33,7 @@ struct late {
 	 */
 	int64_t hold_ns;
 	uint64_t hold_uncertainty_ns;	/* how well it keeps that instant */
+	int64_t startup_ns;	/* until a reader appears, where there is none yet */
 	uint64_t file_bytes;
 
 	struct gclk_plan *plan; /* as last written */

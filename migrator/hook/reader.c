@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/util.h"
 #include "migrator/hook/reader.h"
 
 #define MAGIC "LibvirtQemudSave"
@@ -124,6 +125,66 @@ unsigned readers_find(pid_t parent, struct reader ret[READERS_MAX])
 		closedir(dir);
 	}
 	return n;
+}
+
+/* Names are cut to 15 characters. */
+static const struct {
+	const char *name;
+	uint32_t stride;
+} loaders[] = {
+	/* a helper that reads ahead goes before the daemon that started it */
+	{ "libvirt_iohelpe", HELPER_STRIDE },
+	{ "virtqemud", QEMU_STRIDE },
+	{ "libvirtd", QEMU_STRIDE },
+};
+
+/* The place in the list, or -1. */
+static int loader_kind(pid_t pid)
+{
+	char path[64], name[32] = "";
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/comm", (int)pid);
+	file = fopen(path, "re");
+	if (!file || !fgets(name, sizeof(name), file)) {
+		name[0] = 0;
+	}
+	if (file) {
+		fclose(file);
+	}
+	name[strcspn(name, "\n")] = 0;
+	for (unsigned i = 0; i < GCLK_COUNT(loaders); i++) {
+		if (!strcmp(name, loaders[i].name)) {
+			return (int)i;
+		}
+	}
+	return -1;
+}
+
+bool reader_of_file(uint64_t device, uint64_t inode, struct reader *ret)
+{
+	static struct reader found[READERS_MAX];
+	int best = GCLK_COUNT(loaders);
+	struct dirent *entry;
+	DIR *dir = opendir("/proc");
+
+	while (dir && (entry = readdir(dir))) {
+		pid_t pid = (pid_t)atoi(entry->d_name);
+		int kind = pid > 0 ? loader_kind(pid) : -1;
+		unsigned n = kind >= 0 && kind < best ?
+			     of_process(pid, loaders[kind].stride, found, 0) : 0;
+
+		for (unsigned i = 0; i < n; i++) {
+			if (found[i].device == device && found[i].inode == inode) {
+				*ret = found[i];
+				best = kind;
+			}
+		}
+	}
+	if (dir) {
+		closedir(dir);
+	}
+	return best < (int)GCLK_COUNT(loaders);
 }
 
 bool reader_position(const struct reader *reader, uint64_t *ret)

@@ -32,6 +32,14 @@ struct reader {
  */
 unsigned readers_find(pid_t parent, struct reader ret[READERS_MAX]);
 
+/**
+ * reader_of_file() - who of libvirt's daemons and helpers has a file open
+ * @device:	as stat() has it
+ *
+ * For whoever asked libvirt to load it and knows no process. False: nobody has, yet.
+ */
+bool reader_of_file(uint64_t device, uint64_t inode, struct reader *ret);
+
 /* The position. False: the descriptor is closed, or another file's by now. */
 bool reader_position(const struct reader *reader, uint64_t *ret);
 
