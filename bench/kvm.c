@@ -62,7 +62,7 @@ static struct call {
 	uint8_t bytes[ARGUMENT_MAX];
 	uint64_t attribute;
 } calls[CALLS_MAX];
-static unsigned n_calls;
+static unsigned n_calls, n_made;
 static int recording;
 
 static int takes_number(unsigned long request)
@@ -109,6 +109,7 @@ static void record(int fd, unsigned long request, unsigned long arg)
 static int counted_ioctl(void *context, int fd, unsigned long request, unsigned long arg)
 {
 	(void)context;
+	n_made++;
 	if (recording && n_calls < CALLS_MAX) {
 		record(fd, request, arg);
 	}
@@ -214,11 +215,16 @@ static int prepare(struct machine *m)
 	return r ? r : gclk_kvm_prepare(&m->k, m->plan, &m->error);
 }
 
-/* With the library and bare, in turn; whether a limit was passed. */
+/*
+ * With the library and bare, in turn; whether a limit was passed. A run that needed another
+ * number of calls than the one that was recorded, since the kernel's clock was not hit at
+ * once, has nothing to be compared with.
+ */
 static int compare(struct machine *m, const char *what, int (*run)(struct machine *),
 		   int (*before)(struct machine *), unsigned times)
 {
 	int64_t with[101], without[101], a, b, began;
+	unsigned n = 0;
 	int passed;
 
 	n_allocations = 0;
@@ -228,16 +234,18 @@ static int compare(struct machine *m, const char *what, int (*run)(struct machin
 		}
 		recording = i == 0;
 		n_calls = recording ? 0 : n_calls;
+		n_made = 0;
 		began = now_ns();
 		if (run(m) < 0) {
 			break;
 		}
-		with[i] = now_ns() - began;
+		with[n] = now_ns() - began;
 		recording = 0;
-		without[i] = bare();
+		without[n] = bare();
+		n += n_made == n_calls;
 		if (i + 1 == times) {
-			a = median(with, times);
-			b = median(without, times);
+			a = median(with, n);
+			b = median(without, n);
 			passed = a * 1000 > b * LIMIT_PERMILLE &&
 				 (m->k.n_vcpus > 1 || a - b > LIMIT_ADDED_NS);
 			printf("%-8s %3u vCPUs: %9.1f us, %4u ioctls bare %9.1f us, ratio %.3f "

@@ -71,16 +71,26 @@ static void copy_head(struct gclk_state *to, const struct gclk_state *from)
 	to->timers = timers;
 }
 
+/* Records beyond those in use are zero, always: most states have none, and room for many. */
+static void clear_timers(struct gclk_state *state, uint32_t from)
+{
+	uint32_t n = GCLK_MIN(state->n_timers, (uint32_t)GCLK_TIMERS_MAX);
+
+	if (from < n) {
+		memset(state->timers + from, 0, (n - from) * sizeof(*state->timers));
+	}
+}
+
 GCLK_API void gclk_state_clear(struct gclk_state *state)
 {
 	const struct gclk_state empty = { .n_vcpus = state->n_vcpus };
 	uint32_t room = gclk_state_capacity(state);
 
+	clear_timers(state, 0);
 	copy_head(state, &empty);
 	memset(state->tsc, 0, room * sizeof(*state->tsc));
 	memset(state->vcpu, 0, room * sizeof(*state->vcpu));
 	memset(state->lapic, 0, room * sizeof(*state->lapic));
-	memset(state->timers, 0, GCLK_TIMERS_MAX * sizeof(*state->timers));
 }
 
 GCLK_API int gclk_state_assign(struct gclk_state *to, const struct gclk_state *from,
@@ -100,6 +110,7 @@ GCLK_API int gclk_state_assign(struct gclk_state *to, const struct gclk_state *f
 		return gclk_fail(reterr, GCLK_RANGE, "n_timers", GCLK_NO_OFFSET,
 				 "%" PRIu32 " is more than %d", from->n_timers, GCLK_TIMERS_MAX);
 	}
+	clear_timers(to, from->n_timers);
 	copy_head(to, from);
 	memcpy(to->tsc, from->tsc, n * sizeof(*to->tsc));
 	memcpy(to->vcpu, from->vcpu, n * sizeof(*to->vcpu));

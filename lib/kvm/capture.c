@@ -19,7 +19,7 @@
 #include "devices/state.h"
 #include "kvm/backend.h"
 
-#define SAMPLES 5
+#define SAMPLES 3
 #define CLOCK_TRIES 5
 #define TSC_TRIES 9
 #define TSC_SLACK_TICKS 1000	/* an offset that is ignored is off by far more */

@@ -30,7 +30,7 @@
 #include "kvm/restore.h"
 #include "plan/move.h"
 
-#define SAMPLES 16
+#define SAMPLES 4
 
 static const char *const step_names[N_STEPS] = {
 	"TSC frequency", "TSC", "clock MSRs", "kvmclock", "wall clock MSR", "devices",

@@ -24,6 +24,7 @@ GCLK_TEST(state, arrays_are_whole)
 	memset(&s->vcpu[last], 2, sizeof(s->vcpu[last]));
 	memset(&s->lapic[last], 3, sizeof(s->lapic[last]));
 	memset(&s->timers[GCLK_TIMERS_MAX - 1], 4, sizeof(s->timers[0]));
+	s->n_timers = GCLK_TIMERS_MAX;
 	GCLK_EQ(s->vcpu[0].has, 0);
 	GCLK_EQ(s->lapic[0].has, 0);
 	GCLK_EQ(s->timers[0].has, 0);
@@ -32,6 +33,28 @@ GCLK_TEST(state, arrays_are_whole)
 	GCLK_EQ(s->timers[GCLK_TIMERS_MAX - 1].has, 0);
 	GCLK_EQ(s->n_vcpus, GCLK_VCPUS_MAX);
 	gclk_state_free(s);
+}
+
+/* A list that becomes shorter leaves nothing behind for one that grows again. */
+GCLK_TEST(state, timers_beyond_those_in_use_are_zero)
+{
+	struct gclk_state *s = gclk_state_new(1), *few = gclk_state_new(1);
+
+	few->n_vcpus = s->n_vcpus = 1;
+	s->n_timers = 7;
+	memset(s->timers, 0xff, 7 * sizeof(*s->timers));
+	few->n_timers = 2;
+	few->timers[1].has = 1;
+	GCLK_EQ(gclk_state_assign(s, few, NULL), 0);
+	GCLK_EQ(s->timers[1].has, 1);
+	for (unsigned i = 2; i < 7; i++) {
+		GCLK_EQ(s->timers[i].has, 0);
+		GCLK_EQ(s->timers[i].name[0], 0);
+	}
+	gclk_state_clear(s);
+	GCLK_EQ(s->timers[1].has, 0);
+	gclk_state_free(s);
+	gclk_state_free(few);
 }
 
 GCLK_TEST(state, assign_copies_and_keeps_the_room)
