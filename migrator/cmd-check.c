@@ -22,7 +22,7 @@
 static struct own {
 	struct hosts_options hosts;
 	const char *connect;
-} own = { .hosts = { .timeout_ms = 10000 } };
+} own = { .hosts = { .timeout_ms = 30000 } };
 
 static int set_connect(struct options *o, const char *text, struct gclk_error *reterr)
 {

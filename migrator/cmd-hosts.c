@@ -16,7 +16,7 @@
 #include "migrator/text.h"
 #include "migrator/verbs.h"
 
-#define TIMEOUT_MS 10000
+#define TIMEOUT_MS 30000 /* a libvirt that has just started asks its QEMUs for many seconds */
 
 static struct hosts_options own = { .timeout_ms = TIMEOUT_MS };
 

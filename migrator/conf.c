@@ -112,6 +112,12 @@ static const struct {
 	{ "policy", "replay_max", parse_replay_max_setting },
 };
 
+/* Sections of guestclockd and the hook, which read them themselves. */
+static bool other_readers(const char *section)
+{
+	return !strcmp(section, "daemon") || !strcmp(section, "hook");
+}
+
 struct reading {
 	struct settings *settings;
 	FILE *file;
@@ -152,6 +158,9 @@ static int take_setting(void *user, const char *section, const char *name,
 				 "line %d, %s", reading->line, name);
 		}
 		return reading->status == 0;
+	}
+	if (other_readers(section)) {
+		return 1;
 	}
 	message("warning", origin, NULL, EFFECT_READING, NULL,
 		"there is no setting \"%s\" in a section \"%s\"; it is ignored", name,

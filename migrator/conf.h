@@ -14,6 +14,8 @@
  *	tick_horizon = 60s		; the domain's tick policies hold up to it
  *	long_gap = 60s			; a longer counted gap is warned about
  *	replay_max = 100000		; ticks replayed per timer, at most
+ *
+ * and the sections [daemon] (migrator/daemon/conf.h) and [hook] (migrator/hook/conf.h).
  */
 #ifndef GCLK_MIGRATOR_CONF_H
 #define GCLK_MIGRATOR_CONF_H

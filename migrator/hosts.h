@@ -19,7 +19,7 @@ struct hosts_options {
 	"where the guestclock of the first URI's host answers, then of\n"                \
 	"the second's, ...: unix:PATH, tls:HOST[:PORT],\n"                               \
 	"exec:COMMAND, none; default auto: by ssh or TLS as its URI"
-#define HOSTS_TIMEOUT_HELP "for all of them together; default 10s"
+#define HOSTS_TIMEOUT_HELP "for all of them together; default 30s"
 
 int hosts_set_via(struct hosts_options *to, const char *text, struct gclk_error *reterr);
 int hosts_set_timeout(struct hosts_options *to, const char *text, struct gclk_error *reterr);

@@ -33,6 +33,9 @@ static void put_report(struct session *s)
 	struct wire_message m = { .type = WIRE_REPORT };
 	struct gclk_error error;
 
+	if (!strcmp(s->move.verb, "hosts")) {
+		return; /* it asked what this host can do: no guest was to move */
+	}
 	if (s->options.ended) {
 		s->options.ended(&s->report);
 	}

@@ -222,6 +222,7 @@ static int dial(struct surveyed *seen, struct gclk_error *reterr)
 	source_end_options_init(&options);
 	options.verb = "hosts";
 	options.listen_path = path;
+	options.there_path = "/run/guestclock/hosts.sock";
 	options.mode = 0600;
 	options.address = seen->via;
 	r = source_end_open(&options, &end, reterr);

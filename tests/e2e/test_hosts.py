@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 """`guestclock hosts` and `guestclock check` against two real libvirt daemons.
 
-    test_hosts.py --guest guest.elf --guestclock guestclock
+    test_hosts.py --guest guest.elf --guestclock guestclock --guestclockd guestclockd
+                  --wallshift wallshift.so
 """
 import argparse
 import json
@@ -21,6 +22,7 @@ import twohosts
 PINNED = ("<timer name='rtc' tickpolicy='catchup'/><timer name='pit' tickpolicy='delay'/>"
           "<timer name='tsc' frequency='%d'/>")
 SYS, REFUSED, STATE = 3, 1, 11
+SHIFT_NS = -3 * 10**9
 
 
 class Lab:
@@ -64,8 +66,8 @@ def silent_hosts(lab):
     a, nowhere = lab.two.a.uri, "qemu+unix:///system?socket=/nonexistent"
     status, answer, text = lab.run("hosts", "--json", a, nowhere)
     lab.t.check("hosts: one does not answer", status == 0 and
-                [host["state"] for host in json.loads(text[:text.rindex("}") + 1])["hosts"]] ==
-                ["done", "failed"] and "warning" in text, text[-200:] if answer is None else "")
+                [host["state"] for host in answer["hosts"]] == ["done", "failed"] and
+                "warning" in text, text[-200:] if answer is None else "")
     status, _, text = lab.run("hosts", "--check", a, nowhere)
     lab.t.check("hosts: --check says so", status == REFUSED, "exit %d" % status)
     status, _, text = lab.run("hosts", nowhere)
@@ -81,6 +83,28 @@ def silent_hosts(lab):
                     took < 10, "%.1f s" % took)
     finally:
         with_nobody.close()
+
+
+def by_daemon(lab, program):
+    """The other host's own profile, and how far its wall clock is, from its guestclockd."""
+    lab.two.b.set_wall(SHIFT_NS)
+    lab.two.guestclockd("b", program)
+    via = "unix:" + lab.two.socket_in("b", twohosts.DAEMON_SOCKET)
+    _, answer, text = lab.run("hosts", "--json", lab.two.a.uri, lab.two.b.uri,
+                              "--via", "none", "--via", via)
+    found = answer["hosts"][1]
+    apart = found["wall_clock_minus_ours"] or {"ns": 0, "uncertainty_ns": 0}
+    error = int(apart["ns"]) - SHIFT_NS
+    lab.t.check("hosts: the other wall clock is measured", found["host"]["hostname"] == "b" and
+                abs(error) <= int(apart["uncertainty_ns"]) <= 10**6,
+                "%+.1f us of %.1f us" % (error / 1e3, int(apart["uncertainty_ns"]) / 1e3))
+    # the daemon has said so, and made no move of it
+    log = os.path.join(lab.two.work, "b", "guestclock", "log")
+    lab.t.check("hosts: no move is recorded for it", not os.listdir(log), repr(os.listdir(log)))
+    lab.two.b.set_wall(0)
+    _, answer, text = lab.run("hosts", "--json", lab.two.b.uri, "--via", "unix:/nonexistent")
+    lab.t.check("hosts: no daemon is no obstacle", "no guestclock answers" in text and
+                answer["hosts"][0]["state"] == "done")
 
 
 def check(lab):
@@ -136,11 +160,11 @@ def pinned(lab):
 
 def body(args, work):
     t = tally.Tally()
-    with twohosts.TwoHosts(work, args.guest) as two:
+    with twohosts.TwoHosts(work, args.guest, args.wallshift) as two:
         lab = Lab(t, two, args.guestclock)
-        for function in (hosts, silent_hosts, check, pinned):
+        for function in (hosts, silent_hosts, by_daemon, check, pinned):
             try:
-                function(lab)
+                function(lab, *([args.guestclockd] if function == by_daemon else []))
             except (libvirtd.VirshError, qemu.QmpError, subprocess.SubprocessError,
                     KeyError) as error:
                 t.check(function.__name__ + " runs", False, repr(error))
@@ -151,6 +175,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--guest", default=os.environ.get("GCLK_GUEST"))
     parser.add_argument("--guestclock", default=os.environ.get("GCLK_COMMAND"))
+    parser.add_argument("--guestclockd", required=True)
+    parser.add_argument("--wallshift", default=os.environ.get("GCLK_WALLSHIFT_SO"))
     args = parser.parse_args()
     try:
         qemu.available()
