@@ -25,6 +25,7 @@ LAYERS = {
     "migrator": ["core", "migrator"],
     "migrator/peer": ["core", "migrator", "guestclock/v1"],
     "migrator/virt": ["core", "migrator"],
+    "migrator/daemon": ["core", "migrator"],
     "migrator/hook": ["core", "migrator"],
     "examples": [],
 }
@@ -42,7 +43,7 @@ FOREIGN = {
     "zlib.h": ["lib/image"], "bzlib.h": ["lib/image"], "lzma.h": ["lib/image"],
     "zstd.h": ["lib/image"],
     "linux/kvm": ["lib/kvm", "examples"], "asm/kvm": ["lib/kvm"],
-    "ini.h": ["migrator", "migrator/hook"],
+    "ini.h": ["migrator", "migrator/hook", "migrator/daemon"],
     "openssl/": ["lib/seal", "migrator/peer"],
     "libvirt/": ["migrator/virt"],
 }
@@ -56,6 +57,9 @@ NEEDED = {
     "migrator/guestclock-live": {"libc", "libguestclock", "libguestclock-image", "libjson-c",
                                  "libinih", "libprotobuf-c", "libssl", "libcrypto", "libvirt",
                                  "libvirt-qemu"},
+    "migrator/daemon/guestclockd": {"libc", "libguestclock", "libguestclock-image", "libjson-c",
+                                    "libinih", "libprotobuf-c", "libssl", "libcrypto",
+                                    "libvirt", "libvirt-qemu"},
 }
 HYPERVISORS = re.compile(r"\w*(?:qemu|kvm|xen|libvirt|vmware|hyper-?v\b|bhyve|virtualbox)\w*",
                          re.IGNORECASE)
