@@ -9,8 +9,10 @@
 
 #include "migrator/json-state.h"
 #include "migrator/report-json.h"
+#include "migrator/report-plan.h"
 #include "migrator/report-text.h"
 #include "migrator/situation.h"
+#include "migrator/timeline.h"
 #include "migrator/verbs.h"
 
 static struct json_object *rewrite_json(const struct source *source)
@@ -157,10 +159,53 @@ static int inspect_sealed(const struct options *o, const unsigned char *first, s
 	return 0;
 }
 
+/* ---- a picture of the timers ---- */
+
+static struct { const char *timeline; } own;
+
+static int set_timeline(struct options *o, const char *text, struct gclk_error *reterr)
+{
+	(void)o;
+	(void)reterr;
+	own.timeline = text;
+	return 0;
+}
+
+static const struct option_row rows[] = {
+	{ .name = "timeline", .argument = "FILE.svg", .set = set_timeline,
+	  .help = "draw when each timer interrupts the guest, before and\n"
+		  "after the capture; with --elapsed, across such a gap" },
+};
+
+static int draw(const struct options *o, const struct source *source)
+{
+	static struct situation situation;
+	struct gclk_plan *plan = NULL;
+	struct gclk_error error;
+	int r = 0;
+
+	if (!own.timeline) {
+		return 0;
+	}
+	if (given(o, OPTION(ELAPSED))) {
+		r = situation_find(&situation, source, o, 0);
+		r = r ? r : make_plan(source, &situation, &plan);
+	}
+	if (r == GCLK_REFUSED && plan) {
+		r = say_refused(source, plan);
+	} else if (r == 0 && timeline_write(source, plan, own.timeline, &error) < 0) {
+		r = fail(own.timeline, &error, EFFECT_NONE, NULL);
+	}
+	gclk_plan_free(plan);
+	return r;
+}
+
+/* A gap begins with the captured state, also where the image has been rewritten. */
 static int open_source(const struct options *o, struct source *source)
 {
+	enum source_use use = given(o, OPTION(ELAPSED)) ? SOURCE_STATE : SOURCE_LOOK;
 	struct gclk_error error;
-	int r = source_open(source, o->files[0], o, SOURCE_LOOK);
+	int r = source_open(source, o->files[0], o, use);
 
 	if (r == 0 && given(o, OPTION(REDACT)) && source_redact(source, &error) < 0) {
 		r = fail(o->files[0], &error, EFFECT_NONE, NULL);
@@ -193,6 +238,7 @@ static int run(const struct options *o)
 		r = given(o, OPTION(JSON)) ? answer_json(&source, &findings,
 							 given(o, OPTION(REDACT)))
 					   : answer_text(&source, &findings);
+		r = r ? r : draw(o, &source);
 	}
 	source_close(&source);
 	if (r == 0 && given(o, OPTION(CHECK)) && found_something(&findings)) {
@@ -213,7 +259,11 @@ const struct verb verb_inspect = {
 		"rewritten it shows what a loader will find, and for which resume. Of a "
 		"sealed bundle it shows who sealed it, for whom, and how to open it.",
 	.example = "guestclock inspect /var/lib/libvirt/qemu/save/web1.save",
-	.options = OPTIONS_COMMON | OPTION(SNAPSHOT) | OPTION(CHECK) | OPTION(REDACT),
+	.options = OPTIONS_COMMON | OPTION(SNAPSHOT) | OPTION(CHECK) | OPTION(REDACT) |
+		   OPTION(CONF) | OPTION(HOST) | OPTION(ELAPSED) | OPTION(GAP) |
+		   OPTION(TICKS) | OPTION(FORCE),
+	.own_rows = rows,
+	.n_own_rows = 1,
 	.min_files = 1,
 	.max_files = 1,
 	.run = run,

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 import unittest
+import xml.etree.ElementTree
 
 REFUSED, USAGE, SYS, TRUNCATED, MALFORMED, VERSION, UNSUPPORTED, RANGE = 1, 2, 3, 5, 6, 7, 8, 9
 VERBS = ["host", "inspect", "diff", "plan", "rewrite", "undo", "extract", "explain", "log"]
@@ -451,6 +452,30 @@ class Images(Case):
     def content(self, path=None):
         with open(path or self.image, "rb") as source:
             return source.read()
+
+    def picture(self, *args):
+        """The elements of a timeline, by name."""
+        path = self.path("timeline.svg")
+        self.works("inspect", "--timeline", path, *args)
+        found = {}
+        for element in xml.etree.ElementTree.parse(path).getroot():
+            found.setdefault(element.tag.rpartition("}")[2], []).append(element)
+        return found
+
+    def test_timeline(self):
+        plain = self.picture(self.stream("pc-xbzrle"))	# a PIT of 1 kHz, five periods a side
+        names = [text.text for text in plain["text"]]
+        self.assertIn("pit[0]", names)
+        self.assertNotIn("resume", names)
+        self.assertGreaterEqual(len(plain["path"]), 1 + 9)
+        gap = self.picture("--elapsed", "10s", self.stream("pc-xbzrle"))
+        names = [text.text for text in gap["text"]]
+        self.assertIn("10.0 s", names)
+        self.assertTrue(any(re.search(r"^(9999|1000\d) missed: ", name) for name in names), names)
+
+    def test_timeline_of_extremes_ends(self):
+        golden = os.path.join(options.data, "bundle-v1.gclk")
+        self.assertTrue(self.picture(golden)["text"])
 
     def test_inspect(self):
         tree = self.answer("inspect", self.image)
