@@ -14,6 +14,7 @@
 static const struct verb *const verbs[] = {
 	&verb_host,    &verb_inspect, &verb_diff,    &verb_plan,
 	&verb_rewrite, &verb_undo,    &verb_extract, &verb_explain, &verb_log,
+	&verb_hook,
 };
 
 /*

@@ -9,7 +9,7 @@
 #include "migrator/options.h"
 
 extern const struct verb verb_host, verb_inspect, verb_diff, verb_plan, verb_rewrite,
-	verb_undo, verb_extract, verb_explain, verb_log;
+	verb_undo, verb_extract, verb_explain, verb_log, verb_hook;
 
 /* Of the program guestclock-live, which `guestclock` runs for these. */
 extern const struct verb verb_proxy, verb_save, verb_restore, verb_migrate, verb_check,
