@@ -1,0 +1,422 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""`guestclock migrate` between two libvirt hosts, judged by what the guest itself reads.
+
+A running guest is moved to and fro by us and by plain libvirt in one run: stock loses the
+blackout, ours loses nothing that its report does not say, whatever the hosts' wall clocks
+say. Then guests that are suspended, refusals, and clients that are killed.
+
+    test_migrate.py --guest guest.elf --wallshift wallshift.so --guestclock guestclock
+                    --guestclockd guestclockd [--part moves|kills] [--long] [--seed N]
+"""
+import argparse
+import json
+import math
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+
+import guest
+import libvirtd
+import qemu
+import tally
+import twohosts
+
+LIMIT_NS = 2e6			# of a clock that is not said to be late
+BOUND_NS = 5e6
+RTC_NS = 5e6
+BLACKOUT_NS = 50e6		# more than plain libvirt's
+SHIFTS = (0, 3 * 10**9, -3 * 10**9)
+PIT_TURN_NS = 65536e9 / 1193182
+SETTLE_S = 3			# after a kill
+NAMES = {"tsc": "tsc", "hpet": "hpet", "pm": "pm_timer", "pit2": "pit"}
+
+
+def median(values):
+    return sorted(values)[len(values) // 2]
+
+
+class Hosts:
+    """The two hosts with a daemon each, the guest, and the commands."""
+
+    def __init__(self, t, two, args):
+        self.t, self.two, self.args = t, two, args
+        for name, host in two.hosts.items():
+            with open(os.path.join(host.at, "guestclock/etc/guestclock.conf"), "w",
+                      encoding="utf-8") as out:
+                out.write("[daemon]\nlibvirt = %s\n" % host.uri)
+            two.guestclockd(name, args.guestclockd)
+        self.events = {name: two.events(name) for name in two.hosts}
+        self.start = two.boot("a")
+        self.at = "a"
+
+    def other(self):
+        return "b" if self.at == "a" else "a"
+
+    def command(self, *options, via=None):
+        there = self.other()
+        return [os.path.abspath(self.args.guestclock), "migrate", twohosts.NAME,
+                self.two.hosts[there].uri, "-c", self.two.hosts[self.at].uri, "--via",
+                via or "unix:" + self.two.socket_in(there, twohosts.DAEMON_SOCKET)] + \
+            list(options)
+
+    def stdio(self):
+        """The other end as ssh would start it."""
+        host = self.two.hosts[self.other()]
+        return "exec:" + " ".join(host.within([
+            os.path.abspath(self.args.guestclock), "proxy", "--stdio", "--libvirt",
+            "'%s'" % host.uri]))
+
+    def run(self, *options, via=None, timeout=60):
+        return self.two.hosts[self.at].run(self.command(*options, via=via), timeout=timeout)
+
+    def arrived(self):
+        self.at = self.other()
+        self.start = self.two.port.count()
+
+    def lines(self, start):
+        return [line for line in guest.parse(self.two.port.wait(start).take())
+                if line.kind == "G"]
+
+    def backwards(self, source, destination):
+        """Clocks that read less on arrival than at last."""
+        last, first = self.lines(source)[-1], self.lines(destination)[0]
+        return [name for name, clock in guest.clocks(last).items()
+                if not clock.wraps and not clock.down and
+                clock.value(first) < clock.value(last)]
+
+    def where(self):
+        states = self.two.states()
+        return [name for name, state in states.items() if state], states
+
+
+# ---- moves ----
+
+def ours(hosts, name, *options, via=None):
+    """One move of ours: (errors, report, blackout), or None where it failed."""
+    t, two = hosts.t, hosts.two
+    before = two.readings(hosts.start)
+    source, old = hosts.at, hosts.start
+    done = hosts.run("--json", *options, via=via)
+    if not t.check(name + ": exit status", done.returncode == 0, done.stderr.strip()[-300:]):
+        return None
+    report = json.loads(done.stdout)
+    before = two.readings(old)
+    hosts.arrived()
+    after = two.readings(hosts.start)
+    t.check(name + ": it runs there alone",
+            two.states() == {source: None, hosts.at: "running"}, repr(two.states()))
+    t.differences(name + ": no clock went backwards", hosts.backwards(old, hosts.start))
+    return guest.errors(before, after), report
+
+
+def judge(hosts, name, errors, report):
+    """What the guest reads against what the report says. The largest unsaid error."""
+    clocks = {one["clock"]: one for one in report["clocks"]}
+    worst, faults, wide = 0, [], []
+    for mine, its in NAMES.items():
+        error, sure = errors[mine]
+        said = int(clocks[its]["error_ns"])
+        bound = clocks[its]["bound_ns"]
+        bound = float("inf") if bound is None else int(bound)
+        off = abs(error - said)
+        if mine == "pit2":	# 16 bits
+            off = abs(math.remainder(error - said, PIT_TURN_NS))
+        worst = max(worst, off - sure)
+        if off > bound + sure:
+            faults.append("%s: %+.3f ms, said %+.3f +- %.3f" % (mine, error / 1e6, said / 1e6,
+                                                                bound / 1e6))
+        if bound > BOUND_NS:
+            wide.append("%s: %.3f ms" % (mine, bound / 1e6))
+    rtc, bound = errors["rtc"][0], int(clocks["rtc"]["bound_ns"])
+    detail = "off by %+.3f ms, said %+.3f; rtc %+.3f ms; apart %s ns" % (
+        errors["tsc"][0] / 1e6, int(clocks["tsc"]["error_ns"]) / 1e6, rtc / 1e6,
+        report["disagreement"]["ns"] if report["disagreement"] else None)
+    hosts.t.differences(name + ": the bounds cover the errors", faults, detail)
+    hosts.t.differences(name + ": the bounds are at most 5 ms", wide)
+    hosts.t.check(name + ": the RTC goes on", abs(rtc) <= RTC_NS + bound,
+                  "%+.3f ms" % (rtc / 1e6))
+    return worst
+
+
+def stock(hosts, name):
+    """Plain libvirt through a relay: it loses the blackout."""
+    t, two = hosts.t, hosts.two
+    first = {host: events.count() for host, events in hosts.events.items()}
+    source, old = hosts.at, hosts.start
+    with two.relay(source, hosts.other()):
+        two.virsh_migrate(source, hosts.other())
+    before = two.readings(old)
+    hosts.arrived()
+    errors = guest.errors(before, two.readings(hosts.start))
+    blackout = hosts.events[hosts.at].wait("RESUME", first[hosts.at]) - \
+        hosts.events[source].wait("STOP", first[source])
+    error, sure = errors["tsc"]
+    t.check(name + ": stock loses the blackout", abs(error + blackout) <= BOUND_NS + sure,
+            "%+.3f ms of %.3f ms" % (error / 1e6, blackout / 1e6))
+    return blackout
+
+
+def moves(hosts, n):
+    t = hosts.t
+    plain = [stock(hosts, "stock %d" % i) for i in range(2)]
+    unsaid, blackouts, late = [], [], []
+    for i in range(n):
+        if hosts.at == "a":
+            hosts.two.b.set_wall(SHIFTS[i // 2 % len(SHIFTS)])
+        name = "move %d" % (i + 1)
+        found = ours(hosts, name)
+        if not found:
+            return
+        unsaid.append(judge(hosts, name, *found))
+        blackouts.append(int(found[1]["blackout_ns"]))
+        late.append(abs(int(found[1]["clocks"][0]["error_ns"])))
+    # a STOP stamp that waited for a processor is later than the stop: the bound has it
+    t.check("what the guest reads is what was said, within 2 ms",
+            sum(one <= LIMIT_NS for one in unsaid) * 4 >= 3 * len(unsaid),
+            "median %.3f, worst %.3f ms" % (median(unsaid) / 1e6, max(unsaid) / 1e6))
+    t.check("most resumes were in time", median(late) <= LIMIT_NS,
+            "median %.3f, worst %.3f ms" % (median(late) / 1e6, max(late) / 1e6))
+    t.check("the blackout is plain libvirt's + 50 ms at most",
+            median(blackouts) <= max(plain) + BLACKOUT_NS,
+            "%.1f ms, plain %.1f" % (median(blackouts) / 1e6, max(plain) / 1e6))
+    hosts.two.b.set_wall(0) if hosts.at == "a" else None
+
+
+def leaks(hosts, before):
+    """Descriptors and memory of the daemons."""
+    now = resources(hosts)
+    hosts.t.differences("the daemons keep nothing of a move", [
+        "%s: %d descriptors, %d before" % (name, now[name][0], before[name][0])
+        for name in now if now[name][0] > before[name][0] + 2] + [
+        "%s: %d KiB, %d before" % (name, now[name][1], before[name][1])
+        for name in now if now[name][1] > before[name][1] * 2 + 8192], repr(now))
+
+
+def resources(hosts):
+    found = {}
+    for name, host in hosts.two.hosts.items():
+        pid = host.children[0].pid
+        with open("/proc/%d/status" % pid, encoding="ascii") as file:
+            memory = next(line for line in file if line.startswith("VmRSS"))
+        found[name] = len(os.listdir("/proc/%d/fd" % pid)), int(memory.split()[1])
+    return found
+
+
+def other_ways(hosts):
+    """Direct, over a command's standard input and output, with several channels."""
+    for name, options, via in (("direct", ["--direct"], None), ("stdio", [], hosts.stdio),
+                               ("parallel", ["--parallel", "--parallel-connections", "2"],
+                                None)):
+        found = ours(hosts, name, *options, via=via and via())
+        if found:
+            judge(hosts, name, *found)
+
+
+def persistence(hosts):
+    t, two = hosts.t, hosts.two
+    source = hosts.at
+    done = hosts.run("--persistent", "--undefine-source")
+    hosts.arrived()
+    listed = {name: host.virsh("list", "--persistent", "--name", "--all")
+              for name, host in two.hosts.items()}
+    t.check("persistent there, undefined here", done.returncode == 0 and listed == {
+        source: "", hosts.at: twohosts.NAME}, repr(listed) + done.stderr)
+    two.hosts[hosts.at].virsh("undefine", twohosts.NAME)
+
+
+def standing(hosts):
+    """Guests that are not to run there do not."""
+    t, two = hosts.t, hosts.two
+    for name, options, before in (("a suspended guest", (), "suspend"),
+                                  ("--suspend", ("--suspend",), None)):
+        two.readings(hosts.start)
+        if before:
+            two.hosts[hosts.at].virsh(before, twohosts.NAME)
+        done = hosts.run(*options)
+        hosts.arrived()
+        t.check(name + " arrives suspended", done.returncode == 0 and
+                two.states()[hosts.at] == "paused" and not two.runs(hosts.start, 0.5),
+                repr(two.states()) + done.stderr)
+        two.hosts[hosts.at].virsh("resume", twohosts.NAME)
+        t.check(name + " can go on", two.runs(hosts.start))
+
+
+def refusals(hosts):
+    """Nothing has moved, nothing was touched, and the sentence says why."""
+    t, two = hosts.t, hosts.two
+    source = hosts.at
+
+    def refused(name, code, words, *options, via=None):
+        done = hosts.run(*options, via=via)
+        t.check(name, done.returncode == code and words in done.stderr and
+                "Nothing was changed" in done.stderr and done.stdout == "" and
+                two.states() == {source: "running", hosts.other(): None} and
+                not os.path.exists(two.socket_in(source)),
+                "%d: %s" % (done.returncode, done.stderr.strip()[-250:]))
+    refused("nobody there", 3, "nobody", via="unix:/run/guestclock/nobody.sock")
+    refused("postcopy", 1, "postcopy", "--postcopy")
+    refused("usage", 2, "not both", "--p2p", "--direct")
+    two.hosts["b"].set_wall(3 * 10**9)
+    refused("clocks too far apart", 1, "apart", "--max-disagreement", "1s")
+    two.hosts["b"].set_wall(0)
+    t.check("and it still runs", two.runs(hosts.start))
+
+
+def interrupted(hosts):
+    """^C while memory is copied: it goes on at the source."""
+    child = hosts.two.hosts[hosts.at].popen(hosts.command("--bandwidth", "1"),
+                                            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                            text=True)
+    end = time.monotonic() + 10
+    while not os.path.exists(hosts.two.socket_in(hosts.at)) and time.monotonic() < end:
+        time.sleep(0.01)
+    time.sleep(0.2)
+    child.send_signal(2)
+    said = child.communicate(timeout=30)[1]
+    hosts.t.check("^C", child.returncode not in (0, -2) and "goes on at the source" in said and
+                  "Nothing was changed" in said, "%d: %s" % (child.returncode, said.strip()))
+    settled(hosts, "^C")
+
+
+# ---- kills ----
+
+def settled(hosts, name):
+    """Within 3 s the guest runs at exactly one place, and says so itself."""
+    begin = time.monotonic()
+    before = {n: len(hosts.two.port.wait(n).take())
+              for n in range(1, hosts.two.port.count() + 1)}
+    where, states = hosts.where()
+    while time.monotonic() < begin + SETTLE_S:
+        talks = [n for n in range(hosts.two.port.count(), 0, -1)
+                 if len(hosts.two.port.wait(n).take()) > before.get(n, 0)]
+        where, states = hosts.where()
+        if len(where) == 1 and states[where[0]] == "running" and talks:
+            break
+        time.sleep(0.05)
+    else:
+        talks = []
+    took = time.monotonic() - begin
+    if hosts.t.check(name + ": it runs at exactly one place within 3 s", talks,
+                     "%r after %.1f s" % (states, took)):
+        hosts.at, hosts.start = where[0], talks[0]
+        return True
+    return False
+
+
+def kill_one(hosts, name, when):
+    """A client killed -9 at a moment that when(child) waits for."""
+    child = hosts.two.hosts[hosts.at].popen(hosts.command(), stdout=subprocess.DEVNULL,
+                                            stderr=subprocess.DEVNULL)
+    moment = when(child)
+    child.kill()
+    child.wait()
+    return settled(hosts, "%s (%s)" % (name, moment))
+
+
+def kills(hosts, n, rng):
+    """At any moment; and between the stop of the guest and its resume."""
+    def anywhere(child):
+        pause = rng.uniform(0, 1.2)
+        try:
+            child.wait(pause)
+            return "it had ended"
+        except subprocess.TimeoutExpired:
+            return "%.0f ms after the start" % (pause * 1e3)
+
+    def standing_still(child):
+        events, pause = hosts.events[hosts.at], rng.uniform(0, 0.03)
+        first = events.count()
+        while not any(one == "STOP" for one, _ in events.found[first:]):
+            if child.poll() is not None:
+                return "it had ended"
+            time.sleep(0.0005)
+        time.sleep(pause)
+        return "%.0f ms after the stop" % (pause * 1e3)
+    homes = []
+    for i in range(n):
+        source = hosts.at
+        if not kill_one(hosts, "kill %d" % (i + 1), standing_still if i % 2 else anywhere):
+            return
+        homes.append(hosts.at == source)
+        hosts.two.readings(hosts.start)
+    hosts.t.check("the daemons live", all(
+        host.children[0].poll() is None for host in hosts.two.hosts.values()),
+        "%d of %d stayed" % (sum(homes), n))
+
+
+def kill_suspended(hosts):
+    """A suspended guest stays suspended, wherever it is."""
+    t, two = hosts.t, hosts.two
+    two.hosts[hosts.at].virsh("suspend", twohosts.NAME)
+    child = two.hosts[hosts.at].popen(hosts.command(), stdout=subprocess.DEVNULL,
+                                      stderr=subprocess.DEVNULL)
+    time.sleep(0.6)
+    child.kill()
+    child.wait()
+    end, where, states = time.monotonic() + SETTLE_S, [], {}
+    while time.monotonic() < end and not (len(where) == 1 and states[where[0]] == "paused"):
+        time.sleep(0.1)
+        where, states = hosts.where()
+    t.check("a suspended guest, its client killed", len(where) == 1 and
+            states[where[0]] == "paused", repr(states))
+    if len(where) == 1:
+        hosts.at = where[0]
+        two.hosts[hosts.at].virsh("resume", twohosts.NAME)
+        settled(hosts, "and it goes on")
+
+
+def body(args, work):
+    t = tally.Tally()
+    rng = random.Random(args.seed)
+    print("seed %d" % args.seed)
+    with twohosts.TwoHosts(work, args.guest, args.wallshift) as two:
+        try:
+            hosts = Hosts(t, two, args)
+            if args.part in ("moves", "all"):
+                before = resources(hosts)
+                moves(hosts, 200 if args.long else 20)
+                leaks(hosts, before)
+            if args.part in ("ways", "all"):
+                other_ways(hosts)
+                persistence(hosts)
+                standing(hosts)
+                refusals(hosts)
+                interrupted(hosts)
+            if args.part in ("kills", "all"):
+                kills(hosts, 200 if args.long else 20, rng)
+                kill_suspended(hosts)
+        except (libvirtd.VirshError, qemu.QmpError, subprocess.SubprocessError) as error:
+            t.check("moves", False, repr(error))
+    return t.end()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--guest", default=os.environ.get("GCLK_GUEST"))
+    parser.add_argument("--wallshift", default=os.environ.get("GCLK_WALLSHIFT_SO"))
+    parser.add_argument("--guestclock", required=True)
+    parser.add_argument("--guestclockd", required=True)
+    parser.add_argument("--part", choices=("moves", "ways", "kills", "all"), default="all")
+    parser.add_argument("--long", action="store_true")
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    args = parser.parse_args()
+    try:
+        qemu.available()
+        libvirtd.available()
+        if not args.guest or not os.path.exists(args.guest):
+            raise qemu.Skip("no test guest (--guest): the compiler may lack -m32")
+        if not args.wallshift or not os.path.exists(args.wallshift):
+            raise qemu.Skip("no wallshift.so (--wallshift)")
+        # not in a build directory: a path to a socket holds 107 bytes
+        with tempfile.TemporaryDirectory(prefix="gclk-") as work:
+            return body(args, work)
+    except qemu.Skip as reason:
+        return tally.skip_all(reason)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
