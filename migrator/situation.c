@@ -46,7 +46,7 @@ static int read_profile(const char *path, struct gclk_host *ret,
 	return r;
 }
 
-static int find_hosts(struct situation *s, const struct options *o)
+int situation_find_hosts(struct situation *s, const struct options *o)
 {
 	struct gclk_error error;
 
@@ -173,7 +173,7 @@ int situation_find(struct situation *s, const struct source *source,
 	int r;
 
 	memset(s, 0, sizeof(*s));
-	r = find_hosts(s, o);
+	r = situation_find_hosts(s, o);
 	if (r == 0) {
 		r = find_settings(&s->settings, source, o);
 	}

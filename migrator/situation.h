@@ -37,6 +37,9 @@ struct situation {
 int situation_find(struct situation *s, const struct source *source,
 		   const struct options *o, int64_t margin_ns);
 
+/* This host and the one that is meant, alone. Returns like situation_find(). */
+int situation_find_hosts(struct situation *s, const struct options *o);
+
 /* The policies for a source, from all layers. Returns like situation_find(). */
 int find_settings(struct settings *settings, const struct source *source,
 		  const struct options *o);

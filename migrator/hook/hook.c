@@ -2,7 +2,7 @@
 /*
  * guestclock-hook: what libvirt calls before a guest comes to this host.
  *
- *	guestclock-hook [--conf FILE] [--state DIRECTORY] [--audit FILE]
+ *	guestclock-hook [--conf FILE] [--state DIRECTORY] [--audit FILE] [--host PROFILE]
  *			NAME OPERATION SUBOPERATION EXTRA	<domain XML
  *
  * It never calls libvirt, which would hang, and ends with 0 in everything but a
@@ -127,28 +127,39 @@ static void pin(struct hook *hook)
 	free(xml);
 }
 
-static int migrate_begin(struct hook *hook)
+/* What the domain's XML says against this host: 0, or the refusal. */
+static int check_domain(struct hook *hook)
 {
 	struct gclk_findings findings = { 0 };
 	const struct gclk_finding *no;
-	struct gclk_error error;
 
-	if (read_this_host(&hook->situation.here, &error) < 0) {
-		return leave(hook, "this host's clocks cannot be read");
+	if (hook->conf.check == HOOK_CHECK_OFF) {
+		return 0;
 	}
-	needs_of_domain(&hook->domain, &hook->situation.here, &findings);
+	needs_of_domain(&hook->domain, &hook->situation.host, &findings);
 	hook->move.findings = findings;
 	no = needs_refusal(&findings);
 	if (no && hook->conf.check == HOOK_CHECK_REFUSE) {
 		return refuse(hook, no);
 	}
-	if (no && hook->conf.check == HOOK_CHECK_REPORT) {
+	if (no) {
 		note(LOG_WARNING, hook, "%s: %s", no->info->id, no->message);
 	}
-	if (hook->conf.pin_tsc) {
+	return 0;
+}
+
+static int migrate_begin(struct hook *hook)
+{
+	int r;
+
+	if (situation_find_hosts(&hook->situation, &hook->options) != 0) {
+		return leave(hook, "this host's clocks cannot be read");
+	}
+	r = check_domain(hook);
+	if (r == 0 && hook->conf.pin_tsc) {
 		pin(hook);
 	}
-	return 0;
+	return r;
 }
 
 /* ---- restore begin ---- */
@@ -351,9 +362,14 @@ static int restore_begin(struct hook *hook)
 {
 	char path[512];
 	struct stat st;
+	int r;
 
-	if (hook->conf.restore == HOOK_OFF) {
-		return 0;
+	if (situation_find_hosts(&hook->situation, &hook->options) != 0) {
+		return leave(hook, "this host's clocks cannot be read");
+	}
+	r = check_domain(hook);
+	if (r || hook->conf.restore == HOOK_OFF) {
+		return r;
 	}
 	if (!find_image(hook)) {
 		return leave(hook, "libvirtd holds no image open that could be read");
@@ -379,7 +395,7 @@ static int restore_begin(struct hook *hook)
 static int usage(void)
 {
 	fputs("usage: guestclock-hook [--conf FILE] [--state DIRECTORY] [--audit FILE] "
-	      "NAME OPERATION SUBOPERATION EXTRA\n"
+	      "[--host PROFILE] NAME OPERATION SUBOPERATION EXTRA\n"
 	      "libvirt calls it, with the domain's XML on standard input; "
 	      "`guestclock hook` installs and explains it\n", stderr);
 	return 0;
@@ -391,6 +407,7 @@ static int parse_arguments(struct hook *hook, int argc, char **argv)
 		{ "conf", required_argument, NULL, 'c' },
 		{ "state", required_argument, NULL, 's' },
 		{ "audit", required_argument, NULL, 'a' },
+		{ "host", required_argument, NULL, 'h' },
 		{ 0 },
 	};
 	int c;
@@ -400,6 +417,10 @@ static int parse_arguments(struct hook *hook, int argc, char **argv)
 		case 'c': hook->conf_path = optarg; break;
 		case 's': hook->state_dir = optarg; break;
 		case 'a': hook->audit_path = optarg; break;
+		case 'h':
+			hook->options.host = optarg;
+			hook->options.given |= OPTION(HOST);
+			break;
 		default: return -1;
 		}
 	}

@@ -11,6 +11,8 @@ absolute error is only held against a second, as others use the machine too.
 import argparse
 import json
 import os
+import struct
+import subprocess
 import sys
 import tempfile
 import time
@@ -157,7 +159,84 @@ def managed(lab):
     lab.virsh("destroy", NAME)
 
 
-CASES = {"report": report, "off": off, "rewrite": rewrite, "managed": managed}
+def with_tsc(path, hz):
+    """A domain that was defined with a TSC frequency: put into its image's XML by hand."""
+    timer = b"<timer name='tsc' frequency='%d'/>" % hz
+    with open(path, "r+b") as file:
+        head = bytearray(file.read(92))
+        length, _, _, cookie = struct.unpack_from("=IIII", head, 20)
+        data = file.read(length)
+        at = data.index(b"</clock>")
+        struct.pack_into("=I", head, 32, cookie + len(timer) if cookie else 0)
+        file.seek(0)
+        file.write(head + (data[:at] + timer + data[at:])[:length])
+
+
+def refusal(lab):
+    """A guest that cannot be right here: one sentence, and everything as it was."""
+    lab.configure(restore="rewrite")
+    path, _ = test_libvirt.saved(lab, "refused")
+    with_tsc(path, 1000000000)
+    original, starts = test_libvirt.digest(path), lab.port.count()
+    try:
+        lab.virsh("restore", path)
+        said = "nothing"
+    except libvirtd.VirshError as error:
+        said = str(error)
+    lab.t.check("refused: libvirt shows the sentence", "1000000000 Hz" in said and
+                "tsc-rate-not-honoured" in said, said[-400:])
+    lab.t.check("refused: no QEMU was started", lab.port.count() == starts and
+                lab.virsh("domstate", NAME) == "shut off")
+    lab.t.check("refused: no byte is changed", test_libvirt.digest(path) == original)
+    record = lab.audited()[-1]
+    lab.t.check("refused: in the audit log", record["verdict"] == "refused" and
+                "tsc-rate-not-honoured" in [one["id"] for one in record["findings"]],
+                record["verdict"])
+
+
+XML = """<domain type='kvm'><name>web1</name><uuid>%s</uuid>
+<metadata><g:clocks xmlns:g='https://guestclock.dev/ns/domain/1' tsc_hz='2000000001' %%s/>
+</metadata><clock offset='utc'>%%s</clock></domain>
+""" % test_libvirt.UUID
+
+
+def call(lab, operation, xml):
+    """The hook itself, as libvirt calls it: (status, stdout, stderr)."""
+    path = os.path.join(lab.host.at, "etc", "hooks", "qemu.d", "50-guestclock")
+    done = subprocess.run([path, "web1"] + operation.split() + ["-"], input=xml, text=True,
+                          capture_output=True, timeout=30)
+    return done.returncode, done.stdout, done.stderr
+
+
+def migrate_begin(lab):
+    """What a destination's libvirt asks of it."""
+    far = "<timer name='tsc' frequency='1000000000'/>"
+    lab.configure()
+    status, out, said = call(lab, "migrate begin", XML % ("", far))
+    lab.t.check("migrate begin: refused in one line", status == 1 and not out and
+                said.count("\n") == 1 and "1000000000 Hz" in said, said.strip())
+    lab.t.check("migrate begin: a guest without needs passes, unchanged",
+                call(lab, "migrate begin", XML % ("", "")) == (0, "", ""))
+    lab.configure(check="report")
+    lab.t.check("check = report: it passes",
+                call(lab, "migrate begin", XML % ("", far))[:2] == (0, ""))
+    status, out, said = call(lab, "migrate begin", XML % ("pin_tsc='yes'", ""))
+    lab.t.check("pin_tsc: QEMU's command line", status == 0 and
+                "<qemu:arg value='x86_64-cpu.tsc-frequency=2000000001'/>" in out and
+                "xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'" in out, said)
+    lab.configure(check="perhaps")
+    lab.t.check("broken settings stop nobody",
+                call(lab, "migrate begin", XML % ("", far))[0] == 0)
+    lab.configure()
+    for operation in ("prepare begin", "started begin", "release end", "migrate end",
+                      "reconnect begin", "rubbish", ""):
+        lab.t.check("\"%s\" is let pass" % operation,
+                    call(lab, operation, "rubbish")[:2] == (0, ""))
+    lab.t.check("a domain that is none is let pass",
+                call(lab, "restore begin", "rubbish")[:2] == (0, ""))
+
+
+CASES = {"refusal": refusal, "migrate": migrate_begin, "report": report, "off": off, "rewrite": rewrite, "managed": managed}
 
 
 def arguments():

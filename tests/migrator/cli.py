@@ -18,7 +18,8 @@ import unittest
 import xml.etree.ElementTree
 
 REFUSED, USAGE, SYS, TRUNCATED, MALFORMED, VERSION, UNSUPPORTED, RANGE = 1, 2, 3, 5, 6, 7, 8, 9
-VERBS = ["host", "inspect", "diff", "plan", "rewrite", "undo", "extract", "explain", "log"]
+VERBS = ["host", "inspect", "diff", "plan", "rewrite", "undo", "extract", "explain", "log",
+         "hook"]
 # of guestclock-live, which a build without libvirt has not
 SEAL_VERBS = ["keygen", "seal", "open"]		# tests/seal has what they do
 LIVE_VERBS = ["save", "restore", "migrate", "proxy", "check", "hosts"]
