@@ -251,6 +251,24 @@ static void save_file(const char *target, const char *name, const char *path)
 	bytes_free(&b);
 }
 
+/* A frame of every type: empty, and with small numbers in its first fields. */
+static void save_frames(void)
+{
+	static const uint8_t body[] = { 0x08, 1, 0x10, 2, 0x18, 3, 0x20, 4 };
+
+	for (unsigned type = 1; type <= 11; type++) {
+		uint8_t frame[8 + sizeof(body)] = { 'G', 'c', (uint8_t)type };
+		char name[16];
+
+		snprintf(name, sizeof(name), "empty-%u", type);
+		save("wire", name, frame, 8);
+		frame[4] = sizeof(body);
+		memcpy(frame + 8, body, sizeof(body));
+		snprintf(name, sizeof(name), "numbers-%u", type);
+		save("wire", name, frame, sizeof(frame));
+	}
+}
+
 /* The bundle of tests/data as JSON, and its host alone. */
 static void save_json(void)
 {
@@ -281,8 +299,6 @@ static void save_json(void)
 
 int main(int argc, char **argv)
 {
-	static const uint8_t ask[] = { 'G', 'c', 4, 0, 2, 0, 0, 0, 8, 1 };
-
 	if (argc != 2) {
 		fprintf(stderr, "usage: fuzz-seeds DIRECTORY\n");
 		return 2;
@@ -301,6 +317,6 @@ int main(int argc, char **argv)
 	save_file("sealed", "key", GCLK_TEST_DATA "/seal-signer.pem");
 	save_json();
 	save("domain", "full", xml, sizeof(xml) - 1);
-	save("wire", "ask", ask, sizeof(ask));
+	save_frames();
 	return 0;
 }
