@@ -355,7 +355,7 @@ def check_stays(lab, name, pair):
     if pair.destination.process.poll() is None:
         try:
             there = pair.destination.status()
-        except qemu.QmpError:
+        except (qemu.QmpError, OSError):
             pass
     lab.check("%s: the destination has not got it" % name, there != "running", str(there))
     guest.more_reports(pair.source, 3)

@@ -1,0 +1,292 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The way of a live stream through both ends, against the same way without the filter.
+ *
+ *	bench-peer [MIB]
+ *
+ * A writer, the source end's relay, TLS over loopback, the destination end's relay with and
+ * without the filter, a reader: in one process, turn by turn, the best of each. Then the same
+ * over a UNIX socket instead of TLS, and the cipher by itself.
+ */
+#include <inttypes.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <openssl/evp.h>
+
+#include <guestclock/image.h>
+
+#include "../tests/harness/gclk-test.h"
+#include "../tests/image/stream-writer.h"
+#include "../tests/peer/pki.h"
+#include "core/util.h"
+#include "migrator/peer/relay.h"
+
+#define PIECE (256u << 10)
+#define TURNS 5
+#define RAM (UINT64_C(1) << 30)
+
+/* For the writers of streams and certificates, which are the tests'. */
+uint64_t gclk_random(void)
+{
+	static uint64_t x = 88172645463325252;
+
+	x ^= x << 13;
+	x ^= x >> 7;
+	x ^= x << 17;
+	return x;
+}
+
+static double now_s(clockid_t clock)
+{
+	struct timespec t;
+
+	clock_gettime(clock, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+/* Whole pages of memory, as a guest without a blank page sends them. */
+static void make_stream(struct bytes *b, size_t n)
+{
+	put_header(b, "pc-i440fx-7.2");
+	put_command(b, 1, NULL, 0);
+	put_start(b, 3, "ram", 0, 4);
+	put64(b, RAM | W_MEM_SIZE);
+	put_name(b, "pc.ram");
+	put64(b, RAM);
+	put_eos(b);
+	put_footer(b, 3);
+	put_part(b, 2, 3);
+	put_page_word(b, "pc.ram", 0, W_ZERO);
+	put8(b, 0);
+	for (uint64_t page = 1; b->n < n; page++) {
+		put64(b, (page * 4096) % RAM | W_PAGE | W_CONTINUE);
+		put_random(b, 4096);
+	}
+}
+
+static int push(void *ctx, const uint8_t *bytes, size_t n, size_t *ret_pass, size_t *ret_held,
+		struct gclk_error *reterr)
+{
+	return gclk_filter_push(ctx, bytes, n, ret_pass, ret_held, reterr);
+}
+
+struct runner {
+	struct relay relay;
+	struct link a, b;
+	struct tls_identity *server, *client;	/* of a side that shakes hands first; or NULL */
+	int fd;
+	bool first;			/* the encrypted side is a */
+	double cpu_s;
+};
+
+static void shake(struct runner *r)
+{
+	struct gclk_error error;
+	struct tls *tls;
+
+	if ((r->server || r->client) &&
+	    tls_start(r->server ? r->server : r->client, r->fd, r->server ? NULL : "bench",
+		      clock_mono_ns() + 5 * GCLK_NS_PER_S, &tls, &error) < 0) {
+		fprintf(stderr, "%s\n", error.message);
+		exit(1);
+	}
+	if (r->server) {
+		r->a.tls = tls;
+	} else if (r->client) {
+		r->b.tls = tls;
+	}
+}
+
+static void *run(void *arg)
+{
+	struct runner *r = arg;
+	struct gclk_error error;
+
+	shake(r);
+	r->cpu_s = -now_s(CLOCK_THREAD_CPUTIME_ID);
+	r->relay.a = &r->a;
+	r->relay.b = &r->b;
+	r->relay.wake = -1;
+	if (relay_run(&r->relay, &error) < 0) {
+		fprintf(stderr, "relay: %s\n", error.message);
+		exit(1);
+	}
+	r->cpu_s += now_s(CLOCK_THREAD_CPUTIME_ID);
+	link_close(&r->a);
+	link_close(&r->b);
+	return NULL;
+}
+
+static void *drain(void *arg)
+{
+	int fd = *(int *)arg;
+	char *buffer = malloc(PIECE);
+	uint64_t total = 0;
+	ssize_t n;
+
+	while ((n = read(fd, buffer, PIECE)) > 0) {
+		total += (uint64_t)n;
+	}
+	free(buffer);
+	shutdown(fd, SHUT_WR);
+	return (void *)(uintptr_t)total;
+}
+
+/* Two connected TCP sockets on this host. */
+static void tcp_pair(int fds[2])
+{
+	struct sockaddr_in address = { .sin_family = AF_INET,
+				       .sin_addr = { htonl(INADDR_LOOPBACK) } };
+	socklen_t n = sizeof(address);
+	int listener = socket(AF_INET, SOCK_STREAM, 0);
+
+	if (bind(listener, (struct sockaddr *)&address, n) < 0 || listen(listener, 1) < 0 ||
+	    getsockname(listener, (struct sockaddr *)&address, &n) < 0) {
+		exit(1);
+	}
+	fds[0] = socket(AF_INET, SOCK_STREAM, 0);
+	if (connect(fds[0], (struct sockaddr *)&address, n) < 0) {
+		exit(1);
+	}
+	fds[1] = accept(listener, NULL, NULL);
+	close(listener);
+}
+
+struct figures { double s, cpu_s; };
+
+static struct figures turn(const struct bytes *stream, struct tls_identity *client,
+			   struct tls_identity *server, bool filtered)
+{
+	static const struct relay_filter table = { .push = push };
+	struct runner source = { .client = client }, destination = { .server = server };
+	struct gclk_filter *filter = NULL;
+	int in[2], between[2], out[2];
+	pthread_t s, d, reader;
+	struct figures f;
+	void *got;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, in) < 0 ||
+	    socketpair(AF_UNIX, SOCK_STREAM, 0, out) < 0) {
+		exit(1);
+	}
+	if (client) {
+		tcp_pair(between);
+	} else if (socketpair(AF_UNIX, SOCK_STREAM, 0, between) < 0) {
+		exit(1);
+	}
+	link_init(&source.a, in[1], in[1], "writer");
+	link_init(&source.b, between[0], between[0], "destination");
+	link_init(&destination.a, between[1], between[1], "source");
+	link_init(&destination.b, out[0], out[0], "reader");
+	source.fd = between[0];
+	destination.fd = between[1];
+	if (filtered) {
+		gclk_filter_new(NULL, &filter, NULL);
+		destination.relay.filter = &table;
+		destination.relay.ctx = filter;
+	}
+	pthread_create(&s, NULL, run, &source);
+	pthread_create(&d, NULL, run, &destination);
+	pthread_create(&reader, NULL, drain, &out[1]);
+	f.s = -now_s(CLOCK_MONOTONIC);
+	for (size_t i = 0; i < stream->n;) {
+		ssize_t n = write(in[0], stream->p + i, GCLK_MIN(PIECE, stream->n - i));
+
+		if (n <= 0) {
+			exit(1);
+		}
+		i += (size_t)n;
+	}
+	shutdown(in[0], SHUT_WR);
+	pthread_join(reader, &got);
+	f.s += now_s(CLOCK_MONOTONIC);
+	pthread_join(s, NULL);
+	pthread_join(d, NULL);
+	close(in[0]);
+	close(out[1]);
+	f.cpu_s = source.cpu_s + destination.cpu_s;
+	if ((uintptr_t)got != stream->n || (filter && gclk_filter_findings(filter)->n)) {
+		fprintf(stderr, "not all of it came, or it was not filtered\n");
+		exit(1);
+	}
+	gclk_filter_free(filter);
+	return f;
+}
+
+static void better(struct figures *best, struct figures f)
+{
+	best->s = best->s == 0 || f.s < best->s ? f.s : best->s;
+	best->cpu_s = best->cpu_s == 0 || f.cpu_s < best->cpu_s ? f.cpu_s : best->cpu_s;
+}
+
+static void compare(const char *name, const struct bytes *stream, struct tls_identity *client,
+		    struct tls_identity *server)
+{
+	double gib = (double)stream->n / (1 << 30);
+	struct figures with = { 0 }, without = { 0 };
+
+	for (unsigned i = 0; i < TURNS; i++) {
+		better(&without, turn(stream, client, server, false));
+		better(&with, turn(stream, client, server, true));
+	}
+	printf("%-6s filter off %6.3f GiB/s %6.3f CPU s per GiB; on %6.3f GiB/s %6.3f; "
+	       "%.3f of the speed, %.3f of the CPU\n", name, gib / without.s, without.cpu_s / gib,
+	       gib / with.s, with.cpu_s / gib, without.s / with.s, with.cpu_s / without.cpu_s);
+}
+
+/* One thread encrypting records of 16 KiB, as TLS does. */
+static void cipher_alone(void)
+{
+	static uint8_t in[16384], out[16384 + 16];
+	const uint8_t key[32] = { 1 }, iv[12] = { 2 };
+	EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
+	double begin = now_s(CLOCK_MONOTONIC), s;
+	uint64_t n = 0;
+	int size;
+
+	do {
+		EVP_EncryptInit_ex(ctx, EVP_aes_256_gcm(), NULL, key, iv);
+		EVP_EncryptUpdate(ctx, out, &size, in, sizeof(in));
+		EVP_EncryptFinal_ex(ctx, out, &size);
+		n += sizeof(in);
+		s = now_s(CLOCK_MONOTONIC) - begin;
+	} while (s < 0.5);
+	printf("AES-256-GCM alone, one thread: %.3f GiB/s\n", (double)n / s / (1 << 30));
+	EVP_CIPHER_CTX_free(ctx);
+}
+
+int main(int argc, char **argv)
+{
+	size_t mib = argc > 1 ? strtoul(argv[1], NULL, 10) : 256;
+	struct tls_identity *client, *server;
+	struct bytes stream = { 0 };
+	struct peer_tls files;
+	struct pki pki;
+
+	signal(SIGPIPE, SIG_IGN);
+	make_stream(&stream, mib << 20);
+	pki_open(&pki);
+	files = pki_make(&pki, "a", "bench", 1);
+	if (tls_identity_new(&files, false, &client, NULL) < 0 ||
+	    tls_identity_new(&files, true, &server, NULL) < 0) {
+		return 1;
+	}
+	printf("%zu MiB, best of %d\n", mib, TURNS);
+	compare("TLS", &stream, client, server);
+	compare("UNIX", &stream, NULL, NULL);
+	cipher_alone();
+	tls_identity_free(client);
+	tls_identity_free(server);
+	pki_close(&pki);
+	free(stream.p);
+	return 0;
+}
