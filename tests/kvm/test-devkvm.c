@@ -22,6 +22,10 @@
 #include "devices/ticks.h"
 #include "kvm/backend.h"
 
+#ifndef KVM_CAP_X86_APIC_BUS_CYCLES_NS
+#define KVM_CAP_X86_APIC_BUS_CYCLES_NS 237
+#endif
+
 #define MEMORY_BYTES 65536
 #define VCPUS 2
 
@@ -99,7 +103,7 @@ static int open_machine(struct machine *m)
 }
 
 /* What guests are given: deadline timers, TSC_ADJUST, the paravirtual clock. */
-static int set_cpuid(const struct machine *m, int fd)
+static int set_cpuid_but(const struct machine *m, int fd, uint32_t leaf7_ebx_without)
 {
 	struct kvm_cpuid2 *cpuid = calloc(1, sizeof(*cpuid) +
 					     100 * sizeof(struct kvm_cpuid_entry2));
@@ -111,11 +115,24 @@ static int set_cpuid(const struct machine *m, int fd)
 			if (cpuid->entries[i].function == 1) {
 				cpuid->entries[i].ecx |= 1u << 24;	/* a capability of its own */
 			}
+			if (cpuid->entries[i].function == 7) {
+				cpuid->entries[i].ebx &= ~leaf7_ebx_without;
+			}
 		}
 		r = ioctl(fd, KVM_SET_CPUID2, cpuid);
 	}
 	free(cpuid);
 	return r;
+}
+
+static int set_cpuid(const struct machine *m, int fd)
+{
+	return set_cpuid_but(m, fd, 0);
+}
+
+static int set_cpuid_without_adjust(const struct machine *m, int fd)
+{
+	return set_cpuid_but(m, fd, 1u << 1);
 }
 
 static int make_vcpus(struct machine *m)
@@ -836,4 +853,224 @@ GCLK_TEST(scaling, guest_runs_on_at_its_own_rate)
 	if (n == 0) {
 		gclk_test_skip("this kernel does not scale TSCs");
 	}
+}
+
+/*
+ * What kernels take without effect (docs/kvm-backend.md): that this one does, and that the
+ * library notices.
+ */
+
+static int has_finding(const struct gclk_plan *plan, const char *id)
+{
+	for (unsigned i = 0; i < plan->findings.n; i++) {
+		if (!strcmp(plan->findings.items[i].info->id, id)) {
+			return 1;
+		}
+	}
+	return 0;
+}
+
+static const char *const any_rate[] = { "tsc-not-honoured", "tsc-rate-not-honoured", NULL };
+
+static int begin_captured(struct world *w)
+{
+	if (world_begin(w) < 0) {
+		return -1;
+	}
+	w->policy.force = any_rate;
+	CU_ASSERT_FATAL(gclk_kvm_capture(&w->a.k, &w->host, w->st, &w->error) == 0);
+	return 0;
+}
+
+static void want_khz(struct world *w, uint32_t khz)
+{
+	for (unsigned i = 0; i < VCPUS; i++) {
+		w->st->tsc[i].frequency_hz = (uint64_t)khz * 1000;
+		GCLK_UNSET(tsc, &w->st->tsc[i], measured_hz);
+	}
+}
+
+static int move_on(struct world *w)
+{
+	int r = plan_and_prepare(w);
+
+	return r ? r : restore(w);
+}
+
+/* Guest ticks in a thousand host ticks, over 20 ms. */
+static uint64_t permille_of_host(const struct machine *m)
+{
+	struct gclk_kvm_bracket a, b;
+
+	CU_ASSERT(gclk_kvm_read_tsc(&m->k, 0, 5, &a, NULL) == 0);
+	usleep(20000);
+	CU_ASSERT(gclk_kvm_read_tsc(&m->k, 0, 5, &b, NULL) == 0);
+	return ((b.value - a.value) * 1000 + (b.before - a.before) / 2) / (b.before - a.before);
+}
+
+GCLK_TEST(devkvm, frequency_that_is_only_tolerated)
+{
+	struct world w;
+
+	if (begin_captured(&w) == 0) {
+		want_khz(&w, w.host.tsc_khz_kernel + w.host.tsc_khz_kernel / 20000);
+		GCLK_EQ(move_on(&w), 0);
+		CU_ASSERT(has_finding(w.plan, "tsc-rate-tolerated"));
+		GCLK_EQ(permille_of_host(&w.b), 1000);
+		world_end(&w);
+	}
+}
+
+/* EINVAL, and GET_TSC_KHZ then tells what was refused. */
+GCLK_TEST(devkvm, frequency_below_the_host)
+{
+	struct world w;
+	uint32_t khz;
+
+	if (begin_captured(&w) < 0) {
+		return;
+	}
+	khz = w.host.tsc_khz_kernel;
+	want_khz(&w, khz / 2);
+	if (ioctl(w.a.vm, KVM_CHECK_EXTENSION, KVM_CAP_TSC_CONTROL) <= 0) {
+		CU_ASSERT(ioctl(w.a.fds[0], KVM_SET_TSC_KHZ, khz / 2) < 0);
+		GCLK_EQ((uint32_t)ioctl(w.a.fds[0], KVM_GET_TSC_KHZ, 0), khz / 2);
+		GCLK_EQ(move_on(&w), -GCLK_UNPROVEN);
+		CU_ASSERT(has_finding(w.plan, "tsc-frequency-refused"));
+		GCLK_EQ((uint32_t)ioctl(w.b.fds[0], KVM_GET_TSC_KHZ, 0), khz);
+	}
+	world_end(&w);
+}
+
+/* Catch-up only; and the call for the VM, after which all TSCs stand at 0, is not made. */
+GCLK_TEST(devkvm, frequency_above_the_host)
+{
+	struct world w;
+
+	if (begin_captured(&w) < 0) {
+		return;
+	}
+	want_khz(&w, w.host.tsc_khz_kernel * 3 / 2);
+	if (ioctl(w.a.vm, KVM_CHECK_EXTENSION, KVM_CAP_TSC_CONTROL) <= 0) {
+		w.policy.force = NULL;
+		GCLK_EQ(plan_and_prepare(&w), -GCLK_REFUSED);
+		CU_ASSERT(has_finding(w.plan, "tsc-rate-not-honoured"));
+		w.policy.force = any_rate;
+		GCLK_EQ(move_on(&w), 0);
+		CU_ASSERT(has_finding(w.plan, "tsc-catches-up"));
+		CU_ASSERT(permille_of_host(&w.b) > 990);
+	}
+	world_end(&w);
+}
+
+/* Leaf 7 without TSC_ADJUST: the MSR takes what is written, and on most kernels reads 0. */
+GCLK_TEST(devkvm, adjust_without_its_cpuid)
+{
+	struct gclk_kvm_one_msr adjust = { .nmsrs = 1, .entry.index = 0x3b };
+	struct world w;
+	int r;
+
+	if (begin_captured(&w) < 0) {
+		return;
+	}
+	CU_ASSERT(plan_and_prepare(&w) == 0);
+	CU_ASSERT(set_cpuid_without_adjust(&w.b, w.b.fds[0]) == 0);
+	GCLK_SET(tsc, &w.st->tsc[0], adjust_ticks, -54321);
+	r = restore(&w);
+	if (r == 0) {		/* a kernel that keeps it all the same */
+		CU_ASSERT(ioctl(w.b.fds[0], KVM_GET_MSRS, &adjust) == 1);
+		GCLK_EQ(adjust.entry.data, (uint64_t)-54321);
+	} else {
+		CU_ASSERT(strstr(w.error.where, "adjust") != NULL);
+	}
+	world_end(&w);
+}
+
+GCLK_TEST(devkvm, deadline_of_a_timer_in_another_mode)
+{
+	struct world w;
+
+	if (begin_captured(&w) < 0) {
+		return;
+	}
+	GCLK_SET(tsc, &w.st->tsc[0], deadline_ticks, w.st->tsc[0].value_ticks + (UINT64_C(1) << 50));
+	GCLK_EQ(move_on(&w), -GCLK_UNPROVEN);
+	CU_ASSERT(strstr(w.error.where, "deadline") != NULL);
+	world_end(&w);
+}
+
+/* The kernel takes any PIT; the library does not write one that cannot be. */
+GCLK_TEST(devkvm, pit_that_no_pit_can_be)
+{
+	struct kvm_pit_state2 pit;
+	struct world w;
+
+	if (begin_captured(&w) < 0) {
+		return;
+	}
+	CU_ASSERT(ioctl(w.a.vm, KVM_GET_PIT2, &pit) == 0);
+	pit.channels[1].rw_mode = 77;
+	CU_ASSERT(ioctl(w.a.vm, KVM_SET_PIT2, &pit) == 0);
+	GCLK_SET(pit_channel, &w.st->pit.channels[1], rw_mode, 77);
+	CU_ASSERT(move_on(&w) < 0);
+	CU_ASSERT(strstr(w.error.where, "pit.channels[1]") != NULL);
+	world_end(&w);
+}
+
+/* SET_CLOCK adds nothing where the wall clock given lies ahead: no clock goes back for it. */
+GCLK_TEST(devkvm, destination_whose_wall_clock_is_behind)
+{
+	struct kvm_clock_data clock;
+	struct gclk_kvm_bracket b;
+	struct world w;
+
+	if (begin_captured(&w) < 0) {
+		return;
+	}
+	w.disagreement.ns = 10 * GCLK_NS_PER_S;
+	GCLK_EQ(move_on(&w), 0);
+	CU_ASSERT(has_finding(w.plan, "gap-negative"));
+	CU_ASSERT(gclk_kvm_get_clock(&w.b.k, &clock, &b, NULL) == 0);
+	CU_ASSERT(clock.clock >= w.st->kvmclock.clock_ns &&
+		  clock.clock < w.st->kvmclock.clock_ns + GCLK_NS_PER_S);
+	world_end(&w);
+}
+
+/* GET_CLOCK's flags are 0 on a new VM, and what they are to be after the restore. */
+GCLK_TEST(devkvm, flags_of_the_clock_come_with_its_first_value)
+{
+	struct kvm_clock_data clock;
+	struct gclk_kvm_bracket b;
+	struct world w;
+
+	if (begin_captured(&w) < 0) {
+		return;
+	}
+	CU_ASSERT(plan_and_prepare(&w) == 0);
+	CU_ASSERT(gclk_kvm_get_clock(&w.b.k, &clock, &b, NULL) == 0);
+	CU_ASSERT(!(clock.flags & CLOCK_IS_STABLE));
+	GCLK_EQ(restore(&w), 0);
+	CU_ASSERT(w.plan->state->kvmclock.flags == 0xe || has_finding(w.plan, "master-clock-lost"));
+	world_end(&w);
+}
+
+/* CHECK_EXTENSION of the bus period tells nothing; what a timer counts does. */
+GCLK_TEST(devkvm, bus_period_is_what_a_timer_counts)
+{
+	struct world w;
+	int r;
+
+	if (begin_captured(&w) < 0) {
+		return;
+	}
+	GCLK_SET(virtual_clock, &w.st->virtual_clock, apic_bus_ns, 10);
+	r = plan_and_prepare(&w);
+	if (ioctl(w.a.vm, KVM_CHECK_EXTENSION, KVM_CAP_X86_APIC_BUS_CYCLES_NS) > 0) {
+		GCLK_EQ(r, 0);
+		GCLK_EQ(w.b.k.apic_bus_ns, 10);
+		GCLK_EQ(restore(&w), 0);
+	} else {
+		GCLK_EQ(r, -GCLK_UNSUPPORTED);
+	}
+	world_end(&w);
 }
