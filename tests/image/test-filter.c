@@ -362,6 +362,58 @@ GCLK_TEST(filter, without_a_return_path_it_passes_untouched)
 	}
 }
 
+/* Also where something else is wrong with it further on: however it was cut. */
+GCLK_TEST(filter, without_a_return_path_nothing_later_refuses)
+{
+	struct gclk_filter_options options = { .unreadable = GCLK_FILTER_REFUSE };
+
+	for (int cut = 0; cut < N_CUTS; cut++) {
+		struct bytes in = { 0 };
+		struct outcome o;
+
+		put_header(&in, "pc-i440fx-7.2");
+		put_start(&in, 3, "ram", 0, 4);
+		put64(&in, 0x20000 | W_MEM_SIZE);
+		put_name(&in, "pc.ram");
+		put64(&in, 0x20000);
+		put_eos(&in);
+		put_footer(&in, 3);
+		put_command(&in, 1, NULL, 0);	/* too late */
+		put_part(&in, 2, 99);
+		put_random(&in, 1000);
+		o = run(&in, (enum cut)cut, 1000000000, &options);
+		CU_ASSERT(same(&in, &o.out));
+		expect_finding(&o, "no-return-path", "OPEN_RETURN_PATH");
+		bytes_free(&o.out);
+		bytes_free(&in);
+	}
+}
+
+GCLK_TEST(filter, whether_the_guest_ran)
+{
+	static const struct { const char name[8]; int expected; } states[] = {
+		{ "running", 1 }, { "paused\0", 0 }, { "prelaun", -1 }, { "\0\0\0\0\0\0", -1 },
+	};
+	struct bytes in = { 0 };
+	uint8_t *at;
+
+	read_data("pc-xbzrle", &in);
+	at = memmem(in.p, in.n, "\x0bglobalstate", 12);
+	CU_ASSERT_PTR_NOT_NULL_FATAL(at);
+	at = memmem(at, 200, "running", 8);
+	CU_ASSERT_PTR_NOT_NULL_FATAL(at);
+	for (unsigned i = 0; i < GCLK_COUNT(states); i++) {
+		struct outcome o;
+
+		memcpy(at, states[i].name, 7);
+		o = run(&in, CUT_RANDOM, NO_PLAN, NULL);
+		CU_ASSERT(o.had_state && same(&in, &o.out));
+		GCLK_EQ(o.was_running, states[i].expected);
+		bytes_free(&o.out);
+	}
+	bytes_free(&in);
+}
+
 /* --- what cannot be filtered --- */
 
 /* Up to the rounds of RAM, one of which is there. */
