@@ -236,6 +236,65 @@ def migrate_begin(lab):
                 call(lab, "restore begin", "rubbish")[:2] == (0, ""))
 
 
+BIG_MIB = 2304
+BIG_NS = 100e6
+
+
+def big_domain(lab):
+    """The same guest with 2 GiB of memory that holds something: no page is zero."""
+    filling = lab.path("filling")		# 1 GiB, twice: QEMU reads a file in one piece
+    with open("/dev/urandom", "rb") as source, open(filling, "wb") as out:
+        for _ in range(1024):
+            out.write(source.read(1 << 20))
+    with open(lab.xml, encoding="utf-8") as file:
+        xml = file.read()
+    xml = xml.replace("<domain type='qemu'>", "<domain type='qemu' "
+                      "xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>")
+    xml = xml.replace("<memory unit='MiB'>16</memory>",
+                      "<memory unit='MiB'>%d</memory>" % BIG_MIB)
+    devices = "".join("<qemu:arg value='-device'/><qemu:arg "
+                      "value='loader,file=%s,addr=%d,force-raw=on'/>" % (filling, at)
+                      for at in (64 << 20, 1088 << 20))
+    xml = xml.replace("</domain>", "<qemu:commandline>%s</qemu:commandline></domain>" % devices)
+    with open(lab.path("big.xml"), "w", encoding="utf-8") as out:
+        out.write(xml)
+    lab.virsh("undefine", NAME)
+    lab.virsh("define", lab.path("big.xml"))
+
+
+def make_cold(path):
+    """Its pages are on the disk, and nowhere else."""
+    fd = os.open(path, os.O_RDONLY)
+    os.fsync(fd)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(fd)
+
+
+def big(lab):
+    """2 GiB, from the disk, by plain virsh restore; several times, as a host learns."""
+    lab.configure(restore="rewrite")
+    big_domain(lab)
+    path = lab.path("big.img")
+    serial = lab.boot()
+    lab.host.virsh("save", NAME, path, timeout=300)
+    before = lab.lines(serial, 1)
+    for turn in (1, 2, 3):
+        name = "2 GiB, restore %d" % turn
+        make_cold(path)
+        starts, lines = lab.port.count(), len(lab.audited())
+        begin = time.monotonic()
+        lab.host.virsh("restore", path, timeout=300)
+        print("%s: took %.1f s" % (name, time.monotonic() - begin))
+        after = lab.lines(lab.port.wait(starts + 1), test_libvirt.ENOUGH)
+        record = lab.audit(lines + 1)
+        check_right(lab, name, before, after, record)
+        error = guest.errors(test_libvirt.steady(before), test_libvirt.steady(after))["tsc"][0]
+        lab.t.check(name + ": right to 100 ms", abs(error) <= BIG_NS, "%+.1f ms" % (error / 1e6))
+        lab.virsh("destroy", NAME)
+        wait_closed(lab, path)
+
+
+LONG = {"big": big}
 CASES = {"refusal": refusal, "migrate": migrate_begin, "report": report, "off": off, "rewrite": rewrite, "managed": managed}
 
 
@@ -246,14 +305,14 @@ def arguments():
     parser.add_argument("--hook", default=os.environ.get("GCLK_HOOK"))
     parser.add_argument("--work", default=os.environ.get("GCLK_WORK"))
     parser.add_argument("--long", action="store_true")
-    parser.add_argument("--only", action="append", choices=sorted(CASES))
+    parser.add_argument("--only", action="append", choices=sorted({**CASES, **LONG}))
     return parser.parse_args()
 
 
 def body(args, work):
     lab = Lab(args, work)
     try:
-        for name, function in CASES.items():
+        for name, function in {**CASES, **(LONG if args.long else {})}.items():
             if args.only and name not in args.only:
                 continue
             try:
