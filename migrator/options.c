@@ -456,6 +456,9 @@ static void help_row(const struct option_row *row, FILE *to)
 
 	option_label(row, label, sizeof(label));
 	fprintf(to, "  %-*s", HELP_COLUMN - 2, label);
+	if (strlen(label) >= HELP_COLUMN - 2) {	/* a label that is too long has a line of its own */
+		fprintf(to, "\n%*s", HELP_COLUMN, "");
+	}
 	while (*line) {
 		size_t n = strcspn(line, "\n");
 
