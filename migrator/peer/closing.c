@@ -59,12 +59,35 @@ static void put_report(struct session *s)
 static bool wait_shut(struct session *s, int64_t for_ns)
 {
 	int64_t deadline = clock_mono_ns() + for_ns;
+	bool shut;
 
 	pthread_mutex_lock(&s->lock);
 	while (!s->shut_ns && !s->main_over && session_wait(s, deadline)) {
 	}
+	shut = s->shut_ns != 0;
 	pthread_mutex_unlock(&s->lock);
-	return s->shut_ns != 0;
+	return shut;
+}
+
+/*
+ * The load ended between the last byte's release and the hypervisor's last word. Clocks
+ * that count from it are off by as much as the plan's instant is: where that is more than
+ * the plan allowed for, their bounds grow.
+ */
+static void check_load(struct session *s)
+{
+	int64_t early = gclk_sub_sat(s->shut_ns, s->load.ns);
+	int64_t late = gclk_sub_sat(s->load.ns, s->released_ns);
+	int64_t off = GCLK_MAX(early, late);
+
+	for (uint32_t i = 0; s->run_ns && i < s->report.n_clocks; i++) {
+		struct move_clock *clock = &s->report.clocks[i];
+
+		if (clock->start == GCLK_START_LOAD && clock->bound_ns != GCLK_UNBOUNDED &&
+		    off > 0 && (uint64_t)off > s->load.uncertainty_ns) {
+			clock->bound_ns += (uint64_t)off - s->load.uncertainty_ns;
+		}
+	}
 }
 
 static void take_ran(struct session *s, const struct destination_ran *ran)
@@ -134,6 +157,7 @@ void session_conclude(struct session *s)
 		predict(s);
 	}
 	if (!over && wait_shut(s, resumes ? 0 : SHUT_NS)) {
+		check_load(s);
 		learn(s, "load", s->shut_ns - s->released_ns);
 	} else if (!over && !resumes && s->main_error.status) {
 		move->verdict = MOVE_UNPROVEN;
@@ -151,6 +175,11 @@ void session_give_up(struct session *s)
 	struct wire_message m;
 	int64_t deadline = clock_mono_ns() + BYE_NS;
 
+	/* the report is the main channel's until its thread has gone */
+	pthread_mutex_lock(&s->lock);
+	while (s->has_main && !s->main_over && session_wait(s, deadline)) {
+	}
+	pthread_mutex_unlock(&s->lock);
 	s->report.verdict = s->refused ? MOVE_REFUSED : MOVE_CANCELLED;
 	snprintf(s->report.why, sizeof(s->report.why), "%s", s->why.message);
 	s->report.written_ns = clock_wall_ns();

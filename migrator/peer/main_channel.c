@@ -24,7 +24,7 @@
 #include "migrator/peer/session.h"
 
 #define STOPPED_WAIT_NS (5 * GCLK_NS_PER_MS)	/* for the source's word, once all is here */
-#define BURST_WAIT_NS (2 * GCLK_NS_PER_MS)
+#define BURST_WAIT_NS (GCLK_NS_PER_MS / 2)	/* the last answer is 50 ms old at most */
 #define THERE_WAIT_NS (2 * GCLK_NS_PER_S)
 #define PATCH_NS (1 * GCLK_NS_PER_MS)		/* plan, patch and send: the last byte goes then */
 #define LOAD_USUAL_NS (2 * GCLK_NS_PER_MS)	/* from the last byte to the end of the load */
@@ -36,6 +36,8 @@ struct main_channel {
 	struct link *a, *b;
 	struct gclk_filter *filter;
 	struct gclk_plan *plan;
+	struct wire_stopped stopped;	/* what the plan is made with */
+	int64_t stopped_boot_ns;
 	uint64_t ran_offset, stopped_offset;
 	bool final;		/* the last round has begun: the guest stands */
 	int64_t release_ns;	/* CLOCK_MONOTONIC: not before */
@@ -209,13 +211,13 @@ static void choose_instants(struct main_channel *m, struct gclk_when *when)
 /* ---- the plan ---- */
 
 /* A live gap is not negative, and began while both ends were connected. */
-static int check_gap(struct session *s, const struct gclk_when *when,
+static int check_gap(const struct main_channel *m, const struct gclk_when *when,
 		     const struct gclk_disagreement *d, struct gclk_error *reterr)
 {
 	int64_t now = clock_boot_ns();
 	int64_t ahead = gclk_sub_sat(when->run.ns, clock_wall_ns());
-	int64_t here = gclk_add_sat(now - s->opened_ns, ahead);
-	int64_t there = gclk_add_sat(gclk_add_sat(s->stopped.age_ns, now - s->stopped_boot_ns),
+	int64_t here = gclk_add_sat(now - m->session->opened_ns, ahead);
+	int64_t there = gclk_add_sat(gclk_add_sat(m->stopped.age_ns, now - m->stopped_boot_ns),
 				     ahead);
 	int64_t gap = gclk_sub_sat(gclk_sub_sat(when->run.ns, when->captured.ns), d->ns);
 
@@ -233,11 +235,13 @@ static void take_stop(struct main_channel *m, struct gclk_when *when)
 	struct session *s = m->session;
 
 	pthread_mutex_lock(&s->lock);
-	when->captured = s->stopped.at;
-	s->report.stopped = s->stopped.at;
-	gclk_text_copy(s->report.stopped_basis, sizeof(s->report.stopped_basis),
-		       s->stopped.basis);
+	m->stopped = s->stopped;
+	m->stopped_boot_ns = s->stopped_boot_ns;
 	pthread_mutex_unlock(&s->lock);
+	when->captured = m->stopped.at;
+	s->report.stopped = m->stopped.at;
+	gclk_text_copy(s->report.stopped_basis, sizeof(s->report.stopped_basis),
+		       m->stopped.basis);
 }
 
 static int take_disagreement(struct session *s, const struct gclk_when *when,
@@ -314,7 +318,7 @@ static int make_plan(struct main_channel *m, struct gclk_error *reterr)
 	take_stop(m, &when);
 	choose_instants(m, &when);
 	if ((r = take_disagreement(s, &when, &d, reterr)) < 0 ||
-	    (r = check_gap(s, &when, &d, reterr)) < 0) {
+	    (r = check_gap(m, &when, &d, reterr)) < 0) {
 		return r;
 	}
 	r = gclk_plan(state, carrier, &s->host, &when, &d, &policy, m->plan, reterr);
@@ -328,6 +332,7 @@ static int make_plan(struct main_channel *m, struct gclk_error *reterr)
 	}
 	if (r == 0) {
 		s->run_ns = when.run.ns;
+		s->load = when.load;
 	}
 	return r;
 }

@@ -52,3 +52,17 @@ void passage_stop(const struct passage *p, uint64_t ran_offset, uint64_t stopped
 	*ret_high_ns = high < p->n ? p->marks[high % PASSAGE_MARKS].at_ns : now_ns;
 	*ret_high_ns = GCLK_MAX(*ret_high_ns, *ret_low_ns);
 }
+
+int64_t passage_ran(const struct passage *p, int64_t stopped_ns)
+{
+	uint64_t first = p->n > PASSAGE_MARKS ? p->n - PASSAGE_MARKS : 0, last = p->n, low;
+
+	while (last > first && p->marks[(last - 1) % PASSAGE_MARKS].at_ns > stopped_ns) {
+		last--;
+	}
+	if (last == first) {
+		return 0;
+	}
+	low = last_before(p, first, p->marks[(last - 1) % PASSAGE_MARKS].offset, p->n);
+	return low < p->n ? p->marks[low % PASSAGE_MARKS].at_ns : p->began_ns;
+}

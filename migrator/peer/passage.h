@@ -46,4 +46,14 @@ void passage_note(struct passage *passage, uint64_t bytes, uint64_t ahead, int64
 void passage_stop(const struct passage *passage, uint64_t ran_offset, uint64_t stopped_offset,
 		  int64_t now_ns, int64_t *ret_low_ns, int64_t *ret_high_ns);
 
+/**
+ * passage_ran() - until when did the guest surely run?
+ * @stopped_ns:	when whoever stops it was done with that
+ *
+ * Where it is the writer of the stream itself that stops the guest, everything that was
+ * written before @stopped_ns was written before the stop. Returns an instant after which
+ * some of it was written; 0: nothing was.
+ */
+int64_t passage_ran(const struct passage *passage, int64_t stopped_ns);
+
 #endif

@@ -48,6 +48,7 @@ struct session {
 	/* the main channel's answer; the control thread reads it after the release */
 	struct move report;
 	int64_t run_ns;				/* T_run; 0: no plan was made */
+	struct gclk_instant load;		/* T_load, as planned */
 	bool runs;				/* it is to run at all */
 	int64_t released_ns, shut_ns;		/* wall clock; 0: not yet */
 };

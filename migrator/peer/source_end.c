@@ -30,6 +30,7 @@
 
 #define CONNECT_MS 10000
 #define CHANNELS_MAX 256
+#define SILENCE_NS (60 * GCLK_NS_PER_S)	/* it asks every 50 ms, but for a resume's time */
 
 struct source_end {
 	char address[1024], listen_path[WIRE_PATH_BYTES], nbd_path[WIRE_PATH_BYTES];
@@ -378,14 +379,19 @@ static void *control_run(void *arg)
 	struct gclk_error error = { 0 };
 	struct pollfd quit = { end->quit, POLLIN, 0 };
 	struct wire_message m;
+	int64_t heard_ns = clock_mono_ns();
 	int r;
 
 	do {
-		r = port_receive(&end->port, &m, clock_mono_ns() + 60 * GCLK_NS_PER_S, end->quit,
-				 &error);
+		r = port_receive(&end->port, &m, heard_ns + SILENCE_NS, end->quit, &error);
 		if (r == LINK_WAIT) {
+			r = clock_mono_ns() < heard_ns + SILENCE_NS ? LINK_WAIT :
+				gclk_fail(&error, GCLK_PEER, end->port.link.name, GCLK_NO_OFFSET,
+					  "the other end has said nothing for %d s",
+					  (int)(SILENCE_NS / GCLK_NS_PER_S));
 			continue;
 		}
+		heard_ns = clock_mono_ns();
 		if (r == 0) {
 			r = take_message(end, &m, &error);
 			wire_clear(&m);
@@ -572,6 +578,16 @@ void source_end_stopped(struct source_end *end, const struct gclk_instant *stop,
 	if (port_send(&end->port, &m, NULL, &error) < 0) {
 		break_off(end, &error);
 	}
+}
+
+int64_t source_end_ran(struct source_end *end, int64_t stopped_ns)
+{
+	int64_t ran;
+
+	pthread_mutex_lock(&end->lock);
+	ran = passage_ran(&end->passage, stopped_ns);
+	pthread_mutex_unlock(&end->lock);
+	return ran;
 }
 
 uint64_t source_end_bytes(struct source_end *end)

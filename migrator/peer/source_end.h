@@ -93,6 +93,15 @@ void source_end_disagreement(struct source_end *end, struct gclk_disagreement *r
 void source_end_stopped(struct source_end *end, const struct gclk_instant *stop,
 			const char *basis);
 
+/**
+ * source_end_ran() - until when did the guest surely run, by what has passed
+ * @stopped_ns:	the stamp of its stop, made when it stood; this host's CLOCK_REALTIME
+ *
+ * For a stop that the migration itself has brought about: its stream was silent from then
+ * on. Returns an instant before the stop, or 0 where nothing tells.
+ */
+int64_t source_end_ran(struct source_end *end, int64_t stopped_ns);
+
 /* Bytes that went to the other end on all channels so far. */
 uint64_t source_end_bytes(struct source_end *end);
 
