@@ -332,10 +332,24 @@ static int check_path(const struct destination_options *options, const char *pat
 			 "no directory for sockets of guests that arrive here");
 }
 
+/* Who may have a guest resumed names the one whose socket it is, and no other. */
+static bool is_own_socket(const struct wire_move *move)
+{
+	char name[sizeof(move->uuid) + 8];
+
+	snprintf(name, sizeof(name), "/%s.sock", move->uuid);
+	return !strcmp(strrchr(move->main_path, '/'), name);
+}
+
 static int choose_paths(struct session *s, struct gclk_error *reterr)
 {
 	const struct destination_options *o = &s->options;
 	int r = 0;
+
+	if (s->move.own_resume && !is_own_socket(&s->move)) {
+		return gclk_fail(reterr, GCLK_REFUSED, s->move.main_path, GCLK_NO_OFFSET,
+				 "not the socket of the guest that is to be resumed");
+	}
 
 	if (o->main_path[0]) {
 		gclk_text_copy(s->move.main_path, sizeof(s->move.main_path), o->main_path);

@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import guest
@@ -228,6 +229,54 @@ def free_port():
         return one.getsockname()[1]
 
 
+class Wire:
+    """A stretch of TCP that can be slow, cut, or damage what it carries."""
+
+    def __init__(self, port):
+        self.to, self.pause, self.damage = port, 0.0, False
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.sockets = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            try:
+                here = self.listener.accept()[0]
+            except OSError:
+                return
+            there = socket.create_connection(("127.0.0.1", self.to))
+            self.sockets += [here, there]
+            for one, other in ((here, there), (there, here)):
+                threading.Thread(target=self._carry, args=(one, other), daemon=True).start()
+
+    def _carry(self, one, other):
+        try:
+            while True:
+                data = one.recv(16384)
+                if not data:
+                    other.shutdown(socket.SHUT_WR)
+                    return
+                if self.damage and len(data) > 1000:
+                    data = data[:500] + bytes([data[500] ^ 1]) + data[501:]
+                if self.pause:
+                    time.sleep(len(data) * self.pause)
+                other.sendall(data)
+        except OSError:
+            pass
+
+    def cut(self):
+        for one in self.sockets:
+            try:
+                one.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def close(self):
+        self.listener.close()
+        self.cut()
+
+
 # ---- moves that succeed ----
 
 def moved(lab, through, **options):
@@ -361,11 +410,11 @@ def check_stays(lab, name, pair):
     guest.more_reports(pair.source, 3)
 
 
-def broken(lab, name, to, break_it, delay):
+def broken(lab, name, to, break_it, delay, *args):
     with Pair(lab) as pair:
         guest.reports(pair.source, 5, 60)
         slow(pair)
-        proxy = source(lab, pair, to)
+        proxy = source(lab, pair, to, *args)
         try:
             first = len(pair.source.qmp.events)
             pair.source.qmp.cmd("migrate", uri="unix:" + pair.here)
@@ -390,6 +439,41 @@ def killed(lab):
                 lab, "daemon killed %d" % i, "unix:" + one.socket,
                 lambda pair, proxy: one.process.kill(), random.uniform(0, 1.5))
             lab.check("daemon killed %d: the source end says so" % i, status == 12, said)
+
+
+@case
+def wires(lab):
+    """The connection is slow, stands still, is cut, or damages what it carries."""
+    pki, port = Certificates(lab), free_port()
+    with Daemon(lab, "wires", listen="127.0.0.1:%d" % port, **pki.server()) as one:
+        wire = Wire(port)
+        to = "tls:localhost:%d" % wire.port
+
+        def slowly(pair):
+            wire.pause = 1e-6		# 1 MB/s
+            return source(lab, pair, to, *pki.client())
+        check_moved(lab, "1 MB/s", slowly)
+        wire.pause = 0.0
+
+        def stalled(pair):
+            proxy = source(lab, pair, to, *pki.client())
+
+            def stand_still():
+                one.process.send_signal(signal.SIGSTOP)
+                time.sleep(1)
+                one.process.send_signal(signal.SIGCONT)
+            threading.Thread(target=stand_still, daemon=True).start()
+            return proxy
+        check_moved(lab, "stalled for 1 s", stalled)
+
+        def damage(pair, proxy):
+            wire.damage = True
+        for name, break_it in (("cut", lambda pair, proxy: wire.cut()), ("damaged", damage)):
+            status, report, said = broken(lab, name, to, break_it, random.uniform(0.2, 1),
+                                          *pki.client())
+            lab.check("%s: the source end says so" % name, status == 12, said)
+        wire.close()
+        lab.check("wires: the daemon is there", one.process.poll() is None, one.log())
 
 
 @case
