@@ -83,7 +83,8 @@ static int say_failed(const struct rewriting *rw, struct gclk_error *error)
 	} else {
 		snprintf(try, sizeof(try), "guestclock rewrite %s -o OUT", path);
 	}
-	return fail(rw->source.path, error, touched ? EFFECT_CHANGED : EFFECT_NONE,
+	return fail(rw->source.path, error,
+		    touched || error->status == GCLK_UNPROVEN ? EFFECT_CHANGED : EFFECT_NONE,
 		    touched || copy ? try : NULL);
 }
 

@@ -6,6 +6,19 @@
 #include "migrator/report-json.h"
 #include "migrator/verbs.h"
 
+/* A write may have failed half way: undo again goes on from there. */
+static int say_failed(const char *path, const struct gclk_error *error)
+{
+	char command[1024] = "guestclock undo ";
+	size_t n = strlen(command);
+
+	if (error->status != GCLK_SYS && error->status != GCLK_UNPROVEN) {
+		return fail(path, error, EFFECT_NONE, NULL);
+	}
+	shell_quote(command + n, sizeof(command) - n, path);
+	return fail(path, error, EFFECT_CHANGED, command);
+}
+
 static int run(const struct options *o)
 {
 	struct progress progress = { 0 };
@@ -24,12 +37,7 @@ static int run(const struct options *o)
 	r = gclk_image_undo(o->files[0], &options, &undone, &error);
 	progress_end(&progress);
 	if (r < 0) {
-		/* a write may have failed half way: undo again goes on from there */
-		return fail(o->files[0], &error,
-			    error.status == GCLK_SYS || error.status == GCLK_UNPROVEN
-				    ? EFFECT_CHANGED
-				    : EFFECT_NONE,
-			    NULL);
+		return say_failed(o->files[0], &error);
 	}
 	if (given(o, OPTION(JSON))) {
 		struct json_object *answer = json_answer("undo");

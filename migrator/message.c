@@ -104,6 +104,14 @@ static void end_sentence(const char *text)
 	}
 }
 
+void say_no_memory(void)
+{
+	message("error", NULL, gclk_status_name(GCLK_NOMEM), EFFECT_CHANGED,
+		"guestclock inspect FILE",
+		"no memory for the whole answer; what it tells of has been done, "
+		"`guestclock undo` takes a rewriting back");
+}
+
 /* Standard error goes to the journal, which takes priorities: sd-daemon(3). */
 static bool goes_to_journal(void)
 {
@@ -123,9 +131,17 @@ static const char *priority(const char *severity)
 	return !strcmp(severity, "error") ? "<3>" : !strcmp(severity, "warning") ? "<4>" : "<6>";
 }
 
+static unsigned n_errors;
+
+unsigned errors_said(void)
+{
+	return n_errors;
+}
+
 static void emit(const char *severity, const char *file, const char *id,
 		 enum effect effect, const char *try, const char *sentence)
 {
+	n_errors += !strcmp(severity, "error");
 	fflush(stdout);
 	fprintf(stderr, "%sguestclock: %s: ", priority(severity), severity);
 	if (file) {

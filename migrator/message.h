@@ -41,6 +41,12 @@ void message(const char *severity, const char *file, const char *id, enum effect
 	     const char *try, const char *format, ...)
 	__attribute__((format(printf, 6, 7)));
 
+/* How many errors have been reported. */
+unsigned errors_said(void);
+
+/* Memory ended while an answer was made: what a verb does to files it has done before. */
+void say_no_memory(void);
+
 /**
  * fail() - report an error of the libraries
  * @file:	what was being worked on, or NULL

@@ -10,8 +10,7 @@
 static struct json_object *must(struct json_object *value)
 {
 	if (!value) {
-		message("error", NULL, gclk_status_name(GCLK_NOMEM), EFFECT_NONE, NULL,
-			"no memory for the answer");
+		say_no_memory();
 		exit(GCLK_NOMEM);
 	}
 	return value;
@@ -237,8 +236,13 @@ struct json_object *json_value(const struct change *change, const void *side)
 
 void json_print(struct json_object *answer)
 {
-	puts(json_object_to_json_string_ext(
+	const char *text = json_object_to_json_string_ext(
 		answer, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED |
-				JSON_C_TO_STRING_NOSLASHESCAPE));
+				JSON_C_TO_STRING_NOSLASHESCAPE);
+
+	if (!text) {
+		must(NULL);
+	}
+	puts(text);
 	json_object_put(answer);
 }

@@ -43,6 +43,7 @@ static ssize_t peek_pipe(int fd, unsigned char *to, size_t size)
 static ssize_t peek_fd(int fd, unsigned char *to, size_t size)
 {
 	struct stat st;
+	ssize_t n;
 
 	if (fstat(fd, &st) < 0) {
 		return -1;
@@ -53,7 +54,10 @@ static ssize_t peek_fd(int fd, unsigned char *to, size_t size)
 	if (S_ISSOCK(st.st_mode)) {
 		return recv(fd, to, size, MSG_PEEK);
 	}
-	return pread(fd, to, size, fd == STDIN_FILENO ? lseek(fd, 0, SEEK_CUR) : 0);
+	do {
+		n = pread(fd, to, size, fd == STDIN_FILENO ? lseek(fd, 0, SEEK_CUR) : 0);
+	} while (n < 0 && errno == EINTR);
+	return n;
 }
 
 int source_begin(const char *path, unsigned char *to, size_t size, size_t *ret_n,

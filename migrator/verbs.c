@@ -32,12 +32,18 @@ int verb_finish(int status)
 	if (fflush(stdout) == 0 && !failed) {
 		return status;
 	}
-	message("error", NULL, gclk_status_name(GCLK_SYS), EFFECT_NONE, NULL,
-		"the answer could not be written: %s", strerror(errno ? errno : EIO));
+	message("error", NULL, gclk_status_name(GCLK_SYS), EFFECT_CHANGED, NULL,
+		"the answer could not be written: %s; what it tells of has been done",
+		strerror(errno ? errno : EIO));
 	return status ? status : GCLK_SYS;
 }
 
 int verb_main(const struct verb *verb, int argc, char **argv)
 {
-	return verb_finish(run(verb, argc, argv));
+	int status = run(verb, argc, argv);
+
+	if (status == GCLK_NOMEM && errors_said() == 0) {
+		say_no_memory();
+	}
+	return verb_finish(status);
 }

@@ -149,21 +149,25 @@ GCLK_API struct gclk_bundle *gclk_bundle_new(void)
 	return bundle;
 }
 
-static Guestclock__V1__Bundle *parse(struct gclk_bundle *bundle, const uint8_t *body, size_t n,
-				     struct gclk_error *reterr)
+static int parse(struct gclk_bundle *bundle, const uint8_t *body, size_t n,
+		 struct gclk_error *reterr)
 {
-	ProtobufCMessage *tree;
-
-	bundle->budget.exceeded = false;
-	tree = protobuf_c_message_unpack(BUNDLE, &bundle->mem, n, body);
-	if (!tree && bundle->budget.exceeded) {
-		gclk_fail(reterr, GCLK_RANGE, "bundle", GCLK_BUNDLE_HEADER_BYTES,
-			  "the body would take more than %zu bytes of memory", BUDGET_BYTES);
-	} else if (!tree) {
-		gclk_fail(reterr, GCLK_MALFORMED, "bundle", GCLK_BUNDLE_HEADER_BYTES,
-			  "the body is not a message of guestclock.v1.Bundle");
+	bundle->budget.exceeded = bundle->budget.no_memory = false;
+	bundle->tree = (Guestclock__V1__Bundle *)protobuf_c_message_unpack(BUNDLE, &bundle->mem,
+									    n, body);
+	if (bundle->tree) {
+		return 0;
 	}
-	return (Guestclock__V1__Bundle *)tree;
+	if (bundle->budget.exceeded) {
+		return gclk_fail(reterr, GCLK_RANGE, "bundle", GCLK_BUNDLE_HEADER_BYTES,
+				 "the body would take more than %zu bytes of memory",
+				 BUDGET_BYTES);
+	}
+	if (bundle->budget.no_memory) {
+		return gclk_fail(reterr, GCLK_NOMEM, "bundle", GCLK_NO_OFFSET, "out of memory");
+	}
+	return gclk_fail(reterr, GCLK_MALFORMED, "bundle", GCLK_BUNDLE_HEADER_BYTES,
+			 "the body is not a message of guestclock.v1.Bundle");
 }
 
 static int check_version(const Guestclock__V1__Bundle *tree, struct gclk_error *reterr)
@@ -195,10 +199,10 @@ GCLK_API int gclk_bundle_unpack(const void *buf, size_t size, struct gclk_bundle
 	if (!bundle) {
 		return gclk_fail(reterr, GCLK_NOMEM, "bundle", GCLK_NO_OFFSET, "out of memory");
 	}
-	bundle->tree = parse(bundle, p + GCLK_BUNDLE_HEADER_BYTES,
-			     size - GCLK_BUNDLE_HEADER_BYTES, reterr);
-	r = !bundle->tree ? (bundle->budget.exceeded ? -GCLK_RANGE : -GCLK_MALFORMED)
-			  : check_version(bundle->tree, reterr);
+	r = parse(bundle, p + GCLK_BUNDLE_HEADER_BYTES, size - GCLK_BUNDLE_HEADER_BYTES, reterr);
+	if (r == 0) {
+		r = check_version(bundle->tree, reterr);
+	}
 	if (r < 0) {
 		gclk_bundle_free(bundle);
 		return r;

@@ -21,6 +21,7 @@ static void *budget_alloc(void *data, size_t size)
 	}
 	block = malloc(sizeof(*block) + size);
 	if (!block) {
+		budget->no_memory = true;
 		return NULL;
 	}
 	block->size = sizeof(*block) + size;

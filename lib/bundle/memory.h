@@ -15,6 +15,7 @@
 struct gclk_budget {
 	size_t left;
 	bool exceeded;		/* a request was refused because of the limit */
+	bool no_memory;		/* ... because the heap had no more */
 };
 ProtobufCAllocator gclk_budget_allocator(struct gclk_budget *budget);
 

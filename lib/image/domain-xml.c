@@ -455,6 +455,40 @@ static const xmlNode *find_domain(const xmlNode *node)
 	return NULL;
 }
 
+/*
+ * libxml2 prints what memory it lacks, and may then go on to call the text malformed: while
+ * it works for us, its errors come here. It keeps the function for each thread.
+ */
+struct listener {
+	xmlStructuredErrorFunc old;
+	void *old_ctx;
+	bool no_memory;
+};
+
+#if LIBXML_VERSION >= 21200
+static void hear(void *ctx, const xmlError *e)
+#else
+static void hear(void *ctx, xmlError *e)
+#endif
+{
+	if (e && e->code == XML_ERR_NO_MEMORY) {
+		((struct listener *)ctx)->no_memory = true;
+	}
+}
+
+static void listen_to(struct listener *listener)
+{
+	listener->old = xmlStructuredError;
+	listener->old_ctx = xmlStructuredErrorContext;
+	listener->no_memory = false;
+	xmlSetStructuredErrorFunc(listener, hear);
+}
+
+static void listen_no_more(const struct listener *listener)
+{
+	xmlSetStructuredErrorFunc(listener->old_ctx, listener->old);
+}
+
 static int parse_failed(xmlParserCtxt *parser, struct gclk_error *reterr)
 {
 	const xmlError *e = xmlCtxtGetLastError(parser);
@@ -514,6 +548,7 @@ int gclk_domain_parse(const char *xml, size_t n, struct gclk_domain *ret,
 		      struct gclk_error *reterr)
 {
 	struct gclk_domain *d;
+	struct listener listener;
 	xmlParserCtxt *parser;
 	int r;
 
@@ -522,6 +557,7 @@ int gclk_domain_parse(const char *xml, size_t n, struct gclk_domain *ret,
 				 "%zu bytes are more than the %" PRIu32 " that are read", n,
 				 GCLK_DOMAIN_MAX_XML);
 	}
+	listen_to(&listener);
 	parser = xmlNewParserCtxt();
 	d = calloc(1, sizeof(*d));
 	if (!parser || !d) {
@@ -529,6 +565,11 @@ int gclk_domain_parse(const char *xml, size_t n, struct gclk_domain *ret,
 			      "no memory to parse it");
 	} else {
 		r = parse_tree(parser, xml, n, d, reterr);
+	}
+	listen_no_more(&listener);
+	if (listener.no_memory) {	/* what came of it may lack a part */
+		r = gclk_fail(reterr, GCLK_NOMEM, "domain XML", GCLK_NO_OFFSET,
+			      "no memory to parse it");
 	}
 	if (r == 0) {
 		*ret = *d;
@@ -603,6 +644,7 @@ GCLK_API int gclk_domain_write_metadata(const char *xml, size_t size,
 					char **ret, struct gclk_error *reterr)
 {
 	struct gclk_domain *domain = calloc(1, sizeof(*domain));
+	struct listener listener;
 	xmlDoc *doc = NULL;
 	int r;
 
@@ -614,15 +656,19 @@ GCLK_API int gclk_domain_write_metadata(const char *xml, size_t size,
 	if (r < 0) {
 		return r;
 	}
+	listen_to(&listener);
 	doc = xmlReadMemory(xml, (int)size, NULL, NULL,
 			    XML_PARSE_NONET | XML_PARSE_NOERROR | XML_PARSE_NOWARNING);
-	if (!doc) {
-		return gclk_fail(reterr, GCLK_NOMEM, "domain XML", GCLK_NO_OFFSET,
-				 "no memory to parse it");
-	}
-	r = write_tree(doc, set, n_set, ret, reterr);
+	r = doc ? write_tree(doc, set, n_set, ret, reterr) : -GCLK_NOMEM;
+	listen_no_more(&listener);
 	xmlFreeDoc(doc);
-	return r;
+	if (r == 0 && listener.no_memory) {
+		free(*ret);
+		*ret = NULL;
+	}
+	return !doc || listener.no_memory ? gclk_fail(reterr, GCLK_NOMEM, "domain XML",
+						      GCLK_NO_OFFSET, "no memory to write it")
+					  : r;
 }
 
 GCLK_API int gclk_domain_read(const char *xml, size_t size, struct gclk_domain *ret,

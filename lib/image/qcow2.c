@@ -1352,7 +1352,8 @@ static int vm_state_sync(void *ctx, struct gclk_error *reterr)
 
 /*
  * Zeroes physical bytes [from, to) from the end on. The last piece is on the disk
- * first, so that a record there loses its footer before anything else.
+ * first, so that a record there loses its footer before anything else: the one byte at
+ * its end, for a write of more can stop half way.
  */
 static int wipe(struct gclk_qcow2 *q, uint64_t from, uint64_t to, struct gclk_error *reterr)
 {
@@ -1361,7 +1362,7 @@ static int wipe(struct gclk_qcow2 *q, uint64_t from, uint64_t to, struct gclk_er
 	int r = 0;
 
 	while (r == 0 && to > from) {
-		size_t n = (size_t)GCLK_MIN(to - from, sizeof(zeros));
+		size_t n = (size_t)GCLK_MIN(to - from, first ? 1 : sizeof(zeros));
 
 		r = write_physical(q, to - n, zeros, n, reterr);
 		if (r == 0 && first) {

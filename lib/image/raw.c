@@ -474,7 +474,7 @@ int gclk_output_commit(struct gclk_output *output, bool replace, struct gclk_err
 	free(output->temporary);
 	output->temporary = NULL;
 	if (output->sync && sync_directory(output) < 0) {
-		return gclk_fail(reterr, GCLK_SYS, output->path, GCLK_NO_OFFSET,
+		return gclk_fail(reterr, GCLK_UNPROVEN, output->path, GCLK_NO_OFFSET,
 				 "the file is in its place, but its directory cannot be brought "
 				 "to the disk: %m");
 	}

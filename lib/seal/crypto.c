@@ -14,9 +14,11 @@ int gclk_crypto_fail(struct gclk_error *reterr, const char *what)
 {
 	unsigned long code = ERR_peek_last_error();
 	const char *why = code ? ERR_reason_error_string(code) : NULL;
-	int is_memory = ERR_GET_REASON(code) == ERR_R_MALLOC_FAILURE;
+	int is_memory = !code;	/* it had none even to say so */
 
-	ERR_clear_error();
+	while ((code = ERR_get_error())) {
+		is_memory |= ERR_GET_REASON(code) == ERR_R_MALLOC_FAILURE;
+	}
 	return is_memory ? gclk_fail(reterr, GCLK_NOMEM, "seal", GCLK_NO_OFFSET,
 				     "no memory to %s", what)
 			 : gclk_fail(reterr, GCLK_UNSUPPORTED, "seal", GCLK_NO_OFFSET,

@@ -24,7 +24,10 @@ struct gclk_bytes {
 	size_t n;
 };
 
-/* Fills @reterr from OpenSSL's own errors, which are used up; @what was to be done. */
+/*
+ * Fills @reterr from OpenSSL's own errors, which are used up; @what was to be done. Memory
+ * is to blame where any of them says so, for others follow from that.
+ */
 int gclk_crypto_fail(struct gclk_error *reterr, const char *what);
 
 int gclk_crypto_sha256(const struct gclk_bytes *parts, size_t n_parts, uint8_t ret[32],
