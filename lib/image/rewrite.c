@@ -164,6 +164,17 @@ static void span_of(const struct gclk_image *image, uint32_t *ret_begin, uint32_
 	*ret_end = end;
 }
 
+GCLK_API void gclk_image_late_span(struct gclk_image *image, struct gclk_image_span *ret)
+{
+	uint64_t tail = image->info->stream_offset + image->tail->offset;
+	uint32_t begin, end;
+
+	span_of(image, &begin, &end);
+	ret->begin = tail + begin;
+	ret->end = tail + end;
+	ret->stream_end = tail + image->tail->size;
+}
+
 /* The original span with what the last gclk_image_encode() changes laid over it. */
 static int make_span(struct gclk_image *image, struct gclk_patch *ret, struct gclk_error *reterr)
 {
@@ -222,10 +233,7 @@ GCLK_API int gclk_image_late_begin(struct gclk_image *image, const struct gclk_p
 	if (r < 0) {
 		return r;
 	}
-	ret_span->begin = image->info->stream_offset + range.offset;
-	ret_span->end = ret_span->begin + range.n_new;
-	ret_span->stream_end = image->info->stream_offset + image->tail->offset +
-			       image->tail->size;
+	gclk_image_late_span(image, ret_span);
 	image->late = true;
 	return read_back(image, reterr);
 }

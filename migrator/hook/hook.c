@@ -51,6 +51,7 @@ struct hook {
 	struct source source;
 	struct situation situation;
 	struct late late;
+	uint64_t file_bytes;
 };
 
 static void note(int priority, const struct hook *hook, const char *format, ...)
@@ -211,7 +212,7 @@ static int64_t load_margin_ns(const struct hook *hook)
 	const struct learned *l = &hook->late.learned;
 
 	return GCLK_NS_PER_S / 2 + l->to_run_ns +
-	       (int64_t)((unsigned __int128)hook->late.file_bytes * (uint64_t)GCLK_NS_PER_S /
+	       (int64_t)((unsigned __int128)hook->file_bytes * (uint64_t)GCLK_NS_PER_S /
 			 l->bytes_per_s);
 }
 
@@ -293,6 +294,7 @@ static void follow(struct hook *hook)
 	    running_wait(NULL, hook->name, RUN_LIMIT_NS, &seen_ns)) {
 		int64_t from = GCLK_MIN(late->closed_ns, seen_ns);
 
+		late_was_loaded(late);
 		ran.ns = from + (seen_ns - from) / 2;
 		ran.uncertainty_ns = (uint64_t)(seen_ns - from) / 2 + (uint64_t)GCLK_NS_PER_MS;
 	}
@@ -375,7 +377,7 @@ static int restore_begin(struct hook *hook)
 		return leave(hook, "libvirtd holds no image open that could be read");
 	}
 	if (stat(hook->late.reader.path, &st) == 0) {
-		hook->late.file_bytes = (uint64_t)st.st_size;
+		hook->file_bytes = (uint64_t)st.st_size;
 	}
 	snprintf(path, sizeof(path), "%s/restores", hook->state_dir);
 	learned_read(path, &hook->late.learned);
@@ -386,6 +388,11 @@ static int restore_begin(struct hook *hook)
 	take_source(hook);
 	if (hook->conf.restore == HOOK_REPORT) {
 		return report(hook);
+	}
+	if (hook->source.state->guest.accelerator == GCLK_ACCEL_KVM &&
+	    gclk_kvm_keeps_tsc(NULL) == 0) {
+		return leave(hook, "this host's KVM does not keep what is written to a guest's "
+				   "TSC (tsc-not-honoured)");
 	}
 	return rewrite(hook);
 }

@@ -72,6 +72,22 @@ static int plan_it(struct late *late, struct gclk_error *reterr)
 			 reterr);
 }
 
+/* How far from the span the reader must be, for a write not to meet it. */
+static uint64_t margin(const struct late *late)
+{
+	uint64_t way = (uint64_t)((unsigned __int128)late->bytes_per_s * (uint64_t)WRITE_NS /
+				  (uint64_t)GCLK_NS_PER_S);
+
+	/* before it has begun, it has all of the memory before it */
+	return late->reader.stride +
+	       (late->began_ns ? GCLK_MIN(way, MARGIN_MAX_BYTES) : 0);
+}
+
+static bool is_near(const struct late *late, uint64_t position)
+{
+	return position + margin(late) > late->span.begin;
+}
+
 int late_begin(struct late *late, struct gclk_error *reterr)
 {
 	void *payload = NULL;
@@ -84,8 +100,11 @@ int late_begin(struct late *late, struct gclk_error *reterr)
 	}
 	late->bytes_per_s = late->learned.bytes_per_s;
 	late->outcome = LATE_AT_ONCE;
-	/* the span is not known yet: the size of the file stands for its end */
-	late->span.end = late->file_bytes;
+	gclk_image_late_span(late->source->image, &late->span);
+	if (late->has_reader && is_near(late, late->reader.start)) {
+		return gclk_fail(reterr, GCLK_STATE, NULL, GCLK_NO_OFFSET,
+				 "whoever reads the image has come to the clocks already");
+	}
 	predict(late, wall_clock_ns(), late->has_reader ? late->reader.start : 0);
 	r = plan_it(late, reterr);
 	if (r == 0) {
@@ -141,22 +160,6 @@ static bool look(struct late *late, struct following *f)
 		take_rate(late, f);
 	}
 	return true;
-}
-
-/* How far from the span the reader must be, for a write not to meet it. */
-static uint64_t margin(const struct late *late)
-{
-	uint64_t way = (uint64_t)((unsigned __int128)late->bytes_per_s * (uint64_t)WRITE_NS /
-				  (uint64_t)GCLK_NS_PER_S);
-
-	/* before it has begun, it has all of the memory before it */
-	return late->reader.stride +
-	       (late->began_ns ? GCLK_MIN(way, MARGIN_MAX_BYTES) : 0);
-}
-
-static bool is_near(const struct late *late, uint64_t position)
-{
-	return position + margin(late) > late->span.begin;
 }
 
 /*
@@ -247,6 +250,13 @@ void late_follow(struct late *late, int64_t limit_ns, bool (*stop)(void *ctx), v
 	watch(late, &f, limit_ns, stop, ctx);
 	if (!late->tail_ns) {
 		late->outcome = LATE_LOST;
+	}
+}
+
+void late_was_loaded(struct late *late)
+{
+	if (late->outcome == LATE_LOST) {
+		late->outcome = LATE_FOLLOWED;
 	}
 }
 

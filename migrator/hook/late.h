@@ -19,7 +19,7 @@ enum late_outcome {
 	LATE_AT_ONCE,	/* nobody to follow: written once, bounds cover the whole load */
 	LATE_FOLLOWED,	/* the last write was before the reader came near */
 	LATE_RACED,	/* the reader may have come to the span during the last write */
-	LATE_LOST,	/* the reader went away before it came to the span */
+	LATE_LOST,	/* the reader went away before it was seen in the span */
 };
 extern const char *const late_outcome_names[4];
 
@@ -34,7 +34,6 @@ struct late {
 	int64_t hold_ns;
 	uint64_t hold_uncertainty_ns;	/* how well it keeps that instant */
 	int64_t startup_ns;	/* until a reader appears, where there is none yet */
-	uint64_t file_bytes;
 
 	struct gclk_plan *plan; /* as last written */
 	struct gclk_image_span span;
@@ -69,6 +68,9 @@ int late_begin(struct late *late, struct gclk_error *reterr);
  * @stop:	looked at now and then: true ends it; may be NULL
  */
 void late_follow(struct late *late, int64_t limit_ns, bool (*stop)(void *ctx), void *ctx);
+
+/* The guest was loaded after all: a reader that was lost had been too quick to be seen. */
+void late_was_loaded(struct late *late);
 
 /* Puts an ordinary record in place of the open one; the image stays as it was loaded. */
 int late_end(struct late *late, struct gclk_error *reterr);

@@ -45,6 +45,7 @@ struct restoring {
 	struct late late;
 	bool run;		/* it is to run afterwards */
 	bool patched;
+	bool tsc_lost;		/* the host does not honour it, and that was forced */
 	char *xml;
 	virConnectPtr connection;
 	virDomainPtr domain;	/* of a managed save, and once it is restored */
@@ -113,12 +114,54 @@ static int make_plain(struct restoring *r)
 	return s ? s : source_open(&r->source, r->temporary, r->o, SOURCE_CHANGE);
 }
 
+static void take_reason(struct restoring *r, const struct gclk_plan *plan)
+{
+	for (unsigned i = 0; i < plan->findings.n; i++) {
+		const struct gclk_finding *f = &plan->findings.items[i];
+
+		if (f->info->refuses && !f->forced) {
+			clean_text(r->move->why, sizeof(r->move->why), f->message);
+			return;
+		}
+	}
+}
+
+static bool is_forced(const struct options *o, const char *id)
+{
+	for (unsigned i = 0; i < o->n_force; i++) {
+		if (!strcmp(o->force[i], id)) {
+			return true;
+		}
+	}
+	return false;
+}
+
+/*
+ * A host that takes what is written to a guest's TSC and goes on with its own: nothing
+ * that a restore writes there would come true (R7).
+ */
+static int check_tsc(struct restoring *r, struct gclk_plan *plan)
+{
+	static const char id[] = "tsc-not-honoured";
+
+	if (r->source.state->guest.accelerator != GCLK_ACCEL_KVM ||
+	    gclk_kvm_keeps_tsc(NULL) != 0) {
+		return 0;
+	}
+	gclk_findings_add(&plan->findings, id, "tsc",
+			  "this host's KVM takes what is written to a guest's TSC, and the "
+			  "guest reads the host's counter all the same");
+	r->tsc_lost = is_forced(r->o, id);
+	return r->tsc_lost ? 0 : GCLK_REFUSED;
+}
+
 static int preflight(struct restoring *r)
 {
 	struct gclk_plan *plan = NULL;
 	int s = situation_find(&r->situation, &r->source, r->o, STARTUP_NS);
 
 	s = s ? s : make_plan(&r->source, &r->situation, &plan);
+	s = s ? s : check_tsc(r, plan);
 	if (plan) {
 		move_take_plan(r->move, r->source.state, gclk_image_carrier(r->source.image),
 			       &r->situation.host, plan);
@@ -126,8 +169,8 @@ static int preflight(struct restoring *r)
 	if (s == GCLK_REFUSED) {
 		say_refused(&r->source, plan);
 		r->move->verdict = MOVE_REFUSED;
-		clean_text(r->move->why, sizeof(r->move->why),
-			   plan->findings.n ? plan->findings.items[0].message : "");
+		r->move->findings = plan->findings;
+		take_reason(r, plan);
 	}
 	gclk_plan_free(plan);
 	return s;
@@ -252,7 +295,6 @@ static int begin_late(struct restoring *r)
 {
 	struct late *late = &r->late;
 	char path[512];
-	struct stat st;
 	int s;
 
 	lessons_path(r, path, sizeof(path));
@@ -260,7 +302,6 @@ static int begin_late(struct restoring *r)
 	late->source = &r->source;
 	late->situation = &r->situation;
 	late->startup_ns = STARTUP_NS;
-	late->file_bytes = stat(r->source.path, &st) == 0 ? (uint64_t)st.st_size : 0;
 	late->hold_ns = GCLK_MIN((int64_t)late->learned.to_run_spread_ns,
 				 r->options->max_hold_ns);
 	late->hold_uncertainty_ns = KEPT_NS;
@@ -280,6 +321,8 @@ static int load(struct restoring *r)
 	pthread_join(r->thread, NULL);
 	if (r->status < 0) {
 		r->error = r->call_error;
+	} else {
+		late_was_loaded(&r->late);
 	}
 	return r->status;
 }
@@ -344,10 +387,16 @@ static int run_it(struct restoring *r)
 		return s;
 	}
 	r->guard->suspended = 0;
-	r->move->verdict = r->late.outcome == LATE_RACED ? MOVE_UNPROVEN : MOVE_DONE;
+	r->move->verdict = r->late.outcome == LATE_RACED || r->tsc_lost ? MOVE_UNPROVEN
+									 : MOVE_DONE;
 	settle(r, &resumed.at);
 	r->move->hold_ns = GCLK_MAX(run_ns - r->ready_ns, 0);
 	move_ran(r->move, &resumed.at, resumed.basis, TOLERANCE_NS);
+	if (r->tsc_lost) {
+		r->move->verdict = MOVE_UNPROVEN;
+		snprintf(r->move->why, sizeof(r->move->why),
+			 "tsc-not-honoured: the guest's TSC is the host's");
+	}
 	return 0;
 }
 

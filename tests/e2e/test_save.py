@@ -223,6 +223,52 @@ def paused(lab):
     lab.virsh("destroy", NAME)
 
 
+def kvm(lab):
+    """Where the kernel does not keep a guest's TSC, no success is claimed."""
+    try:
+        qemu.available("kvm")
+    except qemu.Skip as reason:
+        lab.t.skip("kvm", str(reason))
+        return
+    with open(lab.xml, encoding="utf-8") as file:
+        xml = file.read().replace("<domain type='qemu'>", "<domain type='kvm'>")
+    xml = xml.replace("<timer name='rtc'", "<timer name='kvmclock' present='yes'/> "
+                      "<timer name='rtc'").replace("report=50", "report=50 pv=1")
+    xml = xml.replace("<cpu mode='custom'><model>qemu64</model></cpu>",
+                      "<cpu mode='host-passthrough'/>")
+    with open(lab.path("kvm.xml"), "w", encoding="utf-8") as out:
+        out.write(xml)
+    path = lab.image("kvm.img")
+    lab.virsh("undefine", NAME)
+    lab.virsh("define", lab.path("kvm.xml"))
+    try:
+        before, _ = saved(lab, path)
+        original = test_libvirt.digest(path)
+        status, _, text = lab.run(*lab.arguments("restore", path))
+        if status == 0:
+            kvm_restored(lab, path, before)
+            return
+        lab.t.check("kvm: refused, since the TSC is not kept", status == 1 and
+                    "tsc-not-honoured" in text and lab.state() == "shut off",
+                    text.strip()[-300:])
+        lab.t.check("kvm: no byte is changed", test_libvirt.digest(path) == original)
+        report = lab.must(*lab.arguments("restore", "--json", "--force", "tsc-not-honoured",
+                                         path))
+        lab.t.check("kvm: forced, it runs, and no success is claimed", report["verdict"] ==
+                    "unproven" and lab.state() == "running", report["verdict"])
+    finally:
+        test_libvirt.end_domain(lab)
+        lab.virsh("undefine", NAME)
+        lab.virsh("define", lab.xml)
+
+
+def kvm_restored(lab, path, before):
+    lab.virsh("destroy", NAME)
+    report, after = lab.restore(path)
+    lab.t.check("kvm: carried out", report["verdict"] in ("done", "late"), report["verdict"])
+    check_bound(lab, "kvm", figures(before, after, report), BUSY_NS)
+
+
 def disk_full(lab):
     """The guest runs on, at the time that it is."""
     serial = lab.boot()
@@ -332,7 +378,8 @@ def killed_clients(lab):
 
 
 HALVES = [
-    {"save": save_restore, "virsh": virsh_saved, "managed": managed, "paused": paused},
+    {"save": save_restore, "virsh": virsh_saved, "managed": managed, "paused": paused,
+     "kvm": kvm},
     {"stale": stale, "external": external, "disk-full": disk_full, "refused": refused,
      "killed": killed_clients, "gzip": gzip}]
 CASES = {**HALVES[0], **HALVES[1]}

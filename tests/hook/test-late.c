@@ -66,7 +66,6 @@ static struct stage *set_up(bool follow)
 	s->fd = open(s->path, O_RDONLY | O_CLOEXEC);
 	s->late.source = &s->source;
 	s->late.situation = &s->situation;
-	s->late.file_bytes = (uint64_t)st.st_size;
 	learned_read("/nonexistent", &s->late.learned);
 	s->late.has_reader = follow;
 	s->late.reader = (struct reader){ .pid = getpid(), .fd = s->fd, .device = st.st_dev,
@@ -154,6 +153,8 @@ GCLK_TEST(late, a_reader_that_goes_away)
 	run(s, INT64_C(5000000000));
 	GCLK_EQ(s->late.outcome, LATE_LOST);
 	GCLK_EQ(s->late.tail_ns, 0);
+	late_was_loaded(&s->late);
+	GCLK_EQ(s->late.outcome, LATE_FOLLOWED);
 	take_down(s);
 }
 
@@ -178,5 +179,23 @@ GCLK_TEST(late, nobody_to_follow)
 	GCLK_EQ(s->late.n_writes, 1);
 	CU_ASSERT(s->late.plan->when.run.uncertainty_ns >= 500000000);
 	CU_ASSERT(reader_got_the_last(s));
+	take_down(s);
+}
+
+/* What was read ahead is not written any more: it would have no effect, or a torn one. */
+GCLK_TEST(late, a_reader_that_was_there_first)
+{
+	struct stage *s = set_up(true);
+	struct gclk_image_span span;
+	struct gclk_error error;
+	struct stat before, after;
+
+	gclk_image_late_span(s->source.image, &span);
+	s->late.reader.start = span.begin - CHUNK;
+	stat(s->path, &before);
+	GCLK_EQ(late_begin(&s->late, &error), -GCLK_STATE);
+	stat(s->path, &after);
+	CU_ASSERT(before.st_size == after.st_size && before.st_mtim.tv_nsec == after.st_mtim.tv_nsec);
+	close(s->fd);
 	take_down(s);
 }

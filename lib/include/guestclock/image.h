@@ -250,6 +250,9 @@ struct gclk_image_span {
 	uint64_t stream_end;
 };
 
+/* Where that lies, before anything is written. */
+void gclk_image_late_span(struct gclk_image *image, struct gclk_image_span *ret);
+
 /**
  * gclk_image_late_begin() - carry a plan out in place, with better ones to follow
  * @ret_span:	stop writing before the reader comes to .begin

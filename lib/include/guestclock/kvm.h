@@ -40,6 +40,15 @@ int gclk_host_sample(struct gclk_host *host, struct gclk_error *reterr);
  */
 const char *gclk_host_missing(const struct gclk_host *host, unsigned index);
 
+/**
+ * gclk_kvm_keeps_tsc() - whether this host's KVM keeps what is written to a guest's TSC
+ *
+ * Some kernels take the write, and the guest reads the host's counter all the same. Makes
+ * a virtual machine of its own for a moment. Returns 1 or 0. Errors: GCLK_SYS where none
+ * can be made.
+ */
+int gclk_kvm_keeps_tsc(struct gclk_error *reterr);
+
 /*
  * The clocks of a guest through the KVM descriptors of the caller's own process.
  *
