@@ -26,8 +26,6 @@
 #include "migrator/verbs.h"
 #include "migrator/virt/domain.h"
 
-#define STOP_SPAN_MAX_NS (20 * GCLK_NS_PER_MS) /* a longer silence before a stop is QEMU's own */
-#define STAMP_RESOLUTION_NS 20000
 #define REPORT_WAIT_MS 5000 /* libvirt has ended; the destination measures its resume */
 
 /* The first ^C asks libvirt to break off; QEMU then goes on at the source. */
@@ -206,30 +204,6 @@ static int prepare(struct migration *m)
 
 /* ---- the move ---- */
 
-/*
- * QEMU's thread that writes the stream stops the guest, and stamps that when all vCPUs
- * have come to rest: at once, or, where they wait for a processor, ms later. What it had
- * written before tells how much later at most. The guess is near the stamp as long as the
- * other end of that span is within the usual uncertainty, and half way beyond.
- */
-static struct gclk_instant stop_of(struct migration *m, int64_t stamp_ns)
-{
-	int64_t ran_ns = m->suspended ? 0 : source_end_ran(m->end, stamp_ns);
-	int64_t span = stamp_ns - ran_ns, usual = (int64_t)VIRT_STOP_UNCERTAINTY_NS;
-	int64_t back = GCLK_MIN(VIRT_STOP_LAG_NS, span / 2);
-
-	if (ran_ns <= 0 || span > STOP_SPAN_MAX_NS) {
-		return (struct gclk_instant){ stamp_ns - VIRT_STOP_LAG_NS,
-					      VIRT_STOP_UNCERTAINTY_NS };
-	}
-	if (span - back > usual) {
-		back = span < 2 * usual ? span - usual : span / 2;
-	}
-	return (struct gclk_instant){ stamp_ns - back,
-				      (uint64_t)(GCLK_MAX(back, span - back) +
-						 STAMP_RESOLUTION_NS) };
-}
-
 /* In the thread of libvirt's events: the sooner the other end knows, the shorter it waits. */
 static void heard(void *ctx, const struct virt_event *event)
 {
@@ -238,7 +212,9 @@ static void heard(void *ctx, const struct virt_event *event)
 
 	if (event->kind == VIRT_STOP) {
 		atomic_store(&m->stopped, true);
-		stop = stop_of(m, event->at_ns);
+		/* another thread's stop tells nothing of the stream's silence */
+		stop = migration_stop(event->at_ns, m->suspended ? 0 :
+					      source_end_ran(m->end, event->at_ns));
 		source_end_stopped(m->end, &stop, "event");
 	} else if (event->kind == VIRT_RESUME) {
 		atomic_store(&m->stopped, false);

@@ -107,6 +107,28 @@ int migration_address(const char *desturi, const char *via, char to[512],
 	return 0;
 }
 
+/* ---- when it stopped ---- */
+
+#define STOP_SPAN_MAX_NS (20 * GCLK_NS_PER_MS) /* a longer silence before a stop is QEMU's own */
+#define STAMP_RESOLUTION_NS 20000
+
+struct gclk_instant migration_stop(int64_t stamp_ns, int64_t ran_ns)
+{
+	int64_t span = stamp_ns - ran_ns, usual = (int64_t)VIRT_STOP_UNCERTAINTY_NS;
+	int64_t back = GCLK_MIN(VIRT_STOP_LAG_NS, span / 2);
+
+	if (ran_ns <= 0 || span < 0 || span > STOP_SPAN_MAX_NS) {
+		return (struct gclk_instant){ stamp_ns - VIRT_STOP_LAG_NS,
+					      VIRT_STOP_UNCERTAINTY_NS };
+	}
+	if (span - back > usual) {
+		back = span < 2 * usual ? span - usual : span / 2;
+	}
+	return (struct gclk_instant){ stamp_ns - back,
+				      (uint64_t)(GCLK_MAX(back, span - back) +
+						 STAMP_RESOLUTION_NS) };
+}
+
 /* ---- the sockets ---- */
 
 /* The group that the guest's QEMU has; (gid_t)-1 where that is not seen. */

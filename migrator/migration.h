@@ -80,6 +80,18 @@ bool migration_copies_disks(const struct migration *m);
 int migration_address(const char *desturi, const char *via, char to[512],
 		      struct gclk_error *reterr);
 
+/**
+ * migration_stop() - when the guest stopped, by QEMU's stamp and by its stream
+ * @stamp_ns:	of the event STOP
+ * @ran_ns:	from source_end_ran(); 0: not known
+ *
+ * QEMU's thread that writes the stream stops the guest, and stamps that when all vCPUs
+ * have come to rest: at once, or, where they wait for a processor, ms later. What it had
+ * written before tells how much later at most. The guess is near the stamp as long as the
+ * other end of that span is within the usual uncertainty, and half way beyond. Pure.
+ */
+struct gclk_instant migration_stop(int64_t stamp_ns, int64_t ran_ns);
+
 /*
  * The sockets here, in a directory that the hypervisor's user may search: it connects to
  * them itself with --parallel and for disks; otherwise libvirt does. The directory is

@@ -299,3 +299,60 @@ GCLK_TEST(options, wrong_command_lines_are_usage_errors)
 	}
 	silence(false);
 }
+
+static struct own {
+	unsigned n;
+	const char *last;
+} own;
+
+static int set_own(struct options *o, const char *text, struct gclk_error *reterr)
+{
+	struct own *to = o->own;
+
+	(void)reterr;
+	to->n++;
+	to->last = text;
+	return text[0] == '!' ? -GCLK_MALFORMED : 0;
+}
+
+GCLK_TEST(options, a_verb_has_options_of_its_own)
+{
+	static const struct option_row rows[] = {
+		{ "flag", 0, NULL, NULL, "is given or not" },
+		{ "name", 'n', "TEXT", set_own, "a value" },
+		{ "part", 0, "TEXT", set_own, "several", true },
+	};
+	static const struct verb verb = {
+		.name = "own", .summary = "", .synopsis = "", .text = "", .example = "",
+		.options = OPTIONS_COMMON, .max_files = 2, .own_rows = rows,
+		.n_own_rows = 3, .own = &own,
+	};
+	static const char *const bad[][5] = {
+		{ "own", "--name", "a", "--name=b", NULL }, { "own", "--name", NULL },
+		{ "own", "--flag=1", NULL }, { "own", "--part", "!", NULL },
+		{ "own", "-x", NULL },
+	};
+	char words[8][16] = { "own", "--part", "a", "-nb", "--part=c", "file", "--json" };
+	char *argv[] = { words[0], words[1], words[2], words[3], words[4], words[5], words[6],
+			 NULL };
+	struct options o;
+
+	GCLK_EQ(options_parse(&verb, 7, argv, &o), 0);
+	CU_ASSERT(!own_given(&o, 0) && own_given(&o, 1) && own_given(&o, 2));
+	CU_ASSERT(given(&o, OPTION(JSON)));
+	GCLK_EQ(own.n, 3);
+	CU_ASSERT_STRING_EQUAL(own.last, "c");
+	GCLK_EQ(o.n_files, 1);
+	silence(true);
+	for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		int n = 0;
+
+		for (; bad[i][n]; n++) {
+			strcpy(words[n], bad[i][n]);
+			argv[n] = words[n];
+		}
+		argv[n] = NULL;
+		GCLK_EQ(options_parse(&verb, n, argv, &o), GCLK_USAGE);
+	}
+	silence(false);
+}
