@@ -149,7 +149,7 @@ static bool expect_host(SSL *ssl, const char *host)
 	}
 	ERR_clear_error();
 	SSL_set_hostflags(ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
-	/* the macro takes its name without const */
+	/* OpenSSL copies the name, but its macro has no const */
 	return SSL_set1_host(ssl, host) == 1 &&
 	       SSL_set_tlsext_host_name(ssl, (char *)(uintptr_t)host) == 1;
 }

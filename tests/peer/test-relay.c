@@ -187,7 +187,7 @@ GCLK_TEST(relay, it_can_be_broken_off)
 struct holding {
 	uint8_t held[2000];
 	size_t seen, n_held;
-	int gates, releases, broken;
+	atomic_int gates, releases, broken;
 	bool refuse;
 	struct stage *stage;
 };
@@ -272,6 +272,9 @@ GCLK_TEST(relay, the_last_byte_waits_at_the_gate)
 	uint8_t rest[200];
 
 	feed(&s, &h, 6100, false);
+	while (!h.releases) { /* until then the gate reads there */
+		usleep(1000);
+	}
 	/* the held ones' last byte, and what came behind them */
 	GCLK_EQ(recv(s.right, rest, sizeof(rest), MSG_WAITALL), 101);
 	GCLK_EQ(rest[0], byte_at(9, 5999));
