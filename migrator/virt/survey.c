@@ -27,6 +27,8 @@
 struct job {
 	struct surveyed seen;
 	struct round *round;
+	pthread_t thread;
+	bool started, finished;
 };
 
 struct round {
@@ -289,6 +291,7 @@ static void *work(void *arg)
 	}
 	pthread_mutex_lock(&round->lock);
 	job->seen = seen;
+	job->finished = true;
 	round->left--;
 	pthread_cond_broadcast(&round->changed);
 	pthread_mutex_unlock(&round->lock);
@@ -327,16 +330,15 @@ static struct round *round_new(const struct surveyed *hosts, unsigned n)
 
 static void start(struct round *round, struct job *job)
 {
-	pthread_t thread;
 	int failed;
 
 	pthread_mutex_lock(&round->lock);
 	round->left++;
 	round->refs++;
 	pthread_mutex_unlock(&round->lock);
-	failed = pthread_create(&thread, NULL, work, job);
+	failed = pthread_create(&job->thread, NULL, work, job);
 	if (!failed) {
-		pthread_detach(thread);
+		job->started = true;
 		return;
 	}
 	pthread_mutex_lock(&round->lock);
@@ -346,6 +348,16 @@ static void start(struct round *round, struct job *job)
 	errno = failed;
 	gclk_fail(&job->seen.error, GCLK_SYS, NULL, GCLK_NO_OFFSET, "no thread to ask it");
 	pthread_mutex_unlock(&round->lock);
+}
+
+/* Those that have their answer end now; those that still wait must not be waited for. */
+static void leave(struct job *job, bool finished)
+{
+	if (job->started && finished) {
+		pthread_join(job->thread, NULL);
+	} else if (job->started) {
+		pthread_detach(job->thread);
+	}
 }
 
 int survey_hosts(struct surveyed *hosts, unsigned n, int timeout_ms, struct gclk_error *reterr)
@@ -370,6 +382,14 @@ int survey_hosts(struct surveyed *hosts, unsigned n, int timeout_ms, struct gclk
 		hosts[i] = round->jobs[i].seen;
 	}
 	pthread_mutex_unlock(&round->lock);
+	for (unsigned i = 0; i < n; i++) {
+		bool finished;
+
+		pthread_mutex_lock(&round->lock);
+		finished = round->jobs[i].finished;
+		pthread_mutex_unlock(&round->lock);
+		leave(&round->jobs[i], finished);
+	}
 	drop(round);
 	return 0;
 }
