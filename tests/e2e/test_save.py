@@ -242,7 +242,13 @@ def kvm(lab):
     lab.virsh("undefine", NAME)
     lab.virsh("define", lab.path("kvm.xml"))
     try:
-        before, _ = saved(lab, path)
+        # where /dev/kvm is itself emulated the guest speaks slowly: one report will do
+        starts = lab.port.count()
+        lab.virsh("start", NAME)
+        serial = lab.port.wait(starts + 1)
+        lab.lines(serial, 1)
+        lab.save(NAME, path)
+        before = lab.lines(serial, 1)
         original = test_libvirt.digest(path)
         status, _, text = lab.run(*lab.arguments("restore", path))
         if status == 0:
@@ -263,6 +269,7 @@ def kvm(lab):
 
 
 def kvm_restored(lab, path, before):
+    """Once more, listened to."""
     lab.virsh("destroy", NAME)
     report, after = lab.restore(path)
     lab.t.check("kvm: carried out", report["verdict"] in ("done", "late"), report["verdict"])
@@ -377,12 +384,11 @@ def killed_clients(lab):
     killed(lab, lab.kills)
 
 
-HALVES = [
-    {"save": save_restore, "virsh": virsh_saved, "managed": managed, "paused": paused,
-     "kvm": kvm},
-    {"stale": stale, "external": external, "disk-full": disk_full, "refused": refused,
-     "killed": killed_clients, "gzip": gzip}]
-CASES = {**HALVES[0], **HALVES[1]}
+PARTS = [
+    {"save": save_restore, "virsh": virsh_saved, "managed": managed, "paused": paused},
+    {"stale": stale, "external": external, "disk-full": disk_full, "refused": refused},
+    {"killed": killed_clients, "gzip": gzip, "kvm": kvm}]
+CASES = {name: case for part in PARTS for name, case in part.items()}
 
 
 def arguments():
@@ -391,7 +397,7 @@ def arguments():
     parser.add_argument("--guestclock", default=os.environ.get("GCLK_COMMAND"))
     parser.add_argument("--work", default=os.environ.get("GCLK_WORK"))
     parser.add_argument("--long", action="store_true")
-    parser.add_argument("--half", type=int, choices=(1, 2))
+    parser.add_argument("--part", type=int, choices=(1, 2, 3))
     parser.add_argument("--only", action="append", choices=sorted(CASES))
     return parser.parse_args()
 
@@ -408,7 +414,7 @@ def body(args, work):
     try:
         for name, function in CASES.items():
             if args.only and name not in args.only or \
-               args.half and name not in HALVES[args.half - 1]:
+               args.part and name not in PARTS[args.part - 1]:
                 continue
             try:
                 function(lab)
