@@ -4,6 +4,7 @@
  * devices, and the replay. The guest's serial port is standard output.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -18,9 +19,11 @@
 
 #include "minivmm.h"
 
-#define RAM_BYTES (UINT64_C(16) << 20)
+#define RAM_MIB 16
+#define RAM_MIB_MAX 1024
 #define MEASURE_NS 200000000		/* of the host's TSC, at the start */
 #define VERIFY_AFTER_NS 300000000
+#define PIT_AHEAD_NS 1000000		/* the vCPUs stand for so long while its phase is set */
 #define FORCE_MAX 16
 
 static const char usage[] =
@@ -31,11 +34,13 @@ static const char usage[] =
 	"standard output.\n"
 	"\n"
 	"  --smp N            processors\n"
+	"  --memory MIB       RAM, 16 unless told\n"
 	"  --state DIR        where SIGUSR1 saves the machine before it ends the process\n"
 	"  --from DIR         go on from there\n"
 	"  --gap POLICY       what the clocks do about the time in between: count, freeze, wall\n"
 	"  --ticks POLICY     and the timers about missed ticks: delay, catchup, merge, discard\n"
 	"  --disagreement NS  this host's wall clock minus the source's, +- 0\n"
+	"  --time-pit         put the kernel's PIT back into its phase, where that is known\n"
 	"  --elsewhere        take the source for another host, whatever its boot id\n"
 	"  --force ID         override a finding that refuses; may be repeated\n"
 	"\n"
@@ -43,10 +48,11 @@ static const char usage[] =
 
 struct options {
 	unsigned n_vcpus;
+	uint64_t ram_mib;
 	const char *guest, *from, *state;
 	const char *force[FORCE_MAX + 1];
 	unsigned n_force;
-	bool elsewhere;
+	bool elsewhere, time_pit;
 	struct gclk_policy policy;
 	struct gclk_disagreement disagreement;
 	char command_line[COMMAND_LINE_MAX];
@@ -96,6 +102,8 @@ static void set_option(struct options *options, const char *name, const char *va
 {
 	if (!strcmp(name, "--smp")) {
 		options->n_vcpus = (unsigned)strtoul(value, NULL, 10);
+	} else if (!strcmp(name, "--memory")) {
+		options->ram_mib = strtoull(value, NULL, 10);
 	} else if (!strcmp(name, "--state")) {
 		options->state = value;
 	} else if (!strcmp(name, "--from")) {
@@ -137,11 +145,13 @@ static void parse(int argc, char **argv, struct options *options)
 {
 	int i = 1;
 
-	*options = (struct options){ .n_vcpus = 1, .policy = gclk_policy_default,
+	*options = (struct options){ .n_vcpus = 1, .ram_mib = RAM_MIB, .policy = gclk_policy_default,
 				     .disagreement = { 0, GCLK_UNBOUNDED } };
 	for (; i < argc && argv[i][0] == '-'; i++) {
 		if (!strcmp(argv[i], "--elsewhere")) {
 			options->elsewhere = true;
+		} else if (!strcmp(argv[i], "--time-pit")) {
+			options->time_pit = true;
 		} else if (i + 1 < argc) {
 			set_option(options, argv[i], argv[i + 1]);
 			i++;
@@ -151,7 +161,7 @@ static void parse(int argc, char **argv, struct options *options)
 	}
 	options->policy.force = options->force;
 	if ((i < argc) == (options->from != NULL) || options->n_vcpus < 1 ||
-	    options->n_vcpus > VCPUS_MAX) {
+	    options->n_vcpus > VCPUS_MAX || options->ram_mib < 1 || options->ram_mib > RAM_MIB_MAX) {
 		explain();
 	}
 	if (!options->from) {
@@ -248,6 +258,41 @@ static void verify(struct vm *vm)
 	}
 }
 
+/*
+ * The kernel can only begin a new period of its PIT, so its phase comes back when that is done
+ * at the right instant, within a period of the restore; the guest runs meanwhile.
+ */
+static int64_t pit_due(struct vm *vm, const struct options *options)
+{
+	int64_t due;
+
+	if (!options->time_pit || !vm->plan ||
+	    !gclk_kvm_pit_due(&vm->clocks, vm->plan, host_now(), &due)) {
+		return GCLK_REPLAY_NEVER;
+	}
+	return due - PIT_AHEAD_NS;
+}
+
+static void time_pit(struct vm *vm)
+{
+	struct gclk_kvm_pit_timed timed;
+	struct gclk_error error = { 0 };
+	int r;
+
+	vcpus_stop(vm);
+	pthread_mutex_lock(&vm->lock);
+	r = gclk_kvm_time_pit(&vm->clocks, vm->plan, &timed, &error);
+	pthread_mutex_unlock(&vm->lock);
+	vcpus_go(vm);
+	if (r == 0) {
+		fprintf(stderr, "minivmm: pit: %" PRId64 " ns off its phase, to +-%" PRIu64 " ns%s\n",
+			timed.off_ns, timed.width_ns,
+			timed.reprogrammed ? ": the guest's own" : "");
+	} else if (r != -GCLK_STATE) {		/* else it was missed, and is due again */
+		die("pit: %s: %s", error.where, error.message);
+	}
+}
+
 static struct timespec until(int64_t due)
 {
 	int64_t now = host_now(), left = due > now ? due - now : 0;
@@ -266,10 +311,12 @@ static void loop(struct vm *vm, int signals, const struct options *options)
 
 	while (on) {
 		int64_t replay_at = vm->plan ? replay_due(vm) : GCLK_REPLAY_NEVER;
-		int64_t due = vm->paused ? GCLK_REPLAY_NEVER :
-			      replay_at < verify_at ? replay_at : verify_at;
-		struct timespec left = until(due);
+		int64_t pit_at = pit_due(vm, options);
+		int64_t due = replay_at < verify_at ? replay_at : verify_at;
+		struct timespec left;
 
+		due = vm->paused ? GCLK_REPLAY_NEVER : due < pit_at ? due : pit_at;
+		left = until(due);
 		if (ppoll(fds, 3, due == GCLK_REPLAY_NEVER ? NULL : &left, NULL) < 0 &&
 		    errno != EINTR) {
 			die("poll: %m");
@@ -277,6 +324,9 @@ static void loop(struct vm *vm, int signals, const struct options *options)
 		if (host_now() >= verify_at && !vm->paused) {
 			verify_at = GCLK_REPLAY_NEVER;
 			verify(vm);
+		}
+		if (host_now() >= pit_at && !vm->paused) {
+			time_pit(vm);
 		}
 		if (host_now() >= replay_at && !vm->paused) {
 			replay_go_on(vm);
@@ -313,7 +363,7 @@ int main(int argc, char **argv)
 		vm_restore(&vm, options.from, &options.policy, &options.disagreement);
 	} else {
 		vm.clocks.axis_ns = -host_now();	/* the guest's time begins with 0 */
-		vm_create(&vm, RAM_BYTES);
+		vm_create(&vm, options.ram_mib << 20);
 		vm_create_vcpus(&vm, options.n_vcpus);
 		vm_boot(&vm, options.guest, options.command_line);
 		devices_power_on(&vm);

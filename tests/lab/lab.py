@@ -232,6 +232,8 @@ class Initramfs:
 class Lines:
     """Lines to and from a pair of descriptors."""
 
+    patience = 1	# by which all limits are multiplied
+
     def __init__(self, read_fd, write_fd, alive=lambda: True, why=lambda: ""):
         self.read_fd, self.write_fd, self.alive, self.why = read_fd, write_fd, alive, why
         self.buffer = b""
@@ -243,6 +245,7 @@ class Lines:
 
     def read(self, timeout=60):
         """The next line, without its end."""
+        timeout *= self.patience
         end = time.monotonic() + timeout
         while b"\n" not in self.buffer:
             left = end - time.monotonic()
@@ -337,15 +340,24 @@ class Host:
         """The command that boots; its second serial port connects to this socket path."""
         raise NotImplementedError
 
-    def __enter__(self):
+    patience = 4		# with a machine that is busy with other things
+    own_session = False		# of processes, where the emulator is not the child itself
+
+    def listen(self):
+        """A socket for the second serial port, and its address for emulator()."""
+        listener = socket.socket(socket.AF_UNIX)
         path = os.path.join(self.work, "channel")
-        with socket.socket(socket.AF_UNIX) as listener, \
-                open(os.path.join(self.work, "log"), "wb") as log:
-            listener.bind(path)
+        listener.bind(path)
+        return listener, path
+
+    def __enter__(self):
+        listener, address = self.listen()
+        with listener, open(os.path.join(self.work, "log"), "wb") as log:
             listener.listen(1)
             listener.settimeout(30)
-            self.process = subprocess.Popen(self.emulator(path), stdin=subprocess.DEVNULL,
-                                            stdout=log, stderr=log)
+            self.process = subprocess.Popen(self.emulator(address), stdin=subprocess.DEVNULL,
+                                            stdout=log, stderr=log,
+                                            start_new_session=self.own_session)
             try:
                 self.socket = listener.accept()[0]
             except socket.timeout:
@@ -354,6 +366,7 @@ class Host:
         self.socket.setblocking(True)
         self.lines = Lines(self.socket.fileno(), self.socket.fileno(),
                            lambda: self.process.poll() is None, self.said)
+        self.lines.patience = self.patience
         try:
             while self.lines.read(120) != "@lab ready":
                 pass
@@ -365,11 +378,14 @@ class Host:
     def __exit__(self, *exc):
         """End the emulator that was started here, and nothing else."""
         if self.process.poll() is None:
-            self.process.kill()
+            self.kill()
         self.process.wait()
         if self.lines:
             self.socket.close()
         shutil.rmtree(self.work, ignore_errors=True)
+
+    def kill(self):
+        self.process.kill()
 
     def said(self):
         """The end of what the host's kernel and the emulator said."""

@@ -56,6 +56,8 @@ saved() {
 if wait_for 600 said; then
 	for file in /sys/kernel/debug/kvm/$vmm-*/vcpu*/tsc-offset; do
 		echo "offset $(cat $file)"
+		ratio=${file%offset}scaling-ratio
+		[ ! -f $ratio ] || echo "ratio $(cat $ratio) $(cat $ratio-frac-bits)"
 	done
 	if [ $to != - ]; then
 		rm -rf $to
