@@ -170,6 +170,49 @@ static int parse(struct gclk_bundle *bundle, const uint8_t *body, size_t n,
 			 "the body is not a message of guestclock.v1.Bundle");
 }
 
+/*
+ * protobuf-c reads a field of number 0, which is none, when it is spelt long, keeps it
+ * as one that it does not know, and writes it short: nobody reads that again.
+ */
+static bool has_field_zero(const ProtobufCMessage *message)
+{
+	const ProtobufCMessageDescriptor *d = message->descriptor;
+
+	for (unsigned i = 0; i < message->n_unknown_fields; i++) {
+		if (message->unknown_fields[i].tag == 0) {
+			return true;
+		}
+	}
+	for (unsigned i = 0; i < d->n_fields; i++) {
+		const ProtobufCFieldDescriptor *f = &d->fields[i];
+		const uint8_t *member = (const uint8_t *)message + f->offset;
+		bool many = f->label == PROTOBUF_C_LABEL_REPEATED;
+		size_t n = many ? *(const size_t *)(const void *)((const uint8_t *)message +
+								   f->quantifier_offset) : 1;
+		void *const *children = many ? *(void *const *const *)(const void *)member :
+				      (void *const *)(const void *)member;
+
+		if (f->type != PROTOBUF_C_TYPE_MESSAGE) {
+			continue;
+		}
+		for (size_t k = 0; k < n; k++) {
+			if (children[k] && has_field_zero(children[k])) {
+				return true;
+			}
+		}
+	}
+	return false;
+}
+
+static int check_fields(const Guestclock__V1__Bundle *tree, struct gclk_error *reterr)
+{
+	if (has_field_zero(&tree->base)) {
+		return gclk_fail(reterr, GCLK_MALFORMED, "bundle", GCLK_BUNDLE_HEADER_BYTES,
+				 "the body has a field of number 0");
+	}
+	return 0;
+}
+
 static int check_version(const Guestclock__V1__Bundle *tree, struct gclk_error *reterr)
 {
 	if (!tree->has_format_version) {
@@ -202,6 +245,9 @@ GCLK_API int gclk_bundle_unpack(const void *buf, size_t size, struct gclk_bundle
 	r = parse(bundle, p + GCLK_BUNDLE_HEADER_BYTES, size - GCLK_BUNDLE_HEADER_BYTES, reterr);
 	if (r == 0) {
 		r = check_version(bundle->tree, reterr);
+	}
+	if (r == 0) {
+		r = check_fields(bundle->tree, reterr);
 	}
 	if (r < 0) {
 		gclk_bundle_free(bundle);

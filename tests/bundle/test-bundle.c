@@ -413,6 +413,28 @@ GCLK_TEST(bundle, what_is_not_understood_is_written_again)
 	free(buf);
 }
 
+/* protobuf-c reads it spelt long, and writes it so that nobody reads it again. */
+GCLK_TEST(bundle, a_field_of_number_0_is_refused)
+{
+	static const struct { uint8_t body[8]; size_t n; int expected; } cases[] = {
+		{ { 0x08, 1, 0xf8, 0x3f, 5 }, 5, 0 },			/* 1023: only not known */
+		{ { 0x08, 1, 0x80, 0, 5 }, 5, -GCLK_MALFORMED },
+		{ { 0x08, 1, 0x12, 3, 0x80, 0, 5 }, 7, -GCLK_MALFORMED },	/* in the state */
+		{ { 0x08, 1, 0x00, 5 }, 4, -GCLK_MALFORMED },
+	};
+
+	for (unsigned i = 0; i < GCLK_COUNT(cases); i++) {
+		uint8_t buf[HEADER + 8];
+		struct gclk_bundle *bundle = NULL;
+
+		memcpy(buf + HEADER, cases[i].body, cases[i].n);
+		seal(buf, HEADER + cases[i].n);
+		GCLK_EQ(gclk_bundle_unpack(buf, HEADER + cases[i].n, &bundle, NULL),
+			cases[i].expected);
+		gclk_bundle_free(bundle);
+	}
+}
+
 GCLK_TEST(bundle, an_unknown_feature_can_be_read_and_is_named)
 {
 	struct gclk_state *state = gclk_state_new(1);
