@@ -484,8 +484,10 @@ static void listen_to(struct listener *listener)
 	xmlSetStructuredErrorFunc(listener, hear);
 }
 
+/* Nor does it keep a text of ours as the last error of this thread. */
 static void listen_no_more(const struct listener *listener)
 {
+	xmlResetLastError();
 	xmlSetStructuredErrorFunc(listener->old_ctx, listener->old);
 }
 

@@ -10,15 +10,26 @@
 #include "core/error.h"
 #include "seal/crypto.h"
 
+/* Uses up OpenSSL's errors. It may lack the memory even to note one. */
+int gclk_crypto_lacks_memory(void)
+{
+	void *probe = OPENSSL_malloc(1024);
+	int lacks = !probe;
+	unsigned long code;
+
+	OPENSSL_free(probe);
+	while ((code = ERR_get_error())) {
+		lacks |= ERR_GET_REASON(code) == ERR_R_MALLOC_FAILURE;
+	}
+	return lacks;
+}
+
 int gclk_crypto_fail(struct gclk_error *reterr, const char *what)
 {
 	unsigned long code = ERR_peek_last_error();
 	const char *why = code ? ERR_reason_error_string(code) : NULL;
-	int is_memory = !code;	/* it had none even to say so */
+	int is_memory = gclk_crypto_lacks_memory() || !code;
 
-	while ((code = ERR_get_error())) {
-		is_memory |= ERR_GET_REASON(code) == ERR_R_MALLOC_FAILURE;
-	}
 	return is_memory ? gclk_fail(reterr, GCLK_NOMEM, "seal", GCLK_NO_OFFSET,
 				     "no memory to %s", what)
 			 : gclk_fail(reterr, GCLK_UNSUPPORTED, "seal", GCLK_NO_OFFSET,
@@ -51,21 +62,37 @@ int gclk_crypto_sign(EVP_PKEY *key, struct gclk_bytes text, uint8_t ret_signatur
 	return ok ? 0 : gclk_crypto_fail(reterr, "sign (Ed25519)");
 }
 
-int gclk_crypto_verify(EVP_PKEY *key, struct gclk_bytes text, const uint8_t signature[64],
-		       struct gclk_error *reterr)
+/* 1: it matches; 0: it does not; -1: nobody knows. */
+static int verify_once(EVP_PKEY *key, struct gclk_bytes text, const uint8_t signature[64])
 {
 	EVP_MD_CTX *ctx = EVP_MD_CTX_new();
 	int ready = ctx && EVP_DigestVerifyInit(ctx, NULL, NULL, NULL, key) == 1;
 	int ok = ready ? EVP_DigestVerify(ctx, signature, 64, text.p, text.n) : -1;
 
 	EVP_MD_CTX_free(ctx);
+	return ok;
+}
+
+/* OpenSSL answers "no" also where a block of memory was missing: so it is asked again. */
+int gclk_crypto_verify(EVP_PKEY *key, struct gclk_bytes text, const uint8_t signature[64],
+		       struct gclk_error *reterr)
+{
+	int ok = verify_once(key, text, signature);
+
+	if (ok == 0) {
+		ok = verify_once(key, text, signature);
+	}
 	if (ok == 1) {
+		ERR_clear_error();
 		return 0;
 	}
-	if (!ready || ERR_GET_REASON(ERR_peek_last_error()) == ERR_R_MALLOC_FAILURE) {
+	if (ok < 0) {
 		return gclk_crypto_fail(reterr, "verify (Ed25519)");
 	}
-	ERR_clear_error();
+	if (gclk_crypto_lacks_memory()) {
+		return gclk_fail(reterr, GCLK_NOMEM, "seal", GCLK_NO_OFFSET,
+				 "no memory to verify (Ed25519)");
+	}
 	return gclk_fail(reterr, GCLK_REFUSED, "seal", GCLK_NO_OFFSET,
 			 "the signature does not match: it was changed after it was sealed");
 }

@@ -30,6 +30,9 @@ struct gclk_bytes {
  */
 int gclk_crypto_fail(struct gclk_error *reterr, const char *what);
 
+/* Whether what just failed did so for want of memory; uses OpenSSL's errors up. */
+int gclk_crypto_lacks_memory(void);
+
 int gclk_crypto_sha256(const struct gclk_bytes *parts, size_t n_parts, uint8_t ret[32],
 		       struct gclk_error *reterr);
 

@@ -165,10 +165,10 @@ static int next_block(BIO *bio, struct block *ret, struct gclk_error *reterr)
 		ERR_clear_error();
 		return 0;
 	}
-	if (ERR_GET_REASON(code) == ERR_R_MALLOC_FAILURE) {
-		return gclk_crypto_fail(reterr, "read a key");
+	if (!code || gclk_crypto_lacks_memory()) {
+		return gclk_fail(reterr, GCLK_NOMEM, "key", GCLK_NO_OFFSET,
+				 "no memory to read a key");
 	}
-	ERR_clear_error();
 	return gclk_fail(reterr, GCLK_MALFORMED, "key", GCLK_NO_OFFSET,
 			 "a block of PEM is damaged");
 }
