@@ -16,6 +16,7 @@
 #include "image/qemu/page.h"
 
 #define CLOCK_PAGES_MAX 32
+#define SILENCES 10			/* of a machine type that should describe its state */
 
 enum mode { FILTERING, WHOLE, THROUGH, REFUSED };
 
@@ -33,6 +34,7 @@ struct gclk_filter {
 	struct gclk_image *image;	/* tail, state, bindings, changes */
 	bool has_state;			/* the tail was read: a plan can be applied */
 	bool applied;			/* the next push is behind the tail */
+	unsigned silences;		/* told since the last byte */
 	uint8_t *patched;		/* a copy of the tail; made when there is something to patch */
 	struct clock_pages clock_pages;
 	struct gclk_findings findings;
@@ -262,6 +264,7 @@ GCLK_API int gclk_filter_push(struct gclk_filter *f, const void *bytes, size_t n
 	}
 	switch (f->mode) {
 	case FILTERING:
+		f->silences = 0;
 		r = filter(f, bytes, n, &taken, reterr);
 		break;
 	case WHOLE:
@@ -290,6 +293,10 @@ GCLK_API int gclk_filter_quiet(struct gclk_filter *f, struct gclk_error *reterr)
 	/* only a state that looks whole ends so: all else is the middle of something */
 	if (gclk_stream_phase(f->stream) != GCLK_STREAM_DEVICES ||
 	    gclk_stream_end(f->stream, &error) != -GCLK_UNSUPPORTED) {
+		return GCLK_FILTER_MORE;
+	}
+	/* machine types that send a configuration describe their state, unless told not to */
+	if (gclk_stream_head(f->stream)->has_configuration && ++f->silences < SILENCES) {
 		return GCLK_FILTER_MORE;
 	}
 	return unfilterable(f, &error, reterr);

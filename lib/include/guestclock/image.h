@@ -403,9 +403,9 @@ int gclk_filter_push(struct gclk_filter *filter, const void *bytes, size_t n, si
  * gclk_filter_quiet() - nothing has come for as long as the caller would wait
  *
  * Old machine types do not describe their device state, and then wait: nothing but the
- * silence tells that it is whole. To be called in the phase TAIL after, say, 100 ms
- * without a byte. MORE: the state is not whole, so more must come; else as
- * gclk_filter_push() with no bytes.
+ * silence tells that it is whole. To be called in the phase TAIL, say, every 100 ms
+ * without a byte; it takes ten of them where a description should come. MORE: the state is
+ * not whole, or that is not sure yet; else as gclk_filter_push() with no bytes.
  */
 int gclk_filter_quiet(struct gclk_filter *filter, struct gclk_error *reterr);
 
