@@ -81,7 +81,7 @@ static int work(struct guard *guard, void *ctx)
 		snprintf(guard->uri, sizeof(guard->uri), "%s", restore->uri);
 	}
 	r = restore_run(guard, restore, o, move);
-	if (move->domain[0] && (r == 0 || given(o, OPTION(JSON)))) {
+	if (move->domain[0] && (r == 0 || r == GCLK_UNPROVEN || given(o, OPTION(JSON)))) {
 		told = answer(o, move);
 		r = r ? r : told;
 	}

@@ -299,8 +299,11 @@ static void follow(struct hook *hook)
 		ran.uncertainty_ns = (uint64_t)(seen_ns - from) / 2 + (uint64_t)GCLK_NS_PER_MS;
 	}
 	settle_plan(hook, &ran);
-	hook->move.verdict = late->outcome == LATE_RACED ? MOVE_UNPROVEN : MOVE_DONE;
+	hook->move.verdict = MOVE_DONE;
 	move_ran(&hook->move, &ran, "status", TOLERANCE_NS);
+	if (late->outcome == LATE_RACED) {
+		hook->move.verdict = MOVE_UNPROVEN;
+	}
 	snprintf(hook->move.why, sizeof(hook->move.why),
 		 "%s: %u writes, the last %llu bytes before the reader, %llu MB/s",
 		 late_outcome_names[late->outcome], late->n_writes,

@@ -387,11 +387,15 @@ static int run_it(struct restoring *r)
 		return s;
 	}
 	r->guard->suspended = 0;
-	r->move->verdict = r->late.outcome == LATE_RACED || r->tsc_lost ? MOVE_UNPROVEN
-									 : MOVE_DONE;
+	r->move->verdict = MOVE_DONE;
 	settle(r, &resumed.at);
 	r->move->hold_ns = GCLK_MAX(run_ns - r->ready_ns, 0);
 	move_ran(r->move, &resumed.at, resumed.basis, TOLERANCE_NS);
+	if (r->late.outcome == LATE_RACED) {
+		r->move->verdict = MOVE_UNPROVEN;
+		snprintf(r->move->why, sizeof(r->move->why),
+			 "the reader came to the clocks while they were written");
+	}
 	if (r->tsc_lost) {
 		r->move->verdict = MOVE_UNPROVEN;
 		snprintf(r->move->why, sizeof(r->move->why),
@@ -516,7 +520,13 @@ static int restore(struct restoring *r)
 		clean_text(r->move->why, sizeof(r->move->why), r->error.message);
 		s = fail(name_of(r), &r->error, EFFECT_CHANGED, NULL);
 	}
-	if (s == 0 && r->run && wants_guest_time(r)) {
+	if (s == 0 && r->run && r->move->verdict == MOVE_UNPROVEN) {
+		message("warning", name_of(r), NULL, EFFECT_READING, NULL,
+			"the guest runs, but its clocks are not proven right: %s",
+			r->move->why[0] ? r->move->why : "nobody saw it begin to run");
+		s = GCLK_UNPROVEN;
+	}
+	if ((s == 0 || s == GCLK_UNPROVEN) && r->run && wants_guest_time(r)) {
 		set_guest_time(r);
 	}
 	close_record(r);
