@@ -20,20 +20,22 @@
 #define WRITTEN (UINT64_C(1) << 60)
 #define NEAR (UINT64_C(1) << 50)
 
-struct one_msr {
-	struct kvm_msrs head;
-	struct kvm_msr_entry entry;
+union one_msr {
+	struct kvm_msrs list;
+	unsigned char room[sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)];
 };
 
 static int access_tsc(int vcpu, unsigned long request, uint64_t *value)
 {
-	struct one_msr msr = { .head.nmsrs = 1,
-			       .entry = { .index = MSR_TSC, .data = *value } };
+	union one_msr msr = { .room = { 0 } };
 
+	msr.list.nmsrs = 1;
+	msr.list.entries[0].index = MSR_TSC;
+	msr.list.entries[0].data = *value;
 	if (ioctl(vcpu, request, &msr) != 1) {
 		return -1;
 	}
-	*value = msr.entry.data;
+	*value = msr.list.entries[0].data;
 	return 0;
 }
 
