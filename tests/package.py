@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 
-LIBRARIES = ["libguestclock", "libguestclock-image"]
+LIBRARIES = ["libguestclock", "libguestclock-image", "libguestclock-seal"]
 EXAMPLES = {"embed-devices": "libguestclock", "saved-clocks": "libguestclock-image"}
 DATA = "tests/data/streams/pc-multifd.qs.xz"
 
