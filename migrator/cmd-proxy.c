@@ -100,8 +100,10 @@ static int set_unreadable(struct options *o, const char *text, struct gclk_error
 	struct proxy *p = o->own;
 
 	p->unreadable = !strcmp(text, "refuse") ? PEER_REFUSE : PEER_PASS;
-	return p->unreadable == PEER_REFUSE || !strcmp(text, "pass") ? 0 :
-		gclk_fail(reterr, GCLK_MALFORMED, NULL, GCLK_NO_OFFSET, "pass or refuse");
+	return p->unreadable == PEER_REFUSE || !strcmp(text, "pass")
+		       ? 0
+		       : gclk_fail(reterr, GCLK_MALFORMED, NULL, GCLK_NO_OFFSET,
+				   "pass or refuse");
 }
 
 static int set_limit(struct options *o, const char *text, struct gclk_error *reterr)
@@ -174,8 +176,10 @@ static const struct option_row rows[] = {
 
 static void log_line(int priority, const char *text)
 {
-	message(priority <= 3 ? "error" : priority <= 4 ? "warning" : "note", NULL, NULL,
-		EFFECT_READING, NULL, "%s", text);
+	message(priority <= 3	? "error"
+		: priority <= 4 ? "warning"
+				: "note",
+		NULL, NULL, EFFECT_READING, NULL, "%s", text);
 }
 
 static void copy(char *to, size_t size, const char *from)
@@ -252,8 +256,9 @@ static int await(struct source_end *end, int signal_fd, struct move *ret,
 		if (poll(&p, 1, 0) > 0) {
 			source_end_cancel(end, "a signal has ended the source end");
 			r = source_end_report(end, 2000, ret, reterr);
-			return r == 0 ? 0 : gclk_fail(reterr, GCLK_STATE, NULL, GCLK_NO_OFFSET,
-						      "ended by a signal");
+			return r == 0 ? 0
+				      : gclk_fail(reterr, GCLK_STATE, NULL,
+						  GCLK_NO_OFFSET, "ended by a signal");
 		}
 	}
 }
@@ -345,12 +350,16 @@ static int run(const struct options *o)
 	struct proxy *p = o->own;
 
 	if (own_given(o, ROW_STDIO)) {
-		return p->listen || p->to ?
-			usage_error("proxy", "--stdio is the destination's end: it neither "
-				    "listens nor dials another one") : run_stdio(p);
+		return p->listen || p->to
+			       ? usage_error(
+					 "proxy",
+					 "--stdio is the destination's end: it neither "
+					 "listens nor dials another one")
+			       : run_stdio(p);
 	}
 	if (!p->listen || !p->to == !p->connect) {
-		return usage_error("proxy", "--stdio, or --listen with --to or with --connect");
+		return usage_error("proxy",
+				   "--stdio, or --listen with --to or with --connect");
 	}
 	return p->to ? run_source(o, p, p->to) : run_both(o, p);
 }
@@ -359,18 +368,27 @@ const struct verb verb_proxy = {
 	.name = "proxy",
 	.summary = SUMMARY_PROXY,
 	.synopsis = "",
-	.text = "Stands in the path of a live migration that somebody else starts (virsh, a "
-		"manager, plain QMP) and makes the guest's clocks right as its stream passes. "
-		"The hypervisor of the source connects to --listen, and what it sends goes to the "
-		"destination end, which connects to the hypervisor there: over a UNIX socket, "
-		"TLS, or the standard input and output of a command such as ssh. The two ends "
-		"measure how far the hosts' clocks are apart. With --connect instead of --to there "
-		"is one end only, for hypervisors that reach each other in another way: the clocks "
-		"are then this host's. One move; the report comes at its end. Anything that breaks "
+	.text = "Stands in the path of a live migration that somebody else starts "
+		"(virsh, a "
+		"manager, plain QMP) and makes the guest's clocks right as its stream "
+		"passes. "
+		"The hypervisor of the source connects to --listen, and what it sends "
+		"goes to the "
+		"destination end, which connects to the hypervisor there: over a UNIX "
+		"socket, "
+		"TLS, or the standard input and output of a command such as ssh. The two "
+		"ends "
+		"measure how far the hosts' clocks are apart. With --connect instead of "
+		"--to there "
+		"is one end only, for hypervisors that reach each other in another way: "
+		"the clocks "
+		"are then this host's. One move; the report comes at its end. Anything "
+		"that breaks "
 		"before the last byte leaves the guest where it was.",
 	.example = "guestclock proxy --listen /run/guestclock/web1.sock "
 		   "--to 'exec:ssh host2 guestclock proxy --stdio'",
-	.options = OPTIONS_COMMON | OPTION(CONF) | OPTION(GAP) | OPTION(TICKS) | OPTION(FORCE),
+	.options = OPTIONS_COMMON | OPTION(CONF) | OPTION(GAP) | OPTION(TICKS) |
+		   OPTION(FORCE),
 	.run = run,
 	.own_rows = rows,
 	.n_own_rows = GCLK_COUNT(rows),

@@ -11,7 +11,8 @@
 #if GUESTCLOCK_LIBVIRT
 #include "migrator/virt/resume.h"
 
-static int open_libvirt(void *ctx, const char *uuid, void **ret, struct gclk_error *reterr)
+static int open_libvirt(void *ctx, const char *uuid, void **ret,
+			struct gclk_error *reterr)
 {
 	struct resume *resume = NULL;
 	int r = resume_open(ctx, uuid, &resume, reterr);

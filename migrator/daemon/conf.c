@@ -34,9 +34,11 @@ void daemon_conf_init(struct daemon_conf *conf)
 	};
 }
 
-static int bad(const char *name, const char *value, const char *what, struct gclk_error *reterr)
+static int bad(const char *name, const char *value, const char *what,
+	       struct gclk_error *reterr)
 {
-	return gclk_fail(reterr, GCLK_MALFORMED, name, GCLK_NO_OFFSET, "\"%.60s\" %s", value, what);
+	return gclk_fail(reterr, GCLK_MALFORMED, name, GCLK_NO_OFFSET, "\"%.60s\" %s",
+			 value, what);
 }
 
 static int set_text(char to[DAEMON_TEXT], const char *name, const char *value,
@@ -64,13 +66,17 @@ static int set_number(unsigned *to, const char *name, const char *value, unsigne
 	return 0;
 }
 
-static int set_switch(bool *to, const char *name, const char *value, struct gclk_error *reterr)
+static int set_switch(bool *to, const char *name, const char *value,
+		      struct gclk_error *reterr)
 {
 	*to = !strcmp(value, "yes");
-	return *to || !strcmp(value, "no") ? 0 : bad(name, value, "is neither yes nor no", reterr);
+	return *to || !strcmp(value, "no")
+		       ? 0
+		       : bad(name, value, "is neither yes nor no", reterr);
 }
 
-static int set_mode(mode_t *to, const char *name, const char *value, struct gclk_error *reterr)
+static int set_mode(mode_t *to, const char *name, const char *value,
+		    struct gclk_error *reterr)
 {
 	char *end;
 	unsigned long n = strtoul(value, &end, 8);
@@ -82,7 +88,8 @@ static int set_mode(mode_t *to, const char *name, const char *value, struct gclk
 	return 0;
 }
 
-static int set_group(gid_t *to, const char *name, const char *value, struct gclk_error *reterr)
+static int set_group(gid_t *to, const char *name, const char *value,
+		     struct gclk_error *reterr)
 {
 	struct group *group = getgrnam(value);
 
@@ -116,7 +123,8 @@ static int set_users(struct server_access *to, const char *name, char *list,
 		struct passwd *user = getpwnam(part);
 
 		if (!user || to->n_uids == GCLK_COUNT(to->uids)) {
-			return bad(name, part, user ? "is one too many" : "is no user here", reterr);
+			return bad(name, part,
+				   user ? "is one too many" : "is no user here", reterr);
 		}
 		to->uids[to->n_uids++] = user->pw_uid;
 	}
@@ -132,8 +140,8 @@ static int set_list(char (*to)[DAEMON_TEXT], unsigned max, unsigned *n, const ch
 	while (list && r == 0) {
 		const char *part = next_part(&list, separator);
 
-		r = *n == max ? bad(name, part, "is one too many", reterr) :
-				set_text(to[*n], name, part, reterr);
+		r = *n == max ? bad(name, part, "is one too many", reterr)
+			      : set_text(to[*n], name, part, reterr);
 		*n += r == 0;
 	}
 	return r;
@@ -142,27 +150,30 @@ static int set_list(char (*to)[DAEMON_TEXT], unsigned max, unsigned *n, const ch
 static int set_directories(struct daemon_conf *conf, const char *name, char *list,
 			   struct gclk_error *reterr)
 {
-	int r = set_list(conf->directories, GCLK_COUNT(conf->directories), &conf->n_directories,
-			 name, list, ",", reterr);
+	int r = set_list(conf->directories, GCLK_COUNT(conf->directories),
+			 &conf->n_directories, name, list, ",", reterr);
 
 	for (unsigned i = 0; i < conf->n_directories && r == 0; i++) {
 		if (conf->directories[i][0] != '/') {
-			r = bad(name, conf->directories[i], "is no absolute path", reterr);
+			r = bad(name, conf->directories[i], "is no absolute path",
+				reterr);
 		}
 	}
 	return r;
 }
 
-static int set(struct daemon_conf *c, const char *name, char *value, struct gclk_error *reterr)
+static int set(struct daemon_conf *c, const char *name, char *value,
+	       struct gclk_error *reterr)
 {
 	const struct {
 		const char *name;
 		char *text;
 	} texts[] = {
-		{ "socket", c->socket }, { "listen", c->listen }, { "tls_ca", c->tls_ca },
-		{ "tls_cert", c->tls_cert }, { "tls_key", c->tls_key }, { "tls_crl", c->tls_crl },
-		{ "audit", c->audit }, { "margins", c->margins }, { "metrics", c->metrics },
-		{ "metrics_file", c->metrics_file },
+		{ "socket", c->socket },   { "listen", c->listen },
+		{ "tls_ca", c->tls_ca },   { "tls_cert", c->tls_cert },
+		{ "tls_key", c->tls_key }, { "tls_crl", c->tls_crl },
+		{ "audit", c->audit },	   { "margins", c->margins },
+		{ "metrics", c->metrics }, { "metrics_file", c->metrics_file },
 	};
 	const struct {
 		const char *name;
@@ -181,13 +192,14 @@ static int set(struct daemon_conf *c, const char *name, char *value, struct gclk
 	}
 	for (unsigned i = 0; i < GCLK_COUNT(numbers); i++) {
 		if (!strcmp(name, numbers[i].name)) {
-			return set_number(numbers[i].number, name, value, numbers[i].max, reterr);
+			return set_number(numbers[i].number, name, value, numbers[i].max,
+					  reterr);
 		}
 	}
 	if (!strcmp(name, "libvirt")) { /* here "none" is not the same as nothing */
-		return strlen(value) < DAEMON_TEXT ?
-			       (gclk_text_copy(c->libvirt, DAEMON_TEXT, value), 0) :
-			       bad(name, value, "is too long", reterr);
+		return strlen(value) < DAEMON_TEXT
+			       ? (gclk_text_copy(c->libvirt, DAEMON_TEXT, value), 0)
+			       : bad(name, value, "is too long", reterr);
 	}
 	if (!strcmp(name, "socket_mode")) {
 		return set_mode(&c->socket_mode, name, value, reterr);
@@ -199,8 +211,8 @@ static int set(struct daemon_conf *c, const char *name, char *value, struct gclk
 		return set_users(&c->access, name, value, reterr);
 	}
 	if (!strcmp(name, "tls_names")) {
-		return set_list(c->tls_names, DAEMON_NAMES, &c->n_tls_names, name, value, ";",
-				reterr);
+		return set_list(c->tls_names, DAEMON_NAMES, &c->n_tls_names, name, value,
+				";", reterr);
 	}
 	if (!strcmp(name, "directories")) {
 		return set_directories(c, name, value, reterr);
@@ -229,13 +241,15 @@ static int take(void *user, const char *section, const char *name, const char *v
 		return 1;
 	}
 	copy = strdup(value);
-	reading->status = copy ? set(reading->conf, name, copy, reading->error) :
-		gclk_fail(reading->error, GCLK_NOMEM, NULL, GCLK_NO_OFFSET, "no memory");
+	reading->status = copy ? set(reading->conf, name, copy, reading->error)
+			       : gclk_fail(reading->error, GCLK_NOMEM, NULL,
+					   GCLK_NO_OFFSET, "no memory");
 	free(copy);
 	return 1;
 }
 
-int daemon_conf_read(const char *path, struct daemon_conf *conf, struct gclk_error *reterr)
+int daemon_conf_read(const char *path, struct daemon_conf *conf,
+		     struct gclk_error *reterr)
 {
 	struct daemon_conf read;
 	struct gclk_error error = { 0 };
@@ -245,8 +259,8 @@ int daemon_conf_read(const char *path, struct daemon_conf *conf, struct gclk_err
 	daemon_conf_init(&read);
 	r = ini_parse(path ? path : CONF_PATH, take, &reading);
 	if (r < 0 && path) {
-		return gclk_fail(reterr, GCLK_SYS, path, GCLK_NO_OFFSET, "cannot be read: %s",
-				 strerror(errno));
+		return gclk_fail(reterr, GCLK_SYS, path, GCLK_NO_OFFSET,
+				 "cannot be read: %s", strerror(errno));
 	}
 	if (reading.status < 0) {
 		if (reterr) {
@@ -255,7 +269,8 @@ int daemon_conf_read(const char *path, struct daemon_conf *conf, struct gclk_err
 		return reading.status;
 	}
 	if (r > 0) {
-		return gclk_fail(reterr, GCLK_MALFORMED, path ? path : CONF_PATH, GCLK_NO_OFFSET,
+		return gclk_fail(reterr, GCLK_MALFORMED, path ? path : CONF_PATH,
+				 GCLK_NO_OFFSET,
 				 "line %d is neither [section] nor name = value", r);
 	}
 	*conf = read;

@@ -26,7 +26,7 @@
 #include "migrator/message.h"
 #include "migrator/metrics.h"
 
-#define FINISH_NS (40 * GCLK_NS_PER_S)	/* for moves that have let their guest go */
+#define FINISH_NS (40 * GCLK_NS_PER_S) /* for moves that have let their guest go */
 
 struct daemon {
 	const char *conf_path;
@@ -40,7 +40,7 @@ struct daemon {
 	bool has_metrics_thread;
 };
 
-static struct metrics *metrics;	/* for the callbacks, which have no context */
+static struct metrics *metrics; /* for the callbacks, which have no context */
 static const char *metrics_file;
 
 /* Lines with a priority, as the journal reads them from standard error. */
@@ -55,8 +55,8 @@ static void log_error(int priority, const char *what, const struct gclk_error *e
 {
 	char text[600];
 
-	snprintf(text, sizeof(text), "%s: %s%s%s", what, error->where, error->where[0] ? ": " : "",
-		 error->message);
+	snprintf(text, sizeof(text), "%s: %s%s%s", what, error->where,
+		 error->where[0] ? ": " : "", error->message);
 	log_line(priority, text);
 }
 
@@ -101,9 +101,9 @@ static int open_metrics(struct daemon *d, struct gclk_error *reterr)
 	if (!where[0]) {
 		return 0;
 	}
-	r = where[0] == '/' ? listen_unix(where, d->conf.socket_mode, d->conf.socket_group,
-					  &d->metrics_fd, reterr) :
-			      listen_loopback(where, &d->metrics_fd, reterr);
+	r = where[0] == '/' ? listen_unix(where, d->conf.socket_mode,
+					  d->conf.socket_group, &d->metrics_fd, reterr)
+			    : listen_loopback(where, &d->metrics_fd, reterr);
 	if (r == 0) {
 		d->has_metrics_thread =
 			pthread_create(&d->metrics_thread, NULL, run_metrics, d) == 0;
@@ -139,8 +139,10 @@ static void make_options(const struct daemon_conf *conf, struct destination_opti
 static int make_identity(const struct daemon_conf *conf, struct tls_identity **ret,
 			 struct gclk_error *reterr)
 {
-	const struct peer_tls files = { .ca = conf->tls_ca, .certificate = conf->tls_cert,
-					.key = conf->tls_key, .crl = conf->tls_crl };
+	const struct peer_tls files = { .ca = conf->tls_ca,
+					.certificate = conf->tls_cert,
+					.key = conf->tls_key,
+					.crl = conf->tls_crl };
 
 	return tls_identity_new(&files, true, ret, reterr);
 }
@@ -206,7 +208,8 @@ static int open_sockets(struct daemon *d, struct gclk_error *reterr)
 			r = make_identity(&d->conf, &identity, reterr);
 		}
 		if (r == 0) {
-			r = server_adopt(d->server, fd, family == AF_UNIX ? NULL : identity, reterr);
+			r = server_adopt(d->server, fd,
+					 family == AF_UNIX ? NULL : identity, reterr);
 		}
 	}
 	if (r < 0 || given) {
@@ -218,7 +221,9 @@ static int open_sockets(struct daemon *d, struct gclk_error *reterr)
 	}
 	if (r == 0 && d->conf.listen[0]) {
 		r = make_identity(&d->conf, &identity, reterr);
-		r = r < 0 ? r : server_listen_tls(d->server, d->conf.listen, identity, reterr);
+		r = r < 0 ? r
+			  : server_listen_tls(d->server, d->conf.listen, identity,
+					      reterr);
 	}
 	return r;
 }
@@ -252,7 +257,8 @@ static int run_daemon(struct daemon *d, struct gclk_error *reterr)
 	for (;;) {
 		int r = server_run(d->server, d->signals, reterr);
 
-		if (r < 0 || read(d->signals, &signal, sizeof(signal)) != sizeof(signal)) {
+		if (r < 0 ||
+		    read(d->signals, &signal, sizeof(signal)) != sizeof(signal)) {
 			return r;
 		}
 		if (signal.ssi_signo != SIGHUP) {
@@ -320,14 +326,16 @@ static void help(FILE *to)
 {
 	fputs("Usage: guestclockd [--conf FILE] [--check]\n"
 	      "\n"
-	      "The destination end of live moves, as a service: guests that `guestclock migrate`\n"
+	      "The destination end of live moves, as a service: guests that `guestclock "
+	      "migrate`\n"
 	      "or `guestclock proxy` sends here arrive with their clocks right.\n"
 	      "\n"
 	      "  --conf FILE   settings; default " CONF_PATH ", section [daemon]\n"
 	      "  --check       read the settings, say what is wrong with them, and end\n"
 	      "  --version, --help\n"
 	      "\n"
-	      "SIGHUP reads the settings again, SIGTERM ends it.\n", to);
+	      "SIGHUP reads the settings again, SIGTERM ends it.\n",
+	      to);
 }
 
 static int check_conf(const char *path)
@@ -347,7 +355,8 @@ int main(int argc, char **argv)
 	static const struct option longs[] = { { "conf", required_argument, NULL, 'c' },
 					       { "check", no_argument, NULL, 'k' },
 					       { "help", no_argument, NULL, 'h' },
-					       { "version", no_argument, NULL, 'v' }, { 0 } };
+					       { "version", no_argument, NULL, 'v' },
+					       { 0 } };
 	static struct daemon d;
 	bool check = false;
 	int option;

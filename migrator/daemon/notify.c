@@ -18,7 +18,8 @@ void notify_state(const char *state)
 	size_t n = path ? strlen(path) : 0;
 	int fd;
 
-	if (n < 2 || n >= sizeof(address.sun_path) || (path[0] != '/' && path[0] != '@')) {
+	if (n < 2 || n >= sizeof(address.sun_path) ||
+	    (path[0] != '/' && path[0] != '@')) {
 		return;
 	}
 	memcpy(address.sun_path, path, n);
@@ -27,7 +28,8 @@ void notify_state(const char *state)
 	}
 	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (fd >= 0) {
-		sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&address,
+		sendto(fd, state, strlen(state), MSG_NOSIGNAL,
+		       (struct sockaddr *)&address,
 		       (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n));
 		close(fd);
 	}

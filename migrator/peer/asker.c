@@ -45,10 +45,12 @@ int asker_ask(struct asker *asker, struct port *port, struct gclk_error *reterr)
 	int64_t now = clock_mono_ns();
 
 	if (asker->waiting) {
-		return now - asker->asked_mono_ns < ASKER_SILENCE_NS ? 0 :
-			gclk_fail(reterr, GCLK_PEER, port->link.name, GCLK_NO_OFFSET,
-				  "the other end has not answered for %d s",
-				  (int)(ASKER_SILENCE_NS / GCLK_NS_PER_S));
+		return now - asker->asked_mono_ns < ASKER_SILENCE_NS
+			       ? 0
+			       : gclk_fail(reterr, GCLK_PEER, port->link.name,
+					   GCLK_NO_OFFSET,
+					   "the other end has not answered for %d s",
+					   (int)(ASKER_SILENCE_NS / GCLK_NS_PER_S));
 	}
 	if (now < asker->due_ns) {
 		return 0;
@@ -59,8 +61,8 @@ int asker_ask(struct asker *asker, struct port *port, struct gclk_error *reterr)
 	return port_send(port, &ask, &asker->asked_ns, reterr);
 }
 
-int asker_take(struct asker *asker, const struct port *port, const struct wire_message *answer,
-	       struct gclk_error *reterr)
+int asker_take(struct asker *asker, const struct port *port,
+	       const struct wire_message *answer, struct gclk_error *reterr)
 {
 	struct gclk_exchange x = { asker->asked_ns, answer->answer.heard_ns,
 				   answer->answer.answered_ns, port->heard_ns };
@@ -79,7 +81,8 @@ int asker_take(struct asker *asker, const struct port *port, const struct wire_m
 	return r == -GCLK_PEER && x.answered_ns < x.heard_ns ? r : 0;
 }
 
-int asker_answer(struct port *port, const struct wire_message *ask, struct gclk_error *reterr)
+int asker_answer(struct port *port, const struct wire_message *ask,
+		 struct gclk_error *reterr)
 {
 	struct wire_message answer = { .type = WIRE_ANSWER };
 

@@ -11,10 +11,11 @@
 #include "core/util.h"
 #include "migrator/peer/session.h"
 
-#define ARRIVE_NS (30 * GCLK_NS_PER_S)	/* for the guest to stand there after its instant */
-#define SHUT_NS (2 * GCLK_NS_PER_S)	/* for the hypervisor's last word */
+#define ARRIVE_NS                                                                        \
+	(30 * GCLK_NS_PER_S)	    /* for the guest to stand there after its instant */
+#define SHUT_NS (2 * GCLK_NS_PER_S) /* for the hypervisor's last word */
 #define TOLERANCE_NS (2 * GCLK_NS_PER_MS)
-#define BYE_NS (2 * GCLK_NS_PER_S)	/* for the other end to have read the report */
+#define BYE_NS (2 * GCLK_NS_PER_S) /* for the other end to have read the report */
 
 static void learn(struct session *s, const char *kind, int64_t delay_ns)
 {
@@ -40,7 +41,8 @@ static void put_report(struct session *s)
 		s->options.ended(&s->report);
 	}
 	if (json) {
-		const char *text = json_object_to_json_string_ext(json, JSON_C_TO_STRING_PLAIN);
+		const char *text =
+			json_object_to_json_string_ext(json, JSON_C_TO_STRING_PLAIN);
 
 		m.report.json = (char *)(uintptr_t)text;
 		m.report.size = strlen(text);
@@ -50,7 +52,8 @@ static void put_report(struct session *s)
 		}
 		json_object_put(json);
 	}
-	if (s->options.audit_path[0] && move_audit(&s->report, s->options.audit_path, &error) < 0) {
+	if (s->options.audit_path[0] &&
+	    move_audit(&s->report, s->options.audit_path, &error) < 0) {
 		session_log(s, 3, "the audit log: %s: %s", error.where, error.message);
 	}
 }
@@ -83,8 +86,9 @@ static void check_load(struct session *s)
 	for (uint32_t i = 0; s->run_ns && i < s->report.n_clocks; i++) {
 		struct move_clock *clock = &s->report.clocks[i];
 
-		if (clock->start == GCLK_START_LOAD && clock->bound_ns != GCLK_UNBOUNDED &&
-		    off > 0 && (uint64_t)off > s->load.uncertainty_ns) {
+		if (clock->start == GCLK_START_LOAD &&
+		    clock->bound_ns != GCLK_UNBOUNDED && off > 0 &&
+		    (uint64_t)off > s->load.uncertainty_ns) {
 			clock->bound_ns += (uint64_t)off - s->load.uncertainty_ns;
 		}
 	}
@@ -95,12 +99,14 @@ static void take_ran(struct session *s, const struct destination_ran *ran)
 	struct move *move = &s->report;
 
 	if (ran->ready_ns > 0 && s->released_ns > 0 && s->run_ns) {
-		learn(s, s->move.own_resume ? "ready" : "resume", ran->ready_ns - s->released_ns);
+		learn(s, s->move.own_resume ? "ready" : "resume",
+		      ran->ready_ns - s->released_ns);
 		move->hold_ns = GCLK_MAX(ran->at.ns - ran->ready_ns, 0);
 	}
 	if (move->stopped.uncertainty_ns != GCLK_UNBOUNDED && s->run_ns) {
-		move->blackout_ns = gclk_sub_sat(gclk_sub_sat(ran->at.ns, move->stopped.ns),
-						 move->disagreement.ns);
+		move->blackout_ns =
+			gclk_sub_sat(gclk_sub_sat(ran->at.ns, move->stopped.ns),
+				     move->disagreement.ns);
 	}
 	if (s->run_ns) {
 		move_ran(move, &ran->at, ran->basis, TOLERANCE_NS);
@@ -128,8 +134,9 @@ static void resume(struct session *s)
 	struct gclk_error error;
 	int64_t now = clock_wall_ns();
 	int64_t run = s->run_ns ? s->run_ns : now;
-	int r = s->move.own_resume ? ops->at(s->resume, run, run + ARRIVE_NS, &ran, &error) :
-				     ops->watch(s->resume, run + ARRIVE_NS, &ran, &error);
+	int r = s->move.own_resume
+			? ops->at(s->resume, run, run + ARRIVE_NS, &ran, &error)
+			: ops->watch(s->resume, run + ARRIVE_NS, &ran, &error);
 
 	if (r == 0) {
 		take_ran(s, &ran);
@@ -161,13 +168,14 @@ void session_conclude(struct session *s)
 		learn(s, "load", s->shut_ns - s->released_ns);
 	} else if (!over && !resumes && s->main_error.status) {
 		move->verdict = MOVE_UNPROVEN;
-		snprintf(move->why, sizeof(move->why), "the hypervisor did not confirm: %.200s",
-			 s->main_error.message);
+		snprintf(move->why, sizeof(move->why),
+			 "the hypervisor did not confirm: %.200s", s->main_error.message);
 	}
 	move->written_ns = clock_wall_ns();
 	put_report(s);
-	session_log(s, 6, "%s: gap %lld ns, blackout %lld ns", move_verdict_names[move->verdict],
-		    (long long)move->gap_ns, (long long)move->blackout_ns);
+	session_log(s, 6, "%s: gap %lld ns, blackout %lld ns",
+		    move_verdict_names[move->verdict], (long long)move->gap_ns,
+		    (long long)move->blackout_ns);
 }
 
 void session_give_up(struct session *s)
@@ -183,8 +191,8 @@ void session_give_up(struct session *s)
 	s->report.verdict = s->refused ? MOVE_REFUSED : MOVE_CANCELLED;
 	snprintf(s->report.why, sizeof(s->report.why), "%s", s->why.message);
 	s->report.written_ns = clock_wall_ns();
-	session_log(s, s->refused ? 4 : 5, "%s: %s", move_verdict_names[s->report.verdict],
-		    s->why.message);
+	session_log(s, s->refused ? 4 : 5, "%s: %s",
+		    move_verdict_names[s->report.verdict], s->why.message);
 	put_report(s);
 	port_sorry(s->port, &s->why);
 	link_shut(&s->port->link);

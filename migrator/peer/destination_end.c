@@ -20,7 +20,7 @@
 #include "migrator/peer/session.h"
 #include "migrator/situation.h"
 
-#define MAIN_MISSING_NS (600 * GCLK_NS_PER_S)	/* control without any channel */
+#define MAIN_MISSING_NS (600 * GCLK_NS_PER_S) /* control without any channel */
 #define APART_NS GCLK_NS_PER_S
 #define DIAL_AGAIN_MS 20
 #define BYE_NS (2 * GCLK_NS_PER_S)
@@ -46,8 +46,8 @@ void destination_options_init(struct destination_options *options)
 	};
 }
 
-int destination_end_new(const struct destination_options *options, struct destination_end **ret,
-			struct gclk_error *reterr)
+int destination_end_new(const struct destination_options *options,
+			struct destination_end **ret, struct gclk_error *reterr)
 {
 	struct destination_end *end = calloc(1, sizeof(*end));
 
@@ -104,8 +104,10 @@ void session_log(const struct session *session, int priority, const char *format
 	if (!session->options.log) {
 		return;
 	}
-	n = snprintf(text, sizeof(text), "%.200s: ", session->move.domain[0] ?
-		     session->move.domain : session->move.uuid[0] ? session->move.uuid : "a guest");
+	n = snprintf(text, sizeof(text), "%.200s: ",
+		     session->move.domain[0] ? session->move.domain
+		     : session->move.uuid[0] ? session->move.uuid
+					     : "a guest");
 	va_start(args, format);
 	vsnprintf(text + n, sizeof(text) - (size_t)n, format, args);
 	va_end(args);
@@ -230,7 +232,8 @@ static struct session *session_new(const struct destination_options *options,
 	return s;
 }
 
-static struct session *find(struct destination_end *end, const uint8_t id[WIRE_SESSION_BYTES])
+static struct session *find(struct destination_end *end,
+			    const uint8_t id[WIRE_SESSION_BYTES])
 {
 	struct session *s = end->sessions;
 
@@ -317,8 +320,8 @@ static int check_path(const struct destination_options *options, const char *pat
 
 	snprintf(parent, sizeof(parent), "%.*s", (int)(strrchr(path, '/') - path), path);
 	real = realpath(parent[0] ? parent : "/", NULL);
-	for (unsigned i = 0; real && i < DESTINATION_DIRECTORIES &&
-	     options->directories[i][0]; i++) {
+	for (unsigned i = 0;
+	     real && i < DESTINATION_DIRECTORIES && options->directories[i][0]; i++) {
 		char *allowed = realpath(options->directories[i], NULL);
 
 		inside = inside || (allowed && !strcmp(real, allowed));
@@ -352,7 +355,8 @@ static int choose_paths(struct session *s, struct gclk_error *reterr)
 	}
 
 	if (o->main_path[0]) {
-		gclk_text_copy(s->move.main_path, sizeof(s->move.main_path), o->main_path);
+		gclk_text_copy(s->move.main_path, sizeof(s->move.main_path),
+			       o->main_path);
 	} else {
 		r = check_path(o, s->move.main_path, reterr);
 	}
@@ -377,9 +381,11 @@ static int open_resume(struct session *s, struct gclk_error *reterr)
 				 "this end cannot resume guests");
 	}
 	if (!ops || !s->move.uuid[0]) {
-		return s->move.own_resume ?
-			gclk_fail(reterr, GCLK_PEER, NULL, GCLK_NO_OFFSET,
-				  "a guest without a UUID cannot be resumed here") : 0;
+		return s->move.own_resume
+			       ? gclk_fail(
+					 reterr, GCLK_PEER, NULL, GCLK_NO_OFFSET,
+					 "a guest without a UUID cannot be resumed here")
+			       : 0;
 	}
 	r = ops->open(s->options.resume_ctx, s->move.uuid, &s->resume, reterr);
 	if (r < 0 && !s->move.own_resume) { /* then its resume is not seen */
@@ -461,7 +467,8 @@ static int take_message(struct session *s, const struct wire_message *m,
 			s->stopped.at = stop_between(m->there.low_ns, m->there.high_ns);
 			s->stopped.age_ns = m->there.age_ns;
 			s->stopped_boot_ns = clock_boot_ns();
-			gclk_text_copy(s->stopped.basis, sizeof(s->stopped.basis), "stream");
+			gclk_text_copy(s->stopped.basis, sizeof(s->stopped.basis),
+				       "stream");
 		}
 		break;
 	default:
@@ -524,7 +531,8 @@ static int converse(struct session *s, struct gclk_error *reterr)
 		    (r = tell_apart(s, &apart_ns, reterr)) < 0) {
 			return r;
 		}
-		deadline = GCLK_MIN(asker_next_ns(&s->asker), clock_mono_ns() + GCLK_NS_PER_S);
+		deadline = GCLK_MIN(asker_next_ns(&s->asker),
+				    clock_mono_ns() + GCLK_NS_PER_S);
 		r = port_receive(s->port, &m, deadline, s->wake, reterr);
 		lower_event(s->wake);
 		if (r == LINK_WAIT) {
@@ -638,17 +646,20 @@ static int channel_enter(struct destination_end *end, const struct wire_hello *h
 	}
 	pthread_mutex_unlock(&end->lock);
 	if (!s) {
-		return gclk_fail(reterr, GCLK_PEER, NULL, GCLK_NO_OFFSET, "there is no such session");
+		return gclk_fail(reterr, GCLK_PEER, NULL, GCLK_NO_OFFSET,
+				 "there is no such session");
 	}
 	pthread_mutex_lock(&s->lock);
 	if (s->state == SESSION_BROKEN) {
-		r = gclk_fail(reterr, GCLK_STATE, NULL, GCLK_NO_OFFSET, "%s", s->why.message);
+		r = gclk_fail(reterr, GCLK_STATE, NULL, GCLK_NO_OFFSET, "%s",
+			      s->why.message);
 	} else if (s->n_channels >= s->options.max_channels) {
 		r = gclk_fail(reterr, GCLK_REFUSED, NULL, GCLK_NO_OFFSET,
 			      "%u connections are open already, which is the limit",
 			      s->n_channels);
 	} else if (hello->role == WIRE_MAIN && s->has_main) {
-		r = gclk_fail(reterr, GCLK_PEER, NULL, GCLK_NO_OFFSET, "a second main channel");
+		r = gclk_fail(reterr, GCLK_PEER, NULL, GCLK_NO_OFFSET,
+			      "a second main channel");
 	} else if (hello->role == WIRE_STORAGE && !s->move.storage_path[0]) {
 		r = gclk_fail(reterr, GCLK_PEER, NULL, GCLK_NO_OFFSET,
 			      "no path was named for storage");
@@ -691,7 +702,8 @@ static int dial_hypervisor(struct session *s, const char *path, struct link *ret
 
 	do {
 		r = link_dial_unix(path, s->options.dial_ms, ret, &error);
-	} while (r < 0 && (error.sys_errno == ENOENT || error.sys_errno == ECONNREFUSED) &&
+	} while (r < 0 &&
+		 (error.sys_errno == ENOENT || error.sys_errno == ECONNREFUSED) &&
 		 clock_mono_ns() < deadline && poll(&p, 1, DIAL_AGAIN_MS) == 0);
 	if (r < 0 && reterr) {
 		*reterr = error;
@@ -699,13 +711,14 @@ static int dial_hypervisor(struct session *s, const char *path, struct link *ret
 	return r;
 }
 
-static int run_channel(struct session *s, const struct wire_hello *hello, struct port *port,
-		       struct gclk_error *reterr)
+static int run_channel(struct session *s, const struct wire_hello *hello,
+		       struct port *port, struct gclk_error *reterr)
 {
 	struct link a, b;
 	struct relay relay = { .a = &a, .b = &b, .wake = s->cancel };
-	int r = dial_hypervisor(s, hello->role == WIRE_STORAGE ? s->move.storage_path :
-				s->move.main_path, &b, reterr);
+	int r = dial_hypervisor(
+		s, hello->role == WIRE_STORAGE ? s->move.storage_path : s->move.main_path,
+		&b, reterr);
 
 	if (r < 0) {
 		return r;
@@ -713,8 +726,8 @@ static int run_channel(struct session *s, const struct wire_hello *hello, struct
 	r = welcome(port, hello, NULL, reterr);
 	if (r == 0) {
 		port_give(port, &a);
-		r = hello->role == WIRE_MAIN ? main_channel_run(s, &a, &b, reterr) :
-					       relay_run(&relay, reterr);
+		r = hello->role == WIRE_MAIN ? main_channel_run(s, &a, &b, reterr)
+					     : relay_run(&relay, reterr);
 		if (r < 0) {
 			/* both neighbours see it before anybody waits for the report of it */
 			link_close(&b);
@@ -756,8 +769,10 @@ int destination_end_serve_hello(struct destination_end *end, struct port *port,
 
 	if (!wire_version(hello)) {
 		r = gclk_fail(&error, GCLK_VERSION, NULL, GCLK_NO_OFFSET,
-			      "the other end speaks versions %u to %u of the protocol, this one "
-			      "%u to %u", hello->version_min, hello->version_max, WIRE_VERSION_MIN,
+			      "the other end speaks versions %u to %u of the protocol, "
+			      "this one "
+			      "%u to %u",
+			      hello->version_min, hello->version_max, WIRE_VERSION_MIN,
 			      WIRE_VERSION_MAX);
 	} else if (hello->role == WIRE_CONTROL) {
 		r = serve_session(end, port, hello, &error);

@@ -50,7 +50,7 @@ struct destination_options {
 	char margins_path[DESTINATION_PATH];	/* "": nothing is learned */
 	unsigned max_sessions;		/* at once */
 	unsigned max_channels;		/* of one session */
-	size_t tail_bytes;		/* device state held, of one session; 0: the filter's own limit */
+	size_t tail_bytes;		/* device state held, each; 0: the filter's own limit */
 	int64_t max_hold_ns;		/* no session may ask for more */
 	int dial_ms, hello_ms;
 	void (*log)(int priority, const char *text);	/* as in syslog; or NULL */

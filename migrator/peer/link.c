@@ -52,8 +52,11 @@ void link_none(struct link *link)
 
 void link_init(struct link *link, int in, int out, const char *name)
 {
-	*link = (struct link){ .in = in, .out = out, .read_needs = POLLIN,
-			       .write_needs = POLLOUT, .opened_ns = clock_boot_ns() };
+	*link = (struct link){ .in = in,
+			       .out = out,
+			       .read_needs = POLLIN,
+			       .write_needs = POLLOUT,
+			       .opened_ns = clock_boot_ns() };
 	snprintf(link->name, sizeof(link->name), "%s", name);
 	fcntl(in, F_SETFL, fcntl(in, F_GETFL) | O_NONBLOCK);
 	fcntl(out, F_SETFL, fcntl(out, F_GETFL) | O_NONBLOCK);
@@ -136,8 +139,10 @@ int link_dial_unix(const char *path, int timeout_ms, struct link *ret,
 		return fail_dial(reterr, errno, path);
 	}
 	do {
-		error = connect_until(fd, (struct sockaddr *)&address, sizeof(address), deadline);
-	} while (error == EAGAIN && clock_mono_ns() < deadline && nanosleep(&pause, NULL) == 0);
+		error = connect_until(fd, (struct sockaddr *)&address, sizeof(address),
+				      deadline);
+	} while (error == EAGAIN && clock_mono_ns() < deadline &&
+		 nanosleep(&pause, NULL) == 0);
 	if (error) {
 		close(fd);
 		return fail_dial(reterr, error, path);
@@ -187,9 +192,11 @@ static int dial_tcp(const char *host, const char *port, int64_t deadline_ns, int
 	}
 	error = EHOSTUNREACH;
 	for (one = all; one && error; one = one->ai_next) {
-		fd = socket(one->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-		error = fd < 0 ? errno : connect_until(fd, one->ai_addr, one->ai_addrlen,
-						       deadline_ns);
+		fd = socket(one->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK,
+			    0);
+		error = fd < 0 ? errno
+			       : connect_until(fd, one->ai_addr, one->ai_addrlen,
+					       deadline_ns);
 		if (error && fd >= 0) {
 			close(fd);
 		}
@@ -222,7 +229,8 @@ static int dial_tls(const char *text, const struct peer_tls *files, int64_t dead
 	}
 	r = dial_tcp(host, port, deadline_ns, &fd, reterr);
 	if (r == 0) {
-		r = tls_start(identity, fd, files->name && *files->name ? files->name : host,
+		r = tls_start(identity, fd,
+			      files->name && *files->name ? files->name : host,
 			      deadline_ns, &tls, reterr);
 	}
 	tls_identity_free(identity);
@@ -243,7 +251,7 @@ static int dial_tls(const char *text, const struct peer_tls *files, int64_t dead
  */
 static int dial_exec(const char *command, struct link *ret, struct gclk_error *reterr)
 {
-	char *argv[] = { (char *)(uintptr_t)"sh", (char *)(uintptr_t)"-c",
+	char *argv[] = { (char *)(uintptr_t) "sh", (char *)(uintptr_t) "-c",
 			 (char *)(uintptr_t)command, NULL };
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attributes;
@@ -262,7 +270,8 @@ static int dial_exec(const char *command, struct link *ret, struct gclk_error *r
 	sigaddset(&defaults, SIGTERM);
 	sigaddset(&defaults, SIGHUP);
 	posix_spawnattr_init(&attributes);
-	posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+	posix_spawnattr_setflags(&attributes,
+				 POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
 	posix_spawnattr_setsigmask(&attributes, &mask);
 	posix_spawnattr_setsigdefault(&attributes, &defaults);
 	posix_spawn_file_actions_init(&actions);
@@ -308,8 +317,8 @@ int link_dial(const char *address, const struct peer_tls *tls, int timeout_ms,
 	if (address[0] == 'e') {
 		return dial_exec(address + 5, ret, reterr);
 	}
-	return dial_tls(address + 4, tls, clock_mono_ns() + timeout_ms * GCLK_NS_PER_MS, ret,
-			reterr);
+	return dial_tls(address + 4, tls, clock_mono_ns() + timeout_ms * GCLK_NS_PER_MS,
+			ret, reterr);
 }
 
 /* ---- bytes ---- */
@@ -356,8 +365,8 @@ long link_write(struct link *link, const void *from, size_t n, struct gclk_error
 		return tls_write(link->tls, from, n, &link->write_needs, reterr);
 	}
 	do {
-		gone = link->in == link->out ? send(link->out, from, n, MSG_NOSIGNAL) :
-					       write(link->out, from, n);
+		gone = link->in == link->out ? send(link->out, from, n, MSG_NOSIGNAL)
+					     : write(link->out, from, n);
 	} while (gone < 0 && errno == EINTR);
 	if (gone < 0) {
 		return errno == EAGAIN ? LINK_WAIT : fail_broken(link, errno, reterr);

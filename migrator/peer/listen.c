@@ -51,11 +51,13 @@ int listen_unix(const char *path, mode_t mode, gid_t group, int *ret,
 	/* nobody gets in between bind() and chmod(): there is no listen() yet */
 	if (fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0 &&
 	    chmod(path, mode) == 0 &&
-	    (group == (gid_t)-1 || chown(path, (uid_t)-1, group) == 0) && listen(fd, 64) == 0) {
+	    (group == (gid_t)-1 || chown(path, (uid_t)-1, group) == 0) &&
+	    listen(fd, 64) == 0) {
 		*ret = fd;
 		return 0;
 	}
-	r = gclk_fail(reterr, GCLK_SYS, path, GCLK_NO_OFFSET, "no socket: %s", strerror(errno));
+	r = gclk_fail(reterr, GCLK_SYS, path, GCLK_NO_OFFSET, "no socket: %s",
+		      strerror(errno));
 	if (fd >= 0) {
 		close(fd);
 	}
@@ -66,7 +68,8 @@ int listen_loopback(const char *address, int *ret, struct gclk_error *reterr)
 {
 	struct sockaddr_in v4 = { .sin_family = AF_INET,
 				  .sin_addr = { htonl(INADDR_LOOPBACK) } };
-	struct sockaddr_in6 v6 = { .sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT };
+	struct sockaddr_in6 v6 = { .sin6_family = AF_INET6,
+				   .sin6_addr = IN6ADDR_LOOPBACK_INIT };
 	const char *colon = strrchr(address, ':');
 	int port = colon ? atoi(colon + 1) : 0;
 	bool is_v6 = !strncmp(address, "[::1]:", 6);
@@ -77,16 +80,20 @@ int listen_loopback(const char *address, int *ret, struct gclk_error *reterr)
 				 "no port of 127.0.0.1 or [::1]");
 	}
 	v4.sin_port = v6.sin6_port = htons((uint16_t)port);
-	fd = socket(is_v6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	fd = socket(is_v6 ? AF_INET6 : AF_INET,
+		    SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd >= 0) {
 		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
 	}
-	if (fd >= 0 && bind(fd, is_v6 ? (struct sockaddr *)&v6 : (struct sockaddr *)&v4,
-			    is_v6 ? sizeof(v6) : sizeof(v4)) == 0 && listen(fd, 16) == 0) {
+	if (fd >= 0 &&
+	    bind(fd, is_v6 ? (struct sockaddr *)&v6 : (struct sockaddr *)&v4,
+		 is_v6 ? sizeof(v6) : sizeof(v4)) == 0 &&
+	    listen(fd, 16) == 0) {
 		*ret = fd;
 		return 0;
 	}
-	r = gclk_fail(reterr, GCLK_SYS, address, GCLK_NO_OFFSET, "no socket: %s", strerror(errno));
+	r = gclk_fail(reterr, GCLK_SYS, address, GCLK_NO_OFFSET, "no socket: %s",
+		      strerror(errno));
 	if (fd >= 0) {
 		close(fd);
 	}

@@ -23,24 +23,25 @@
 #include "migrator/peer/relay.h"
 #include "migrator/peer/session.h"
 
-#define STOPPED_WAIT_NS (5 * GCLK_NS_PER_MS)	/* for the source's word, once all is here */
-#define BURST_WAIT_NS (GCLK_NS_PER_MS / 2)	/* the last answer is 50 ms old at most */
+#define STOPPED_WAIT_NS (5 * GCLK_NS_PER_MS) /* for the source's word, once all is here */
+#define BURST_WAIT_NS (GCLK_NS_PER_MS / 2)   /* the last answer is 50 ms old at most */
 #define THERE_WAIT_NS (2 * GCLK_NS_PER_S)
-#define PATCH_NS (1 * GCLK_NS_PER_MS)		/* plan, patch and send: the last byte goes then */
-#define LOAD_USUAL_NS (2 * GCLK_NS_PER_MS)	/* from the last byte to the end of the load */
-#define RESUME_USUAL_NS (16 * GCLK_NS_PER_MS)	/* ... until a manager says that it stands */
-#define UNLEARNT_NS (5 * GCLK_NS_PER_MS)	/* how far off those can be */
+#define PATCH_NS (1 * GCLK_NS_PER_MS) /* plan, patch and send: the last byte goes then */
+#define LOAD_USUAL_NS (2 * GCLK_NS_PER_MS) /* from the last byte to the end of the load */
+#define RESUME_USUAL_NS                                                                  \
+	(16 * GCLK_NS_PER_MS)		 /* ... until a manager says that it stands */
+#define UNLEARNT_NS (5 * GCLK_NS_PER_MS) /* how far off those can be */
 
 struct main_channel {
 	struct session *session;
 	struct link *a, *b;
 	struct gclk_filter *filter;
 	struct gclk_plan *plan;
-	struct wire_stopped stopped;	/* what the plan is made with */
+	struct wire_stopped stopped; /* what the plan is made with */
 	int64_t stopped_boot_ns;
 	uint64_t ran_offset, stopped_offset;
-	bool final;		/* the last round has begun: the guest stands */
-	int64_t release_ns;	/* CLOCK_MONOTONIC: not before */
+	bool final;	    /* the last round has begun: the guest stands */
+	int64_t release_ns; /* CLOCK_MONOTONIC: not before */
 };
 
 /* ---- what flows ---- */
@@ -72,15 +73,15 @@ static void note_passing(struct main_channel *m)
 		s->report.verdict = MOVE_UNTOUCHED;
 		s->report.findings = *gclk_filter_findings(m->filter);
 		gclk_text_copy(s->report.why, sizeof(s->report.why),
-			       s->report.findings.n ? s->report.findings.items[0].message :
-						      "the stream cannot be filtered");
+			       s->report.findings.n ? s->report.findings.items[0].message
+						    : "the stream cannot be filtered");
 		session_log(s, 4, "it passes untouched: %.200s", s->report.why);
 	}
 	pthread_mutex_unlock(&s->lock);
 }
 
-static int push(void *ctx, const uint8_t *bytes, size_t n, size_t *ret_pass, size_t *ret_held,
-		struct gclk_error *reterr)
+static int push(void *ctx, const uint8_t *bytes, size_t n, size_t *ret_pass,
+		size_t *ret_held, struct gclk_error *reterr)
 {
 	struct main_channel *m = ctx;
 	uint64_t before = gclk_filter_offset(m->filter);
@@ -99,8 +100,9 @@ static int quiet(void *ctx, struct gclk_error *reterr)
 {
 	struct main_channel *m = ctx;
 
-	return gclk_filter_phase(m->filter) == GCLK_FILTER_TAIL ?
-		       gclk_filter_quiet(m->filter, reterr) : GCLK_FILTER_MORE;
+	return gclk_filter_phase(m->filter) == GCLK_FILTER_TAIL
+		       ? gclk_filter_quiet(m->filter, reterr)
+		       : GCLK_FILTER_MORE;
 }
 
 /* ---- when it stopped ---- */
@@ -169,8 +171,8 @@ static uint64_t spread(const struct margin *margin)
 {
 	int64_t off = GCLK_MAX(margin->high_ns - margin->ns, margin->ns - margin->low_ns);
 
-	return (uint64_t)(margin->n < 4 ? GCLK_MAX(off, UNLEARNT_NS) :
-					  GCLK_MAX(off, GCLK_NS_PER_MS));
+	return (uint64_t)(margin->n < 4 ? GCLK_MAX(off, UNLEARNT_NS)
+					: GCLK_MAX(off, GCLK_NS_PER_MS));
 }
 
 static struct margin learnt(const struct session *s, const char *kind, int64_t usual_ns,
@@ -198,7 +200,8 @@ static void choose_instants(struct main_channel *m, struct gclk_when *when)
 	if (s->move.own_resume) {
 		run = learnt(s, "ready", RESUME_USUAL_NS, hold);
 		when->run.ns = release + GCLK_MAX(run.ns, load.ns);
-		when->run.uncertainty_ns = 0; /* it is kept, or the lateness is measured */
+		when->run.uncertainty_ns =
+			0; /* it is kept, or the lateness is measured */
 	} else {
 		run = learnt(s, "resume", load.ns, INT64_MAX);
 		when->run.ns = release + GCLK_MAX(run.ns, load.ns);
@@ -217,15 +220,16 @@ static int check_gap(const struct main_channel *m, const struct gclk_when *when,
 	int64_t now = clock_boot_ns();
 	int64_t ahead = gclk_sub_sat(when->run.ns, clock_wall_ns());
 	int64_t here = gclk_add_sat(now - m->session->opened_ns, ahead);
-	int64_t there = gclk_add_sat(gclk_add_sat(m->stopped.age_ns, now - m->stopped_boot_ns),
-				     ahead);
+	int64_t there = gclk_add_sat(
+		gclk_add_sat(m->stopped.age_ns, now - m->stopped_boot_ns), ahead);
 	int64_t gap = gclk_sub_sat(gclk_sub_sat(when->run.ns, when->captured.ns), d->ns);
 
 	if (gap < 0 || gap > here || gap > there) {
-		return gclk_fail(reterr, GCLK_PEER, NULL, GCLK_NO_OFFSET,
-				 "a gap of %lld ns cannot be: the connection is %lld ns old "
-				 "here, %lld ns there", (long long)gap, (long long)here,
-				 (long long)there);
+		return gclk_fail(
+			reterr, GCLK_PEER, NULL, GCLK_NO_OFFSET,
+			"a gap of %lld ns cannot be: the connection is %lld ns old "
+			"here, %lld ns there",
+			(long long)gap, (long long)here, (long long)there);
 	}
 	return 0;
 }
@@ -249,7 +253,8 @@ static int take_disagreement(struct session *s, const struct gclk_when *when,
 {
 	pthread_mutex_lock(&s->lock);
 	gclk_exchanges_over(&s->asker.exchanges, when->captured.ns, when->run.ns, d);
-	s->report.round_trip_ns = s->asker.exchanges.n ? s->asker.exchanges.round_trip_ns : 0;
+	s->report.round_trip_ns =
+		s->asker.exchanges.n ? s->asker.exchanges.round_trip_ns : 0;
 	pthread_mutex_unlock(&s->lock);
 	if (d->uncertainty_ns == GCLK_UNBOUNDED) {
 		return gclk_fail(reterr, GCLK_PEER, NULL, GCLK_NO_OFFSET,
@@ -271,14 +276,18 @@ static int check_disagreement(struct session *s, const struct gclk_disagreement 
 	if (s->move.disagree == PEER_CORRECT || apart <= s->move.disagree_limit_ns) {
 		return 0;
 	}
-	snprintf(text, sizeof(text), "the two hosts' wall clocks are %llu ns apart, more than "
-		 "the limit of %llu ns", (unsigned long long)apart,
+	snprintf(text, sizeof(text),
+		 "the two hosts' wall clocks are %llu ns apart, more than "
+		 "the limit of %llu ns",
+		 (unsigned long long)apart,
 		 (unsigned long long)s->move.disagree_limit_ns);
 	if (s->move.disagree == PEER_REFUSE_APART) {
 		return gclk_fail(reterr, GCLK_REFUSED, NULL, GCLK_NO_OFFSET, "%s", text);
 	}
-	gclk_findings_add(findings, "hosts-apart", "", "%s; the guest is carried by the measured "
-			  "relation", text);
+	gclk_findings_add(findings, "hosts-apart", "",
+			  "%s; the guest is carried by the measured "
+			  "relation",
+			  text);
 	return 0;
 }
 
@@ -288,11 +297,12 @@ static int refusal(const struct gclk_plan *plan, struct gclk_error *reterr)
 		const struct gclk_finding *f = &plan->findings.items[i];
 
 		if (f->info && f->info->refuses && !f->forced) {
-			return gclk_fail(reterr, GCLK_REFUSED, f->info->id, GCLK_NO_OFFSET,
-					 "%.250s", f->message);
+			return gclk_fail(reterr, GCLK_REFUSED, f->info->id,
+					 GCLK_NO_OFFSET, "%.250s", f->message);
 		}
 	}
-	return gclk_fail(reterr, GCLK_REFUSED, NULL, GCLK_NO_OFFSET, "the plan is refused");
+	return gclk_fail(reterr, GCLK_REFUSED, NULL, GCLK_NO_OFFSET,
+			 "the plan is refused");
 }
 
 static int make_plan(struct main_channel *m, struct gclk_error *reterr)
@@ -308,7 +318,8 @@ static int make_plan(struct main_channel *m, struct gclk_error *reterr)
 	policy.force = s->force;
 	m->plan = gclk_plan_new(state->n_vcpus);
 	if (!m->plan) {
-		return gclk_fail(reterr, GCLK_NOMEM, NULL, GCLK_NO_OFFSET, "no memory for a plan");
+		return gclk_fail(reterr, GCLK_NOMEM, NULL, GCLK_NO_OFFSET,
+				 "no memory for a plan");
 	}
 	r = find_stop(m, reterr);
 	if (r < 0) {
@@ -352,7 +363,8 @@ static void leave_untouched(struct session *s, const char *why)
 	snprintf(s->report.why, sizeof(s->report.why), "%s", why);
 }
 
-static int ready(void *ctx, const uint8_t **ret_bytes, size_t *ret_n, struct gclk_error *reterr)
+static int ready(void *ctx, const uint8_t **ret_bytes, size_t *ret_n,
+		 struct gclk_error *reterr)
 {
 	struct main_channel *m = ctx;
 	struct session *s = m->session;
@@ -365,7 +377,8 @@ static int ready(void *ctx, const uint8_t **ret_bytes, size_t *ret_n, struct gcl
 	}
 	s->runs = guest_runs(m);
 	if (!s->runs) {
-		leave_untouched(s, "the guest was suspended before the move, and stays so");
+		leave_untouched(s,
+				"the guest was suspended before the move, and stays so");
 		return gclk_filter_apply(m->filter, NULL, ret_bytes, ret_n, reterr);
 	}
 	r = make_plan(m, reterr);
@@ -437,25 +450,27 @@ static int ended(void *ctx, struct gclk_error *reterr)
 	if (session_state(m->session) != SESSION_OPEN) {
 		return 0;
 	}
-	return gclk_fail(reterr, GCLK_PEER, NULL, GCLK_NO_OFFSET,
-			 "the source ended its stream after %llu bytes, before it was whole",
-			 (unsigned long long)gclk_filter_offset(m->filter));
+	return gclk_fail(
+		reterr, GCLK_PEER, NULL, GCLK_NO_OFFSET,
+		"the source ended its stream after %llu bytes, before it was whole",
+		(unsigned long long)gclk_filter_offset(m->filter));
 }
 
 int main_channel_run(struct session *session, struct link *a, struct link *b,
 		     struct gclk_error *reterr)
 {
-	static const struct relay_filter filter = { push, quiet, ready, gate, released, back,
-						    ended };
+	static const struct relay_filter filter = { push,     quiet, ready, gate,
+						    released, back,  ended };
 	struct gclk_filter_options options = {
 		.tail_bytes = session->options.tail_bytes,
-		.unreadable = session->move.unreadable == PEER_REFUSE ? GCLK_FILTER_REFUSE :
-									GCLK_FILTER_PASS,
+		.unreadable = session->move.unreadable == PEER_REFUSE ? GCLK_FILTER_REFUSE
+								      : GCLK_FILTER_PASS,
 		.want_page_clock = 1,
 	};
 	struct main_channel m = { .session = session, .a = a, .b = b };
-	struct relay relay = { .a = a, .b = b, .filter = &filter, .ctx = &m,
-			       .wake = session->cancel };
+	struct relay relay = {
+		.a = a, .b = b, .filter = &filter, .ctx = &m, .wake = session->cancel
+	};
 	int r = gclk_filter_new(&options, &m.filter, reterr);
 
 	if (r == 0) {

@@ -79,8 +79,9 @@ static const char *after_word(const char *line, const char *word)
 {
 	size_t n = strlen(word);
 
-	return !strncmp(line, word, n) && (line[n] == ' ' || line[n] == '\n' || !line[n]) ?
-		       line + n : NULL;
+	return !strncmp(line, word, n) && (line[n] == ' ' || line[n] == '\n' || !line[n])
+		       ? line + n
+		       : NULL;
 }
 
 static void take_line(struct margins *to, const char *numbers)
@@ -164,12 +165,14 @@ int margins_learn(const char *path, const char *kind, int64_t delay_ns,
 	int fd, r;
 
 	if (strlen(path) >= PATH_BYTES) {
-		return gclk_fail(reterr, GCLK_RANGE, path, GCLK_NO_OFFSET, "the path is too long");
+		return gclk_fail(reterr, GCLK_RANGE, path, GCLK_NO_OFFSET,
+				 "the path is too long");
 	}
 	snprintf(lock, sizeof(lock), "%s.lock", path);
 	fd = open(lock, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
 	if (fd < 0 || flock(fd, LOCK_EX) < 0) {
-		r = gclk_fail(reterr, GCLK_SYS, lock, GCLK_NO_OFFSET, "%s", strerror(errno));
+		r = gclk_fail(reterr, GCLK_SYS, lock, GCLK_NO_OFFSET, "%s",
+			      strerror(errno));
 		if (fd >= 0) {
 			close(fd);
 		}
@@ -177,8 +180,10 @@ int margins_learn(const char *path, const char *kind, int64_t delay_ns,
 	}
 	margins_read(path, kind, &margins);
 	margins_add(&margins, delay_ns);
-	r = replace(path, kind, &margins) == 0 ? 0 :
-		gclk_fail(reterr, GCLK_SYS, path, GCLK_NO_OFFSET, "%s", strerror(errno));
+	r = replace(path, kind, &margins) == 0
+		    ? 0
+		    : gclk_fail(reterr, GCLK_SYS, path, GCLK_NO_OFFSET, "%s",
+				strerror(errno));
 	close(fd);
 	return r;
 }

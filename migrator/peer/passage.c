@@ -44,7 +44,8 @@ void passage_stop(const struct passage *p, uint64_t ran_offset, uint64_t stopped
 		  int64_t now_ns, int64_t *ret_low_ns, int64_t *ret_high_ns)
 {
 	uint64_t first = p->n > PASSAGE_MARKS ? p->n - PASSAGE_MARKS : 0;
-	uint64_t made = ran_offset > PASSAGE_AHEAD_BYTES ? ran_offset - PASSAGE_AHEAD_BYTES : 0;
+	uint64_t made =
+		ran_offset > PASSAGE_AHEAD_BYTES ? ran_offset - PASSAGE_AHEAD_BYTES : 0;
 	uint64_t low = last_before(p, first, made, p->n);
 	uint64_t high = first_behind(p, first, stopped_offset);
 
@@ -55,7 +56,8 @@ void passage_stop(const struct passage *p, uint64_t ran_offset, uint64_t stopped
 
 int64_t passage_ran(const struct passage *p, int64_t stopped_ns)
 {
-	uint64_t first = p->n > PASSAGE_MARKS ? p->n - PASSAGE_MARKS : 0, last = p->n, low;
+	uint64_t first = p->n > PASSAGE_MARKS ? p->n - PASSAGE_MARKS : 0, last = p->n,
+		 low;
 
 	while (last > first && p->marks[(last - 1) % PASSAGE_MARKS].at_ns > stopped_ns) {
 		last--;

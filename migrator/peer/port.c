@@ -51,7 +51,8 @@ static int send_all(struct port *port, const uint8_t *from, size_t n,
 		} else if (r != LINK_WAIT) {
 			return (int)r;
 		} else if (!link_wait(&port->link, true, deadline)) {
-			return gclk_fail(reterr, GCLK_PEER, port->link.name, GCLK_NO_OFFSET,
+			return gclk_fail(reterr, GCLK_PEER, port->link.name,
+					 GCLK_NO_OFFSET,
 					 "the other end takes no message");
 		}
 	}
@@ -100,7 +101,8 @@ static int fill(struct port *port, uint8_t *to, size_t *n, size_t size,
 		long r = port_read(port, to + *n, size - *n, reterr);
 
 		if (r == 0) {
-			return gclk_fail(reterr, GCLK_PEER, port->link.name, GCLK_NO_OFFSET,
+			return gclk_fail(reterr, GCLK_PEER, port->link.name,
+					 GCLK_NO_OFFSET,
 					 "the other end closed the connection");
 		}
 		if (r < 0) {
@@ -151,8 +153,8 @@ static int advance(struct port *port, struct gclk_error *reterr)
 	return fill(port, port->body, &port->n_body, port->body_bytes, reterr);
 }
 
-int port_receive(struct port *port, struct wire_message *ret, int64_t deadline_ns, int wake,
-		 struct gclk_error *reterr)
+int port_receive(struct port *port, struct wire_message *ret, int64_t deadline_ns,
+		 int wake, struct gclk_error *reterr)
 {
 	int r;
 
@@ -182,8 +184,8 @@ void port_sorry(struct port *port, const struct gclk_error *error)
 
 	m.sorry.status = error->status > 0 ? (uint32_t)error->status : GCLK_PEER;
 	snprintf(place, sizeof(place), "%s", error->where);
-	snprintf(m.sorry.message, sizeof(m.sorry.message), "%s%s%s", place, *place ? ": " : "",
-		 error->message);
+	snprintf(m.sorry.message, sizeof(m.sorry.message), "%s%s%s", place,
+		 *place ? ": " : "", error->message);
 	port_send(port, &m, NULL, NULL);
 }
 

@@ -16,19 +16,19 @@
 /* One direction. */
 struct flow {
 	struct link *from, *to;
-	const struct relay_filter *filter;	/* or NULL */
-	void (*back)(void *ctx, size_t n);	/* of the other direction's filter */
+	const struct relay_filter *filter; /* or NULL */
+	void (*back)(void *ctx, size_t n); /* of the other direction's filter */
 	void *ctx;
 	atomic_uint_fast64_t *bytes;
 	uint8_t *buffer;
-	const uint8_t *in;	/* read, not yet pushed */
+	const uint8_t *in; /* read, not yet pushed */
 	size_t n_in;
-	const uint8_t *out;	/* to be written */
+	const uint8_t *out; /* to be written */
 	size_t n_out;
-	bool ready;		/* push() has announced something */
-	bool last;		/* one byte waits at the gate: out[0] */
+	bool ready; /* push() has announced something */
+	bool last;  /* one byte waits at the gate: out[0] */
 	bool ended, shut;
-	int64_t heard_ns;	/* CLOCK_MONOTONIC of the last byte */
+	int64_t heard_ns; /* CLOCK_MONOTONIC of the last byte */
 };
 
 static int flow_write(struct flow *flow, struct gclk_error *reterr)
@@ -55,7 +55,8 @@ static int flow_push(struct flow *flow, struct gclk_error *reterr)
 	int r = 0;
 
 	if (flow->filter && flow->filter->push) {
-		r = flow->filter->push(flow->ctx, flow->in, flow->n_in, &pass, &held, reterr);
+		r = flow->filter->push(flow->ctx, flow->in, flow->n_in, &pass, &held,
+				       reterr);
 	}
 	if (r < 0) {
 		return r;
@@ -136,7 +137,8 @@ static int flow_read(struct flow *flow, struct gclk_error *reterr)
 
 static int flow_end(struct flow *flow, struct gclk_error *reterr)
 {
-	int r = flow->filter && flow->filter->end ? flow->filter->end(flow->ctx, reterr) : 0;
+	int r = flow->filter && flow->filter->end ? flow->filter->end(flow->ctx, reterr)
+						  : 0;
 
 	if (r == 0) {
 		r = link_shut(flow->to);
@@ -227,7 +229,8 @@ static int run(struct relay *relay, struct flow *ab, struct flow *ba,
 		p[2] = (struct pollfd){ relay->wake, POLLIN, 0 };
 		ppoll(p, 3, more ? &at_once : &quiet, NULL);
 		if (relay->wake >= 0 && p[2].revents) {
-			return gclk_fail(reterr, GCLK_STATE, NULL, GCLK_NO_OFFSET, "cancelled");
+			return gclk_fail(reterr, GCLK_STATE, NULL, GCLK_NO_OFFSET,
+					 "cancelled");
 		}
 		r = flow_quiet(ab, clock_mono_ns(), reterr);
 		if (r < 0) {
@@ -239,16 +242,24 @@ static int run(struct relay *relay, struct flow *ab, struct flow *ba,
 int relay_run(struct relay *relay, struct gclk_error *reterr)
 {
 	int64_t now = clock_mono_ns();
-	struct flow ab = { .from = relay->a, .to = relay->b, .filter = relay->filter,
-			   .ctx = relay->ctx, .bytes = relay->bytes, .heard_ns = now };
-	struct flow ba = { .from = relay->b, .to = relay->a, .ctx = relay->ctx, .heard_ns = now,
+	struct flow ab = { .from = relay->a,
+			   .to = relay->b,
+			   .filter = relay->filter,
+			   .ctx = relay->ctx,
+			   .bytes = relay->bytes,
+			   .heard_ns = now };
+	struct flow ba = { .from = relay->b,
+			   .to = relay->a,
+			   .ctx = relay->ctx,
+			   .heard_ns = now,
 			   .back = relay->filter ? relay->filter->back : NULL };
 	int r;
 
 	ab.buffer = malloc(RELAY_BYTES);
 	ba.buffer = malloc(RELAY_BYTES);
-	r = ab.buffer && ba.buffer ? run(relay, &ab, &ba, reterr) :
-		gclk_fail(reterr, GCLK_NOMEM, NULL, GCLK_NO_OFFSET, "no memory for a relay");
+	r = ab.buffer && ba.buffer ? run(relay, &ab, &ba, reterr)
+				   : gclk_fail(reterr, GCLK_NOMEM, NULL, GCLK_NO_OFFSET,
+					       "no memory for a relay");
 	free(ab.buffer);
 	free(ba.buffer);
 	return r;

@@ -25,7 +25,7 @@
 struct listener {
 	int fd;
 	bool tls;
-	char path[108];		/* to be removed; "": none */
+	char path[108]; /* to be removed; "": none */
 };
 
 struct server {
@@ -36,7 +36,7 @@ struct server {
 	struct server_access access;
 	struct tls_identity *identity;
 	unsigned identity_users;
-	struct tls_identity *retired[8];	/* until nobody uses them */
+	struct tls_identity *retired[8]; /* until nobody uses them */
 	unsigned n_retired;
 	char names[NAMES_MAX][NAME_BYTES];
 	unsigned n_names;
@@ -169,8 +169,8 @@ int server_listen_tls(struct server *server, const char *address,
 	freeaddrinfo(all);
 	if (r == 0 && server->n_listeners == before) {
 		errno = error;
-		return gclk_fail(reterr, GCLK_SYS, address, GCLK_NO_OFFSET, "no socket: %s",
-				 strerror(error));
+		return gclk_fail(reterr, GCLK_SYS, address, GCLK_NO_OFFSET,
+				 "no socket: %s", strerror(error));
 	}
 	server_identity(server, identity);
 	return r;
@@ -227,8 +227,9 @@ static int check_user(struct server *server, int fd, char *name, size_t size,
 		may = may || server->access.uids[i] == user.uid;
 	}
 	pthread_mutex_unlock(&server->lock);
-	return may ? 0 : gclk_fail(reterr, GCLK_REFUSED, name, GCLK_NO_OFFSET,
-				   "this user may not connect");
+	return may ? 0
+		   : gclk_fail(reterr, GCLK_REFUSED, name, GCLK_NO_OFFSET,
+			       "this user may not connect");
 }
 
 static bool is_named(struct server *server, const char *name)
@@ -273,12 +274,13 @@ static int shake_hands(struct server *server, int fd, struct tls **ret, char *na
 	return 0;
 }
 
-static int welcome_link(struct connection *c, struct link *link, struct gclk_error *reterr)
+static int welcome_link(struct connection *c, struct link *link,
+			struct gclk_error *reterr)
 {
 	struct tls *tls = NULL;
 	char name[128] = "";
-	int r = c->tls ? shake_hands(c->server, c->fd, &tls, name, sizeof(name), reterr) :
-			 check_user(c->server, c->fd, name, sizeof(name), reterr);
+	int r = c->tls ? shake_hands(c->server, c->fd, &tls, name, sizeof(name), reterr)
+		       : check_user(c->server, c->fd, name, sizeof(name), reterr);
 
 	if (r < 0) {
 		close(c->fd);
@@ -303,6 +305,7 @@ static void *serve(void *arg)
 		destination_end_log(server->end, 5, &error);
 	}
 	free(c);
+	tls_thread_ends();
 	pthread_mutex_lock(&server->lock);
 	server->n_connections--;
 	pthread_cond_broadcast(&server->changed);
@@ -344,7 +347,8 @@ static void take(struct server *server, int fd, bool tls)
 	}
 	close(fd);
 	gclk_fail(&error, GCLK_REFUSED, NULL, GCLK_NO_OFFSET, "%s",
-		  full ? "a connection beyond the limit is closed" : "no thread for a connection");
+		  full ? "a connection beyond the limit is closed"
+		       : "no thread for a connection");
 	destination_end_log(server->end, 4, &error);
 	if (!full) {
 		pthread_mutex_lock(&server->lock);
@@ -366,20 +370,22 @@ int server_run(struct server *server, int wake, struct gclk_error *reterr)
 		}
 		p[n] = (struct pollfd){ wake, POLLIN, 0 };
 		if (poll(p, n + 1, -1) < 0 && errno != EINTR) {
-			return gclk_fail(reterr, GCLK_SYS, NULL, GCLK_NO_OFFSET, "poll: %s",
-					 strerror(errno));
+			return gclk_fail(reterr, GCLK_SYS, NULL, GCLK_NO_OFFSET,
+					 "poll: %s", strerror(errno));
 		}
 		if (p[n].revents) {
 			return 0;
 		}
 		for (unsigned i = 0; i < n; i++) {
 			int fd = p[i].revents ? accept4(p[i].fd, NULL, NULL,
-							SOCK_CLOEXEC | SOCK_NONBLOCK) : -1;
+							SOCK_CLOEXEC | SOCK_NONBLOCK)
+					      : -1;
 
 			if (fd >= 0) {
 				take(server, fd, server->listeners[i].tls);
-			} else if (p[i].revents && (errno == EMFILE || errno == ENFILE ||
-						    errno == ENOBUFS || errno == ENOMEM)) {
+			} else if (p[i].revents &&
+				   (errno == EMFILE || errno == ENFILE ||
+				    errno == ENOBUFS || errno == ENOMEM)) {
 				nanosleep(&pause, NULL);
 			}
 		}

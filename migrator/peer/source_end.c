@@ -30,7 +30,7 @@
 
 #define CONNECT_MS 10000
 #define CHANNELS_MAX 256
-#define SILENCE_NS (60 * GCLK_NS_PER_S)	/* it asks every 50 ms, but for a resume's time */
+#define SILENCE_NS (60 * GCLK_NS_PER_S) /* it asks every 50 ms, but for a resume's time */
 
 struct source_end {
 	char address[1024], listen_path[WIRE_PATH_BYTES], nbd_path[WIRE_PATH_BYTES];
@@ -41,8 +41,8 @@ struct source_end {
 	struct gclk_host peer;
 	struct port port;
 	int listener, nbd_listener;
-	int cancel;		/* eventfd: channels break off */
-	int quit;		/* eventfd: all threads end */
+	int cancel; /* eventfd: channels break off */
+	int quit;   /* eventfd: all threads end */
 	pthread_t control_thread, accept_thread;
 	bool has_control_thread, has_accept_thread;
 	atomic_uint_fast64_t bytes;
@@ -50,12 +50,12 @@ struct source_end {
 
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
-	struct gclk_error broken;	/* .status 0: not */
+	struct gclk_error broken; /* .status 0: not */
 	struct gclk_disagreement apart;
 	struct move *report;
-	bool over;			/* nothing more comes on the control connection */
+	bool over; /* nothing more comes on the control connection */
 	unsigned n_channels, n_main, n_storage;
-	struct passage passage;		/* of the main channel */
+	struct passage passage; /* of the main channel */
 };
 
 struct channel {
@@ -100,8 +100,8 @@ static void break_off(struct source_end *end, const struct gclk_error *why)
 
 /* ---- channels ---- */
 
-static int note(void *ctx, const uint8_t *bytes, size_t n, size_t *ret_pass, size_t *ret_held,
-		struct gclk_error *reterr)
+static int note(void *ctx, const uint8_t *bytes, size_t n, size_t *ret_pass,
+		size_t *ret_held, struct gclk_error *reterr)
 {
 	struct channel *c = ctx;
 	struct source_end *end = c->end;
@@ -127,8 +127,12 @@ static void *channel_run(void *arg)
 	static const struct relay_filter noting = { .push = note };
 	struct channel *c = arg;
 	struct source_end *end = c->end;
-	struct relay relay = { .a = &c->here, .b = &c->there, .wake = end->cancel, .ctx = c,
-			       .filter = c->is_main ? &noting : NULL, .bytes = &end->bytes };
+	struct relay relay = { .a = &c->here,
+			       .b = &c->there,
+			       .wake = end->cancel,
+			       .ctx = c,
+			       .filter = c->is_main ? &noting : NULL,
+			       .bytes = &end->bytes };
 	struct gclk_error error = { 0 };
 	int r = relay_run(&relay, &error);
 
@@ -141,6 +145,7 @@ static void *channel_run(void *arg)
 	}
 	link_close(&c->there);
 	link_close(&c->here);
+	tls_thread_ends();
 	pthread_mutex_lock(&end->lock);
 	end->n_channels--;
 	pthread_cond_broadcast(&end->changed);
@@ -149,8 +154,8 @@ static void *channel_run(void *arg)
 	return NULL;
 }
 
-static int receive_welcome(struct port *port, int64_t deadline_ns, struct gclk_host *ret_host,
-			   struct gclk_error *reterr)
+static int receive_welcome(struct port *port, int64_t deadline_ns,
+			   struct gclk_host *ret_host, struct gclk_error *reterr)
 {
 	struct wire_message m;
 	int r = port_receive(port, &m, deadline_ns, -1, reterr);
@@ -244,7 +249,8 @@ static void channel_fail(struct source_end *end, const struct gclk_error *error)
 
 static void channel_open(struct source_end *end, int fd, bool storage)
 {
-	struct gclk_error error = { .status = GCLK_NOMEM, .message = "no memory for a channel" };
+	struct gclk_error error = { .status = GCLK_NOMEM,
+				    .message = "no memory for a channel" };
 	struct channel *c = calloc(1, sizeof(*c));
 	pthread_attr_t attributes;
 	pthread_t thread;
@@ -277,7 +283,8 @@ static void channel_open(struct source_end *end, int fd, bool storage)
 		link_close(&c->here);
 		link_close(&c->there);
 		free(c);
-		gclk_fail(&error, GCLK_SYS, NULL, GCLK_NO_OFFSET, "no thread for a channel");
+		gclk_fail(&error, GCLK_SYS, NULL, GCLK_NO_OFFSET,
+			  "no thread for a channel");
 		channel_fail(end, &error);
 	}
 	pthread_attr_destroy(&attributes);
@@ -286,7 +293,8 @@ static void channel_open(struct source_end *end, int fd, bool storage)
 static void *accept_run(void *arg)
 {
 	struct source_end *end = arg;
-	struct pollfd p[3] = { { end->listener, POLLIN, 0 }, { end->nbd_listener, POLLIN, 0 },
+	struct pollfd p[3] = { { end->listener, POLLIN, 0 },
+			       { end->nbd_listener, POLLIN, 0 },
 			       { end->quit, POLLIN, 0 } };
 
 	for (;;) {
@@ -297,8 +305,9 @@ static void *accept_run(void *arg)
 			return NULL;
 		}
 		for (unsigned i = 0; i < 2; i++) {
-			int fd = p[i].revents & POLLIN ?
-				accept4(p[i].fd, NULL, NULL, SOCK_CLOEXEC) : -1;
+			int fd = p[i].revents & POLLIN
+					 ? accept4(p[i].fd, NULL, NULL, SOCK_CLOEXEC)
+					 : -1;
 
 			if (fd >= 0) {
 				channel_open(end, fd, i == 1);
@@ -327,8 +336,8 @@ static int take_report(struct source_end *end, const struct wire_message *m,
 		       struct gclk_error *reterr)
 {
 	struct move *move = malloc(sizeof(*move));
-	int r = move ? move_from_json(m->report.json, m->report.size, move, reterr) :
-		       gclk_fail(reterr, GCLK_NOMEM, NULL, GCLK_NO_OFFSET, "no memory");
+	int r = move ? move_from_json(m->report.json, m->report.size, move, reterr)
+		     : gclk_fail(reterr, GCLK_NOMEM, NULL, GCLK_NO_OFFSET, "no memory");
 
 	if (r < 0) {
 		free(move);
@@ -343,8 +352,10 @@ static int take_report(struct source_end *end, const struct wire_message *m,
 	/* reported and broken off: the hypervisor must not wait for more */
 	if (move->verdict == MOVE_REFUSED || move->verdict == MOVE_CANCELLED) {
 		if (!end->broken.status) {
-			gclk_fail(&end->broken, move->verdict == MOVE_REFUSED ? GCLK_REFUSED :
-				  GCLK_PEER, NULL, GCLK_NO_OFFSET, "%s", move->why);
+			gclk_fail(&end->broken,
+				  move->verdict == MOVE_REFUSED ? GCLK_REFUSED
+								: GCLK_PEER,
+				  NULL, GCLK_NO_OFFSET, "%s", move->why);
 		}
 		raise_event(end->cancel);
 	}
@@ -383,12 +394,15 @@ static void *control_run(void *arg)
 	int r;
 
 	do {
-		r = port_receive(&end->port, &m, heard_ns + SILENCE_NS, end->quit, &error);
+		r = port_receive(&end->port, &m, heard_ns + SILENCE_NS, end->quit,
+				 &error);
 		if (r == LINK_WAIT) {
-			r = clock_mono_ns() < heard_ns + SILENCE_NS ? LINK_WAIT :
-				gclk_fail(&error, GCLK_PEER, end->port.link.name, GCLK_NO_OFFSET,
-					  "the other end has said nothing for %d s",
-					  (int)(SILENCE_NS / GCLK_NS_PER_S));
+			r = clock_mono_ns() < heard_ns + SILENCE_NS
+				    ? LINK_WAIT
+				    : gclk_fail(&error, GCLK_PEER, end->port.link.name,
+						GCLK_NO_OFFSET,
+						"the other end has said nothing for %d s",
+						(int)(SILENCE_NS / GCLK_NS_PER_S));
 			continue;
 		}
 		heard_ns = clock_mono_ns();
@@ -418,8 +432,9 @@ static void copy_tls(struct source_end *end, const struct peer_tls *from)
 		gclk_text_copy(end->tls_files[i], sizeof(end->tls_files[i]),
 			       texts[i] ? texts[i] : "");
 	}
-	end->tls = (struct peer_tls){ end->tls_files[0], end->tls_files[1], end->tls_files[2],
-				      end->tls_files[3], end->tls_files[4] };
+	end->tls = (struct peer_tls){ end->tls_files[0], end->tls_files[1],
+				      end->tls_files[2], end->tls_files[3],
+				      end->tls_files[4] };
 }
 
 static void move_say(struct wire_move *move, const struct source_end_options *o)
@@ -431,7 +446,8 @@ static void move_say(struct wire_move *move, const struct source_end_options *o)
 	gclk_text_copy(move->domain, sizeof(move->domain), o->domain ? o->domain : "");
 	gclk_text_copy(move->uuid, sizeof(move->uuid), o->uuid ? o->uuid : "");
 	gclk_text_copy(move->main_path, sizeof(move->main_path), there);
-	gclk_text_copy(move->storage_path, sizeof(move->storage_path), storage ? storage : "");
+	gclk_text_copy(move->storage_path, sizeof(move->storage_path),
+		       storage ? storage : "");
 	move->policy = o->policy;
 	for (const char *const *id = o->policy.force;
 	     id && *id && move->n_force < WIRE_FORCE_MAX; id++) {
@@ -480,14 +496,16 @@ static int start(struct source_end *end, const struct source_end_options *o,
 		r = listen_unix(end->listen_path, mode, o->group, &end->listener, reterr);
 	}
 	if (r == 0 && end->nbd_path[0]) {
-		r = listen_unix(end->nbd_path, mode, o->group, &end->nbd_listener, reterr);
+		r = listen_unix(end->nbd_path, mode, o->group, &end->nbd_listener,
+				reterr);
 	}
 	if (r < 0) {
 		return r;
 	}
 	end->has_control_thread =
 		pthread_create(&end->control_thread, NULL, control_run, end) == 0;
-	end->has_accept_thread = pthread_create(&end->accept_thread, NULL, accept_run, end) == 0;
+	end->has_accept_thread =
+		pthread_create(&end->accept_thread, NULL, accept_run, end) == 0;
 	if (!end->has_control_thread || !end->has_accept_thread) {
 		return gclk_fail(reterr, GCLK_SYS, NULL, GCLK_NO_OFFSET, "no threads");
 	}
@@ -507,7 +525,8 @@ static struct source_end *end_new(const struct source_end_options *o)
 	port_init(&end->port, &none);
 	gclk_text_copy(end->address, sizeof(end->address), o->address);
 	gclk_text_copy(end->listen_path, sizeof(end->listen_path), o->listen_path);
-	gclk_text_copy(end->nbd_path, sizeof(end->nbd_path), o->nbd_path ? o->nbd_path : "");
+	gclk_text_copy(end->nbd_path, sizeof(end->nbd_path),
+		       o->nbd_path ? o->nbd_path : "");
 	copy_tls(end, &o->tls);
 	end->connect_ms = o->connect_timeout_ms > 0 ? o->connect_timeout_ms : CONNECT_MS;
 	end->listener = end->nbd_listener = -1;
@@ -539,8 +558,10 @@ int source_end_open(const struct source_end_options *options, struct source_end 
 		return gclk_fail(reterr, GCLK_NOMEM, NULL, GCLK_NO_OFFSET, "no memory");
 	}
 	if (end->cancel < 0 || end->quit < 0 ||
-	    getrandom(end->session, sizeof(end->session), 0) != (ssize_t)sizeof(end->session)) {
-		r = gclk_fail(reterr, GCLK_SYS, NULL, GCLK_NO_OFFSET, "%s", strerror(errno));
+	    getrandom(end->session, sizeof(end->session), 0) !=
+		    (ssize_t)sizeof(end->session)) {
+		r = gclk_fail(reterr, GCLK_SYS, NULL, GCLK_NO_OFFSET, "%s",
+			      strerror(errno));
 	} else {
 		r = start(end, options, reterr);
 	}

@@ -25,7 +25,7 @@ struct inner_end {
 	pthread_t thread;
 	bool running;
 	int wake;
-	char directory[96];	/* made here; "": none */
+	char directory[96]; /* made here; "": none */
 };
 
 /* Where only this user can make and find sockets. */
@@ -97,7 +97,8 @@ static int inner_start(struct inner_end *inner, const struct destination_options
 
 	inner->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (r == 0) {
-		r = server_new(inner->end, CONNECTIONS_MAX, &access, &inner->server, reterr);
+		r = server_new(inner->end, CONNECTIONS_MAX, &access, &inner->server,
+			       reterr);
 	}
 	if (r == 0) {
 		r = server_listen_unix(inner->server, path, 0600, (gid_t)-1, reterr);
@@ -143,7 +144,8 @@ int inner_end_open(const struct destination_options *options, struct inner_end *
 	}
 	inner->wake = -1;
 	meeting_place(place);
-	snprintf(inner->directory, sizeof(inner->directory), "%s/guestclock-XXXXXX", place);
+	snprintf(inner->directory, sizeof(inner->directory), "%s/guestclock-XXXXXX",
+		 place);
 	if (!mkdtemp(inner->directory)) {
 		r = gclk_fail(reterr, GCLK_SYS, inner->directory, GCLK_NO_OFFSET,
 			      "no directory: %s", strerror(errno));
@@ -234,14 +236,16 @@ int stdio_end_run(const struct destination_options *options, int in, int out,
 
 	link_init(&link, in, out, "standard input");
 	port_init(&port, &link);
-	r = port_receive(&port, &m, clock_mono_ns() + options->hello_ms * GCLK_NS_PER_MS, -1,
-			 &error);
+	r = port_receive(&port, &m, clock_mono_ns() + options->hello_ms * GCLK_NS_PER_MS,
+			 -1, &error);
 	if (r == LINK_WAIT) {
-		r = gclk_fail(&error, GCLK_PEER, NULL, GCLK_NO_OFFSET, "no hello came in time");
+		r = gclk_fail(&error, GCLK_PEER, NULL, GCLK_NO_OFFSET,
+			      "no hello came in time");
 	} else if (r == 0) {
-		r = m.type != WIRE_HELLO ? port_refusal(&m, &error) :
-		    m.hello.role == WIRE_CONTROL ? run_control(options, &port, &m.hello, &error) :
-						   run_channel(&port, &m, &error);
+		r = m.type != WIRE_HELLO ? port_refusal(&m, &error)
+		    : m.hello.role == WIRE_CONTROL
+			    ? run_control(options, &port, &m.hello, &error)
+			    : run_channel(&port, &m, &error);
 		wire_clear(&m);
 	}
 	if (port.link.in >= 0) {

@@ -15,7 +15,7 @@
 #include "migrator/peer/link.h"
 #include "migrator/peer/tls.h"
 
-#define READ_BUFFER_BYTES (64 << 10)	/* several records per system call */
+#define READ_BUFFER_BYTES (64 << 10) /* several records per system call */
 
 struct tls_identity {
 	SSL_CTX *context;
@@ -62,7 +62,8 @@ static int load_crl(SSL_CTX *context, const char *path, bool asked,
 	if (!asked && access(path, F_OK) != 0) {
 		return 0;
 	}
-	lookup = X509_STORE_add_lookup(SSL_CTX_get_cert_store(context), X509_LOOKUP_file());
+	lookup = X509_STORE_add_lookup(SSL_CTX_get_cert_store(context),
+				       X509_LOOKUP_file());
 	if (!lookup || X509_load_crl_file(lookup, path, X509_FILETYPE_PEM) <= 0) {
 		return fail_file(reterr, "revocation list", path);
 	}
@@ -74,11 +75,12 @@ static int load(SSL_CTX *context, const struct peer_tls *files, bool server,
 		struct gclk_error *reterr)
 {
 	const char *ca = file_or(files->ca, "/etc/pki/CA/cacert.pem");
-	const char *certificate = file_or(files->certificate,
-		server ? "/etc/pki/libvirt/servercert.pem" : "/etc/pki/libvirt/clientcert.pem");
-	const char *key = file_or(files->key,
-		server ? "/etc/pki/libvirt/private/serverkey.pem" :
-			 "/etc/pki/libvirt/private/clientkey.pem");
+	const char *certificate =
+		file_or(files->certificate, server ? "/etc/pki/libvirt/servercert.pem"
+						   : "/etc/pki/libvirt/clientcert.pem");
+	const char *key =
+		file_or(files->key, server ? "/etc/pki/libvirt/private/serverkey.pem"
+					   : "/etc/pki/libvirt/private/clientkey.pem");
 
 	if (SSL_CTX_load_verify_file(context, ca) != 1) {
 		return fail_file(reterr, "authority", ca);
@@ -101,21 +103,25 @@ int tls_identity_new(const struct peer_tls *files, bool server, struct tls_ident
 		     struct gclk_error *reterr)
 {
 	struct tls_identity *identity = calloc(1, sizeof(*identity));
-	SSL_CTX *context = SSL_CTX_new(server ? TLS_server_method() : TLS_client_method());
+	SSL_CTX *context =
+		SSL_CTX_new(server ? TLS_server_method() : TLS_client_method());
 	int r;
 
 	if (!identity || !context) {
 		free(identity);
 		SSL_CTX_free(context);
-		return gclk_fail(reterr, GCLK_NOMEM, NULL, GCLK_NO_OFFSET, "no memory for TLS");
+		return gclk_fail(reterr, GCLK_NOMEM, NULL, GCLK_NO_OFFSET,
+				 "no memory for TLS");
 	}
 	identity->context = context;
 	identity->server = server;
 	ERR_clear_error();
 	SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION);
-	SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
+	SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT,
+			   NULL);
 	SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE |
-				  SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_AUTO_RETRY);
+					  SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
+					  SSL_MODE_AUTO_RETRY);
 	/* what is never resumed needs no tickets; a stream that ends without a word is broken */
 	SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
 	SSL_CTX_set_num_tickets(context, 0);
@@ -173,23 +179,26 @@ static int fail_handshake(SSL *ssl, int error, struct gclk_error *reterr)
 				 X509_verify_cert_error_string(verified));
 	}
 	if (error == SSL_ERROR_SYSCALL && !ERR_peek_error()) {
-		return gclk_fail(reterr, GCLK_PEER, "TLS", GCLK_NO_OFFSET,
-				 "the other end closed the connection during the handshake");
+		return gclk_fail(
+			reterr, GCLK_PEER, "TLS", GCLK_NO_OFFSET,
+			"the other end closed the connection during the handshake");
 	}
-	return gclk_fail(reterr, GCLK_PEER, "TLS", GCLK_NO_OFFSET, "no handshake: %s", reason());
+	return gclk_fail(reterr, GCLK_PEER, "TLS", GCLK_NO_OFFSET, "no handshake: %s",
+			 reason());
 }
 
-int tls_start(struct tls_identity *identity, int fd, const char *host, int64_t deadline_ns,
-	      struct tls **ret, struct gclk_error *reterr)
+int tls_start(struct tls_identity *identity, int fd, const char *host,
+	      int64_t deadline_ns, struct tls **ret, struct gclk_error *reterr)
 {
 	struct tls *tls = calloc(1, sizeof(*tls));
 	int error = SSL_ERROR_NONE, r;
 
 	ERR_clear_error();
-	if (!tls || !(tls->ssl = SSL_new(identity->context)) || SSL_set_fd(tls->ssl, fd) != 1 ||
-	    (host && !expect_host(tls->ssl, host))) {
+	if (!tls || !(tls->ssl = SSL_new(identity->context)) ||
+	    SSL_set_fd(tls->ssl, fd) != 1 || (host && !expect_host(tls->ssl, host))) {
 		tls_free(tls);
-		return gclk_fail(reterr, GCLK_NOMEM, "TLS", GCLK_NO_OFFSET, "%s", reason());
+		return gclk_fail(reterr, GCLK_NOMEM, "TLS", GCLK_NO_OFFSET, "%s",
+				 reason());
 	}
 	for (;;) {
 		r = identity->server ? SSL_accept(tls->ssl) : SSL_connect(tls->ssl);
@@ -238,7 +247,8 @@ static long result(struct tls *tls, int r, short *ret_needs, struct gclk_error *
 	}
 }
 
-long tls_read(struct tls *tls, void *to, size_t n, short *ret_needs, struct gclk_error *reterr)
+long tls_read(struct tls *tls, void *to, size_t n, short *ret_needs,
+	      struct gclk_error *reterr)
 {
 	size_t got = 0;
 	int r;
@@ -262,7 +272,8 @@ long tls_write(struct tls *tls, const void *from, size_t n, short *ret_needs,
 	}
 	r = result(tls, 0, ret_needs, reterr);
 	return r == 0 ? gclk_fail(reterr, GCLK_PEER, "TLS", GCLK_NO_OFFSET,
-				  "the connection is closed") : r;
+				  "the connection is closed")
+		      : r;
 }
 
 int tls_shut(struct tls *tls)
@@ -276,7 +287,8 @@ int tls_shut(struct tls *tls)
 	}
 	r = SSL_get_error(tls->ssl, r);
 	ERR_clear_error();
-	return r == SSL_ERROR_WANT_READ || r == SSL_ERROR_WANT_WRITE ? LINK_WAIT : -GCLK_PEER;
+	return r == SSL_ERROR_WANT_READ || r == SSL_ERROR_WANT_WRITE ? LINK_WAIT
+								     : -GCLK_PEER;
 }
 
 bool tls_pending(const struct tls *tls)
@@ -308,8 +320,9 @@ void tls_peer_name(const struct tls *tls, char *to, size_t size)
 	char *text = NULL;
 
 	to[0] = 0;
-	if (certificate && bio && X509_NAME_print_ex(bio, X509_get_subject_name(certificate), 0,
-						     XN_FLAG_RFC2253) >= 0) {
+	if (certificate && bio &&
+	    X509_NAME_print_ex(bio, X509_get_subject_name(certificate), 0,
+			       XN_FLAG_RFC2253) >= 0) {
 		n = BIO_get_mem_data(bio, &text);
 		snprintf(to, size, "%.*s", (int)n, text);
 	}
@@ -329,4 +342,9 @@ struct tls *tls_free(struct tls *tls)
 		free(tls);
 	}
 	return NULL;
+}
+
+void tls_thread_ends(void)
+{
+	OPENSSL_thread_stop();
 }

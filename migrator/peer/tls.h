@@ -40,8 +40,8 @@ struct tls_identity *tls_identity_free(struct tls_identity *identity);
  * @host:	client: the name or address that the certificate must be for; server: NULL
  * @deadline_ns: CLOCK_MONOTONIC
  *
- * The identity may be freed while connections made with it live. Errors: GCLK_PEER with the reason in
- * words ("certificate has expired").
+ * The identity may be freed while connections made with it live. Errors: GCLK_PEER with
+ * the reason in words ("certificate has expired").
  */
 int tls_start(struct tls_identity *identity, int fd, const char *host, int64_t deadline_ns,
 	      struct tls **ret, struct gclk_error *reterr);
@@ -59,5 +59,8 @@ void tls_peer_name(const struct tls *tls, char *to, size_t size);
 const char *tls_cipher(const struct tls *tls);
 
 struct tls *tls_free(struct tls *tls);
+
+/* Of what OpenSSL keeps for a thread: before one that nobody joins says that it ends. */
+void tls_thread_ends(void);
 
 #endif

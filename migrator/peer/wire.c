@@ -45,23 +45,25 @@ static int bad(struct gclk_error *reterr, const char *field, const char *what)
 	return gclk_fail(reterr, GCLK_MALFORMED, field, GCLK_NO_OFFSET, "%s", what);
 }
 
-int wire_header(const uint8_t header[WIRE_HEADER_BYTES], uint8_t *ret_type, size_t *ret_body,
-		struct gclk_error *reterr)
+int wire_header(const uint8_t header[WIRE_HEADER_BYTES], uint8_t *ret_type,
+		size_t *ret_body, struct gclk_error *reterr)
 {
 	uint32_t size = (uint32_t)header[4] | (uint32_t)header[5] << 8 |
 			(uint32_t)header[6] << 16 | (uint32_t)header[7] << 24;
 
 	if (header[0] != 'G' || header[1] != 'c' || header[3] != 0) {
-		return bad(reterr, "frame", "this is not the protocol of guestclock's ends");
+		return bad(reterr, "frame",
+			   "this is not the protocol of guestclock's ends");
 	}
 	if (!wire_limit(header[2])) {
 		return gclk_fail(reterr, GCLK_MALFORMED, "frame", 2,
 				 "there is no message of type %u", header[2]);
 	}
 	if (size > wire_limit(header[2])) {
-		return gclk_fail(reterr, GCLK_RANGE, "frame", 4,
-				 "a message of type %u has %u bytes, at most %zu are allowed",
-				 header[2], size, wire_limit(header[2]));
+		return gclk_fail(
+			reterr, GCLK_RANGE, "frame", 4,
+			"a message of type %u has %u bytes, at most %zu are allowed",
+			header[2], size, wire_limit(header[2]));
 	}
 	*ret_type = header[2];
 	*ret_body = size;
@@ -74,8 +76,12 @@ int wire_header(const uint8_t header[WIRE_HEADER_BYTES], uint8_t *ret_type, size
 static bool is_plain(const char *text)
 {
 	for (const unsigned char *p = (const unsigned char *)text; *p; p++) {
-		unsigned more = *p < 0x80 ? 0 : *p < 0xc2 ? 9 : *p < 0xe0 ? 1 :
-				*p < 0xf0 ? 2 : *p < 0xf5 ? 3 : 9;
+		unsigned more = *p < 0x80   ? 0
+				: *p < 0xc2 ? 9
+				: *p < 0xe0 ? 1
+				: *p < 0xf0 ? 2
+				: *p < 0xf5 ? 3
+					    : 9;
 
 		if (*p < 0x20 || *p == 0x7f || more == 9 ||
 		    (*p == 0xc2 && p[1] < 0xa0)) { /* C1 control characters */
@@ -115,8 +121,8 @@ static bool is_uuid(const char *text)
 	static const char form[] = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
 
 	for (unsigned i = 0; i < sizeof(form); i++) {
-		if (form[i] == 'x' ? !strchr("0123456789abcdef", text[i]) || !text[i] :
-				     text[i] != form[i]) {
+		if (form[i] == 'x' ? !strchr("0123456789abcdef", text[i]) || !text[i]
+				   : text[i] != form[i]) {
 			return false;
 		}
 	}
@@ -172,8 +178,8 @@ static int pack_host(const struct gclk_host *host, ProtobufCBinaryData *ret,
 	if (n > 0) {
 		ret->len = (size_t)n;
 		ret->data = malloc(ret->len);
-		n = ret->data ? gclk_bundle_pack(bundle, ret->data, ret->len, reterr) :
-				-GCLK_NOMEM;
+		n = ret->data ? gclk_bundle_pack(bundle, ret->data, ret->len, reterr)
+			      : -GCLK_NOMEM;
 	}
 	gclk_bundle_free(bundle);
 	return n < 0 ? (int)n : 0;
@@ -214,12 +220,14 @@ static int take_ticks(struct gclk_policy *to, const Guestclock__V1__PeerPolicy *
 {
 	for (size_t i = 0; i < from->n_ticks; i++) {
 		const Guestclock__V1__PeerTicks *t = from->ticks[i];
-		int timer = find_name(gclk_tick_timer_names, GCLK_N_TICK_TIMERS, t->timer);
+		int timer =
+			find_name(gclk_tick_timer_names, GCLK_N_TICK_TIMERS, t->timer);
 		int policy = find_name(gclk_tick_policy_names,
 				       GCLK_COUNT(gclk_tick_policy_names), t->policy);
 
 		if (timer < 0 || policy <= GCLK_TICKS_UNKNOWN) {
-			return bad(reterr, "policy.ticks", "no such timer or tick policy");
+			return bad(reterr, "policy.ticks",
+				   "no such timer or tick policy");
 		}
 		to->ticks[timer].policy = (uint8_t)policy;
 		to->ticks[timer].by_operator = t->has_by_operator && t->by_operator;
@@ -264,8 +272,8 @@ static int take_policy(struct wire_move *to, const Guestclock__V1__PeerPolicy *f
 	p->horizon_ns = from->has_horizon_ns ? from->horizon_ns : p->horizon_ns;
 	p->long_gap_ns = from->has_long_gap_ns ? from->long_gap_ns : p->long_gap_ns;
 	p->replay_max = from->has_replay_max ? from->replay_max : p->replay_max;
-	p->replay_horizon_ns =
-		from->has_replay_horizon_ns ? from->replay_horizon_ns : p->replay_horizon_ns;
+	p->replay_horizon_ns = from->has_replay_horizon_ns ? from->replay_horizon_ns
+							   : p->replay_horizon_ns;
 	if (p->cap_ns < 0 || p->horizon_ns < 0 || p->long_gap_ns < 0 ||
 	    p->replay_horizon_ns < 0) {
 		return bad(reterr, "policy", "a negative duration");
@@ -304,11 +312,14 @@ static int take_move(struct wire_move *to, const Guestclock__V1__PeerMove *from,
 	if (!from->has_host || !from->main_path) {
 		return bad(reterr, "move", "no host profile or no path");
 	}
-	if ((r = take_text(to->verb, sizeof(to->verb), from->verb, "move.verb", reterr)) < 0 ||
+	if ((r = take_text(to->verb, sizeof(to->verb), from->verb, "move.verb", reterr)) <
+		    0 ||
 	    (r = take_text(to->domain, sizeof(to->domain), from->domain, "move.domain",
 			   reterr)) < 0 ||
-	    (r = take_text(to->uuid, sizeof(to->uuid), from->uuid, "move.uuid", reterr)) < 0 ||
-	    (r = take_path(to->main_path, from->main_path, "move.main_path", reterr)) < 0 ||
+	    (r = take_text(to->uuid, sizeof(to->uuid), from->uuid, "move.uuid", reterr)) <
+		    0 ||
+	    (r = take_path(to->main_path, from->main_path, "move.main_path", reterr)) <
+		    0 ||
 	    (r = take_path(to->storage_path, from->storage_path, "move.storage_path",
 			   reterr)) < 0 ||
 	    (r = take_host(&to->host, &from->host, reterr)) < 0 ||
@@ -334,14 +345,16 @@ static int take_hello(struct wire_hello *to, const Guestclock__V1__PeerHello *fr
 	if (!from->has_session || from->session.len != WIRE_SESSION_BYTES) {
 		return bad(reterr, "hello.session", "not 16 bytes");
 	}
-	if (!from->has_role || from->role < (int)WIRE_CONTROL || from->role > (int)WIRE_STORAGE) {
+	if (!from->has_role || from->role < (int)WIRE_CONTROL ||
+	    from->role > (int)WIRE_STORAGE) {
 		return bad(reterr, "hello.role", "no such role");
 	}
 	if (from->index > INDEX_MAX) {
 		return bad(reterr, "hello.index", "too many connections");
 	}
 	if ((from->role == (int)WIRE_CONTROL) != (from->move != NULL)) {
-		return bad(reterr, "hello.move", "the control connection says it, and no other");
+		return bad(reterr, "hello.move",
+			   "the control connection says it, and no other");
 	}
 	to->version_min = from->version_min;
 	to->version_max = from->version_max;
@@ -356,7 +369,8 @@ static int take_welcome(struct wire_message *to, const Guestclock__V1__PeerWelco
 {
 	if (!from->has_version || from->version < WIRE_VERSION_MIN ||
 	    from->version > WIRE_VERSION_MAX) {
-		return bad(reterr, "welcome.version", "not one of those that were offered");
+		return bad(reterr, "welcome.version",
+			   "not one of those that were offered");
 	}
 	to->welcome.version = from->version;
 	to->welcome.has_host = from->has_host != 0;
@@ -379,19 +393,21 @@ static int take_stopped(struct wire_stopped *to, const Guestclock__V1__PeerStopp
 {
 	if (!from->has_realtime_ns || !from->has_uncertainty_ns || !from->has_age_ns ||
 	    from->age_ns < 0) {
-		return bad(reterr, "stopped", "an instant, its uncertainty or an age is missing");
+		return bad(reterr, "stopped",
+			   "an instant, its uncertainty or an age is missing");
 	}
 	to->at.ns = from->realtime_ns;
 	to->at.uncertainty_ns = from->uncertainty_ns;
 	to->age_ns = from->age_ns;
-	return take_text(to->basis, sizeof(to->basis), from->basis, "stopped.basis", reterr);
+	return take_text(to->basis, sizeof(to->basis), from->basis, "stopped.basis",
+			 reterr);
 }
 
 static int take_there(struct wire_message *to, const Guestclock__V1__PeerThere *from,
 		      struct gclk_error *reterr)
 {
-	if (!from->has_number || !from->has_low_ns || !from->has_high_ns || !from->has_age_ns ||
-	    from->age_ns < 0 || from->low_ns > from->high_ns) {
+	if (!from->has_number || !from->has_low_ns || !from->has_high_ns ||
+	    !from->has_age_ns || from->age_ns < 0 || from->low_ns > from->high_ns) {
 		return bad(reterr, "there", "no interval, or no age");
 	}
 	to->there.number = from->number;
@@ -404,7 +420,8 @@ static int take_there(struct wire_message *to, const Guestclock__V1__PeerThere *
 static int take_report(struct wire_message *to, const Guestclock__V1__PeerReport *from,
 		       struct gclk_error *reterr)
 {
-	if (!from->has_json || !from->json.len || memchr(from->json.data, 0, from->json.len)) {
+	if (!from->has_json || !from->json.len ||
+	    memchr(from->json.data, 0, from->json.len)) {
 		return bad(reterr, "report.json", "no text");
 	}
 	to->report.json = malloc(from->json.len + 1);
@@ -440,8 +457,9 @@ static int take(struct wire_message *to, const ProtobufCMessage *from,
 		to->answer.number = m->number;
 		to->answer.heard_ns = m->heard_ns;
 		to->answer.answered_ns = m->answered_ns;
-		return m->has_number && m->has_heard_ns && m->has_answered_ns ?
-			       0 : bad(reterr, "answer", "a stamp is missing");
+		return m->has_number && m->has_heard_ns && m->has_answered_ns
+			       ? 0
+			       : bad(reterr, "answer", "a stamp is missing");
 	}
 	case WIRE_STOPPED:
 		return take_stopped(&to->stopped, (const void *)from, reterr);
@@ -452,8 +470,9 @@ static int take(struct wire_message *to, const ProtobufCMessage *from,
 		to->where.ran_offset = m->ran_offset;
 		to->where.stopped_offset = m->stopped_offset;
 		return m->has_number && m->has_ran_offset && m->has_stopped_offset &&
-				       m->ran_offset <= m->stopped_offset ?
-			       0 : bad(reterr, "where", "no two offsets in their order");
+				       m->ran_offset <= m->stopped_offset
+			       ? 0
+			       : bad(reterr, "where", "no two offsets in their order");
 	}
 	case WIRE_THERE:
 		return take_there(to, (const void *)from, reterr);
@@ -470,8 +489,8 @@ static int take(struct wire_message *to, const ProtobufCMessage *from,
 	case WIRE_CANCEL: {
 		const Guestclock__V1__PeerCancel *m = (const void *)from;
 
-		return take_text(to->cancel.why, sizeof(to->cancel.why), m->why, "cancel.why",
-				 reterr);
+		return take_text(to->cancel.why, sizeof(to->cancel.why), m->why,
+				 "cancel.why", reterr);
 	}
 	default:
 		return bad(reterr, "frame", "no such type");
@@ -491,8 +510,9 @@ int wire_unpack(uint8_t type, const uint8_t *body, size_t size, struct wire_mess
 	ret->type = type;
 	message = protobuf_c_message_unpack(types[type].descriptor, NULL, size, body);
 	if (!message) {
-		return gclk_fail(reterr, GCLK_MALFORMED, types[type].descriptor->short_name,
-				 GCLK_NO_OFFSET, "%zu bytes that are no such message", size);
+		return gclk_fail(reterr, GCLK_MALFORMED,
+				 types[type].descriptor->short_name, GCLK_NO_OFFSET,
+				 "%zu bytes that are no such message", size);
 	}
 	r = take(ret, message, reterr);
 	protobuf_c_message_free_unpacked(message, NULL);
@@ -525,9 +545,11 @@ static uint8_t *frame(uint8_t type, const ProtobufCMessage *m, size_t *ret_size)
 	if (!to) {
 		return NULL;
 	}
-	memcpy(to, (const uint8_t[WIRE_HEADER_BYTES]){ 'G', 'c', type, 0, n & 0xff,
-						       n >> 8 & 0xff, n >> 16 & 0xff,
-						       n >> 24 & 0xff }, WIRE_HEADER_BYTES);
+	memcpy(to,
+	       (const uint8_t[WIRE_HEADER_BYTES]){ 'G', 'c', type, 0, n & 0xff,
+						   n >> 8 & 0xff, n >> 16 & 0xff,
+						   n >> 24 & 0xff },
+	       WIRE_HEADER_BYTES);
 	protobuf_c_message_pack(m, to + WIRE_HEADER_BYTES);
 	*ret_size = WIRE_HEADER_BYTES + n;
 	return to;
@@ -544,8 +566,9 @@ static ProtobufCBinaryData bytes(const void *from, size_t n)
 	return (ProtobufCBinaryData){ n, (uint8_t *)(uintptr_t)from };
 }
 
-static uint8_t *frame_control(const struct wire_hello *from, Guestclock__V1__PeerHello *hello,
-			      size_t *ret_size, struct gclk_error *reterr)
+static uint8_t *frame_control(const struct wire_hello *from,
+			      Guestclock__V1__PeerHello *hello, size_t *ret_size,
+			      struct gclk_error *reterr)
 {
 	const struct wire_move *w = &from->move;
 	const struct gclk_policy *p = &w->policy;
@@ -615,14 +638,15 @@ static uint8_t *frame_hello(const struct wire_hello *from, size_t *ret_size,
 {
 	Guestclock__V1__PeerHello m = GUESTCLOCK__V1__PEER_HELLO__INIT;
 
-	m.has_version_min = m.has_version_max = m.has_session = m.has_role = m.has_index = 1;
+	m.has_version_min = m.has_version_max = m.has_session = m.has_role = m.has_index =
+		1;
 	m.version_min = from->version_min;
 	m.version_max = from->version_max;
 	m.session = bytes(from->session, WIRE_SESSION_BYTES);
 	m.role = (Guestclock__V1__PeerRole)from->role;
 	m.index = from->index;
-	return from->role == WIRE_CONTROL ? frame_control(from, &m, ret_size, reterr) :
-					    frame(WIRE_HELLO, &m.base, ret_size);
+	return from->role == WIRE_CONTROL ? frame_control(from, &m, ret_size, reterr)
+					  : frame(WIRE_HELLO, &m.base, ret_size);
 }
 
 static uint8_t *frame_welcome(const struct wire_message *from, size_t *ret_size,
@@ -734,11 +758,13 @@ int wire_pack(const struct wire_message *message, uint8_t **ret, size_t *ret_siz
 	      struct gclk_error *reterr)
 {
 	struct wire_message check;
-	struct gclk_error error = { .status = GCLK_NOMEM, .message = "no memory for a message" };
+	struct gclk_error error = { .status = GCLK_NOMEM,
+				    .message = "no memory for a message" };
 	size_t n = 0;
 	uint8_t *to = pack(message, &n, &error);
-	int r = to ? wire_unpack(message->type, to + WIRE_HEADER_BYTES, n - WIRE_HEADER_BYTES,
-				 &check, reterr) : -error.status;
+	int r = to ? wire_unpack(message->type, to + WIRE_HEADER_BYTES,
+				 n - WIRE_HEADER_BYTES, &check, reterr)
+		   : -error.status;
 
 	if (!to && reterr) {
 		*reterr = error;
