@@ -10,6 +10,7 @@
 #include "migrator/hosts.h"
 #include "migrator/json-state.h"
 #include "migrator/message.h"
+#include "migrator/migration.h"
 #include "migrator/report-json.h"
 #include "migrator/report-text.h"
 #include "migrator/situation.h"
@@ -61,6 +62,16 @@ static const struct option_row rows[] = {
 
 /* ---- asking ---- */
 
+/* As for a migration there; a URI that does not tell has none. */
+static void find_via(struct surveyed *host)
+{
+	struct gclk_error error;
+
+	if (survey_is_here(host->uri) || migration_address(host->uri, NULL, host->via, &error) < 0) {
+		host->via[0] = 0;
+	}
+}
+
 int hosts_ask(const char *const uris[], unsigned n, const struct hosts_options *options,
 	      struct surveyed *ret, struct gclk_error *reterr)
 {
@@ -74,7 +85,7 @@ int hosts_ask(const char *const uris[], unsigned n, const struct hosts_options *
 		memset(&ret[i], 0, sizeof(ret[i]));
 		gclk_text_copy(ret[i].uri, sizeof(ret[i].uri), uris[i]);
 		if (!strcmp(via, "auto")) {
-			survey_address(uris[i], ret[i].via, sizeof(ret[i].via));
+			find_via(&ret[i]);
 		} else if (strcmp(via, "none")) {
 			gclk_text_copy(ret[i].via, sizeof(ret[i].via), via);
 		}

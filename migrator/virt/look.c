@@ -12,6 +12,7 @@
 #include "migrator/situation.h"
 #include "migrator/virt/connect.h"
 #include "migrator/virt/look.h"
+#include "migrator/virt/survey.h"
 
 static const char *state_name(int state)
 {
@@ -72,19 +73,10 @@ static int look(virConnectPtr connection, const char *text, struct looked *ret,
 	return r;
 }
 
-/* "qemu:///system", "qemu+unix:///session?socket=...": no server is named. */
-static bool names_no_server(virConnectPtr connection)
-{
-	char *uri = virConnectGetURI(connection);
-	bool none = uri && strstr(uri, ":///");
-
-	free(uri);
-	return none;
-}
-
 int look_at(const char *uri, const char *text, struct looked *ret, struct gclk_error *reterr)
 {
 	virConnectPtr connection;
+	char *own;
 	int r;
 
 	memset(ret, 0, sizeof(*ret));
@@ -93,7 +85,9 @@ int look_at(const char *uri, const char *text, struct looked *ret, struct gclk_e
 	if (r < 0 && virt_connect(uri, true, &connection, NULL) < 0) {
 		return r;
 	}
-	ret->is_local = names_no_server(connection);
+	own = virConnectGetURI(connection);
+	ret->is_local = own && survey_is_here(own);
+	free(own);
 	r = look(connection, text, ret, reterr);
 	virConnectClose(connection);
 	return r;

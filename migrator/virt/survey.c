@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-#include <ctype.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -16,6 +15,7 @@
 #include "migrator/peer/source_end.h"
 #include "migrator/situation.h"
 #include "migrator/virt/connect.h"
+#include "migrator/virt/domain.h"
 #include "migrator/virt/survey.h"
 
 #define APART_MS 1000 /* for the clock exchange to say something */
@@ -39,141 +39,21 @@ struct round {
 	struct job *jobs;
 };
 
-/* ---- addresses ---- */
-
-/* "qemu+ssh://USER@HOST:PORT/system?..." in pieces; empty where there is none. */
-struct uri {
-	char transport[16], user[64], host[128], port[8];
-};
-
-static void cut(char *to, size_t size, const char *from, size_t n)
-{
-	if (n < size) {
-		memcpy(to, from, n);
-		to[n] = 0;
-	}
-}
-
-static void split_uri(const char *text, struct uri *ret)
-{
-	size_t scheme = strcspn(text, ":");
-	const char *plus = memchr(text, '+', scheme), *at, *host, *end;
-
-	memset(ret, 0, sizeof(*ret));
-	if (plus) {
-		cut(ret->transport, sizeof(ret->transport), plus + 1,
-		    (size_t)(text + scheme - plus - 1));
-	}
-	if (strncmp(text + scheme, "://", 3)) {
-		return;
-	}
-	host = text + scheme + 3;
-	end = host + strcspn(host, "/?#");
-	at = memchr(host, '@', (size_t)(end - host));
-	if (at) {
-		cut(ret->user, sizeof(ret->user), host, (size_t)(at - host));
-		host = at + 1;
-	}
-	if (*host == '[') {	/* an IPv6 address */
-		size_t n = strcspn(host, "]");
-
-		cut(ret->host, sizeof(ret->host), host + 1, n - 1);
-		host += host[n] ? n + 1 : n;
-	} else {
-		size_t n = strcspn(host, ":/?#");
-
-		cut(ret->host, sizeof(ret->host), host, n);
-		host += n;
-	}
-	if (*host == ':') {
-		cut(ret->port, sizeof(ret->port), host + 1, (size_t)(end - host - 1));
-	}
-}
-
-/* Goes into a command line: nothing that a shell or ssh would take for something else. */
-static bool is_plain(const char *text)
-{
-	if (*text == '-') {
-		return false;
-	}
-	for (; *text; text++) {
-		if (!isalnum((unsigned char)*text) && !strchr(".-_:%", *text)) {
-			return false;
-		}
-	}
-	return true;
-}
-
-void survey_address(const char *text, char *to, size_t size)
-{
-	struct uri uri;
-
-	to[0] = 0;
-	split_uri(text, &uri);
-	if (!uri.host[0] || !is_plain(uri.host) || !is_plain(uri.user) || !is_plain(uri.port)) {
-		return;
-	}
-	if (!strcmp(uri.transport, "ssh")) {
-		snprintf(to, size, "exec:ssh -o BatchMode=yes%s%s %s%s%s guestclock proxy --stdio",
-			 uri.port[0] ? " -p " : "", uri.port, uri.user, uri.user[0] ? "@" : "",
-			 uri.host);
-	} else if (!strcmp(uri.transport, "tls")) {
-		snprintf(to, size, strchr(uri.host, ':') ? "tls:[%s]" : "tls:%s", uri.host);
-	}
-}
-
 /* ---- capabilities ---- */
 
-/* The value of an attribute within the element that begins at @at. */
-static bool attribute(const char *at, const char *name, char *to, size_t size)
-{
-	const char *end = at + strcspn(at, ">");
-	size_t n = strlen(name);
-
-	for (const char *s = at; (s = strstr(s, name)) && s < end; s++) {
-		char quote = s[n] == '=' ? s[n + 1] : 0;
-		const char *value = s + n + 2, *close;
-
-		if (s[-1] != ' ' || (quote != '\'' && quote != '"')) {
-			continue;
-		}
-		close = strchr(value, quote);
-		if (close && close < end && (size_t)(close - value) < size) {
-			cut(to, size, value, (size_t)(close - value));
-			return true;
-		}
-	}
-	return false;
-}
-
-/*
- * <host><uuid>...</uuid><cpu>...<counter name='tsc' frequency='2000000000' scaling='no'/>:
- * libvirt writes it, in this one way; what does not look so is not known.
- */
+/* <host><uuid>...</uuid>: libvirt writes it in this one way; else it is not known. */
 void survey_capabilities(const char *xml, struct surveyed *ret)
 {
 	const char *host = strstr(xml, "<host>"), *end = host ? strstr(host, "</host>") : NULL;
-	const char *uuid = host ? strstr(host, "<uuid>") : NULL, *counter = host;
-	char hz[32], word[16];
+	const char *uuid = host ? strstr(host, "<uuid>") : NULL;
+	size_t n = end && uuid && uuid < end ? strcspn(uuid + 6, "<") : sizeof(ret->uuid);
 
+	if (n < sizeof(ret->uuid)) {
+		memcpy(ret->uuid, uuid + 6, n);
+		ret->uuid[n] = 0;
+	}
 	ret->has_kvm = strstr(xml, "<domain type='kvm'") != NULL;
 	GCLK_SET(host, &ret->host, flags, ret->has_kvm ? GCLK_HOST_KVM : 0);
-	if (uuid && uuid < end) {
-		cut(ret->uuid, sizeof(ret->uuid), uuid + 6, strcspn(uuid + 6, "<"));
-	}
-	while (counter && (counter = strstr(counter, "<counter ")) && counter < end) {
-		if (attribute(counter, "name", word, sizeof(word)) && !strcmp(word, "tsc") &&
-		    attribute(counter, "frequency", hz, sizeof(hz))) {
-			GCLK_SET(host, &ret->host, tsc_hz, strtoull(hz, NULL, 10));
-			GCLK_SET(host, &ret->host, tsc_hz_basis, GCLK_TSC_KERNEL);
-			if (attribute(counter, "scaling", word, sizeof(word)) &&
-			    !strcmp(word, "yes")) {
-				ret->host.flags |= GCLK_HOST_TSC_SCALING;
-			}
-			return;
-		}
-		counter++;
-	}
 }
 
 /* ---- one host ---- */
@@ -197,6 +77,7 @@ static int ask_libvirt(struct surveyed *seen, struct gclk_error *reterr)
 	text = virConnectGetCapabilities(connection);
 	if (text) {
 		survey_capabilities(text, seen);
+		virt_counter_into(connection, &seen->host);
 	} else {
 		r = virt_fail(reterr, GCLK_SYS, "asking for the host's capabilities");
 	}
@@ -240,18 +121,21 @@ static int dial(struct surveyed *seen, struct gclk_error *reterr)
 	return 0;
 }
 
+bool survey_is_here(const char *uri)
+{
+	return strstr(uri, ":///") != NULL;
+}
+
 /* A URI without a host is this one's, unless another address is given for it. */
 static void ask_guestclock(struct surveyed *seen)
 {
 	struct gclk_host here;
-	struct uri uri;
 
-	split_uri(seen->uri, &uri);
 	if (seen->via[0]) {
 		if (dial(seen, &seen->via_error) == 0) {
 			seen->via_error.status = 0;
 		}
-	} else if (!uri.host[0] && read_this_host(&here, &seen->via_error) == 0) {
+	} else if (survey_is_here(seen->uri) && read_this_host(&here, &seen->via_error) == 0) {
 		seen->is_here = true;
 		seen->apart = (struct gclk_disagreement){ 0 };
 		take_profile(seen, &here);

@@ -33,12 +33,8 @@ struct surveyed {
 	struct gclk_disagreement apart; /* its wall clock minus this host's; or unbounded */
 };
 
-/**
- * survey_address() - where a guestclock is to be expected on the host of a URI
- * @to:		"exec:ssh HOST guestclock proxy --stdio", "tls:HOST", or "" where it is
- *		this host or cannot be told
- */
-void survey_address(const char *uri, char *to, size_t size);
+/* Does the URI name no server: is it this very host's? */
+bool survey_is_here(const char *uri);
 
 /**
  * survey_hosts() - ask them all
