@@ -116,9 +116,9 @@ static void pin(struct hook *hook)
 	if (tsc && tsc->frequency_hz) {
 		return;		/* pinned already, as it should be */
 	}
-	if (!hz || hook->domain.type != GCLK_DOMAIN_KVM) {
-		note(LOG_WARNING, hook, "the TSC's frequency is not pinned: %s",
-		     hz ? "only KVM can" : "<metadata> does not say tsc_hz");
+	if (!hz) {
+		note(LOG_WARNING, hook,
+		     "the TSC's frequency is not pinned: <metadata> does not say tsc_hz");
 		return;
 	}
 	if (needs_pin(hook->xml, hook->xml_size, hz, &xml, &error) == 0 && xml) {

@@ -11,6 +11,7 @@ absolute error is only held against a second, as others use the machine too.
 import argparse
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -22,6 +23,7 @@ import libvirtd
 import qemu
 import tally
 import test_libvirt
+import twohosts
 
 NAME = test_libvirt.NAME
 BOUND_NS = 1e9
@@ -35,6 +37,7 @@ class Lab(test_libvirt.Lab):
         os.makedirs(hooks)
         self.install(os.path.join(hooks, "50-guestclock"), os.path.abspath(args.hook), work)
         super().__init__(args, work)
+        self.args = args
 
     def install(self, path, hook, work):
         with open(path, "w", encoding="utf-8") as out:
@@ -294,6 +297,81 @@ def big(lab):
         wait_closed(lab, path)
 
 
+def put_hook(two, name, hook, *options):
+    """Into a libvirtd that runs already: it looks for its first hook when it is told to."""
+    host = two.hosts[name]
+    directory = os.path.join(host.at, "etc", "hooks", "qemu.d")
+    os.makedirs(directory, exist_ok=True)
+    path = os.path.join(directory, "50-guestclock")
+    with open(path, "w", encoding="utf-8") as out:
+        out.write("#!/bin/sh\nexec '%s' --conf '%s/hook.conf' --state '%s' --audit '%s/audit' "
+                  "%s \"$@\"\n" % (os.path.abspath(hook), host.at, host.at, host.at,
+                                  " ".join(options)))
+    os.chmod(path, 0o755)
+    with open(os.path.join(host.at, "hook.conf"), "w", encoding="utf-8") as out:
+        out.write("[hook]\npin_tsc = yes\n")
+    host.process.send_signal(signal.SIGHUP)
+    time.sleep(1)
+
+
+def profile_of_another_host(lab, path):
+    """This host, if its TSC were a tenth faster and could not be scaled."""
+    lab.must("host", "-o", path, "--json")
+    with open(path, encoding="utf-8") as file:
+        profile = json.load(file)
+    host = profile.get("host", profile)
+    hz = int(host["tsc_hz"])
+    host["tsc_hz"] = str(hz * 11 // 10)
+    host.pop("tsc_ratio_frac_bits", None)
+    host["flags"] &= ~8			# TSC scaling
+    with open(path, "w", encoding="utf-8") as out:
+        json.dump(profile, out)
+    return hz
+
+
+def two_hosts(lab):
+    """Between two daemons: a refusal leaves the guest where it runs; a pin arrives."""
+    profile = lab.path("profile.json")
+    hz = profile_of_another_host(lab, profile)
+    timers = twohosts.TIMERS + "<timer name='tsc' frequency='%d'/>" % hz
+    with tempfile.TemporaryDirectory(prefix="gclk-") as work, \
+         twohosts.TwoHosts(work, lab.args.guest, timers=timers) as two:
+        put_hook(two, "b", lab.args.hook, "--host", profile)
+        start = two.boot("a")
+        said = migrated(two)
+        lab.t.check("two hosts: refused in libvirt's own error", "this host's at %d Hz" %
+                    (hz * 11 // 10) in said, said[-300:])
+        lab.t.check("two hosts: the guest runs on where it was", two.runs(start) and
+                    two.states() == {"a": "running", "b": None}, repr(two.states()))
+        two.destroy()
+        # the same host, a guest without a frequency of its own: pinned on its way
+        put_hook(two, "b", lab.args.hook)
+        with open(two.xml, encoding="utf-8") as file:
+            xml = file.read()
+        xml = xml.replace("<timer name='tsc' frequency='%d'/>" % hz, "").replace(
+            "<vcpu>", "<metadata><g:clocks xmlns:g='https://guestclock.dev/ns/domain/1' "
+            "tsc_hz='%d'/></metadata><vcpu>" % hz)
+        with open(two.xml, "w", encoding="utf-8") as out:
+            out.write(xml)
+        start = two.boot("a")
+        said = migrated(two)
+        live = "" if said else two.b.virsh("dumpxml", twohosts.NAME)
+        lab.t.check("two hosts: a pinned frequency is in the live XML",
+                    "x86_64-cpu.tsc-frequency=%d" % hz in live, said)
+        lab.t.check("two hosts: it runs there", two.states() == {"a": None, "b": "running"} and
+                    two.runs(start + 1), repr(two.states()))
+
+
+def migrated(two):
+    """Plain libvirt's migration from a to b: what it complains of, or nothing."""
+    try:
+        with two.relay("a", "b"):
+            two.virsh_migrate("a", "b")
+        return ""
+    except libvirtd.VirshError as error:
+        return str(error)
+
+
 LONG = {"big": big}
 def read_ahead(lab):
     """virsh restore --bypass-cache of a small image: all of it is read before the hook runs."""
@@ -311,7 +389,12 @@ def read_ahead(lab):
     lab.virsh("destroy", NAME)
 
 
-CASES = {"refusal": refusal, "read-ahead": read_ahead, "migrate": migrate_begin, "report": report, "off": off, "rewrite": rewrite, "managed": managed}
+PARTS = [
+    {"refusal": refusal, "read-ahead": read_ahead, "migrate": migrate_begin, "report": report,
+     "off": off},
+    {"rewrite": rewrite, "managed": managed},
+    {"two-hosts": two_hosts}]
+CASES = {name: case for part in PARTS for name, case in part.items()}
 
 
 def arguments():
@@ -321,6 +404,7 @@ def arguments():
     parser.add_argument("--hook", default=os.environ.get("GCLK_HOOK"))
     parser.add_argument("--work", default=os.environ.get("GCLK_WORK"))
     parser.add_argument("--long", action="store_true")
+    parser.add_argument("--part", type=int, choices=(1, 2, 3))
     parser.add_argument("--only", action="append", choices=sorted({**CASES, **LONG}))
     return parser.parse_args()
 
@@ -329,7 +413,8 @@ def body(args, work):
     lab = Lab(args, work)
     try:
         for name, function in {**CASES, **(LONG if args.long else {})}.items():
-            if args.only and name not in args.only:
+            if args.only and name not in args.only or \
+               args.part and name not in PARTS[args.part - 1]:
                 continue
             try:
                 function(lab)
