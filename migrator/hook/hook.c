@@ -165,20 +165,25 @@ static int migrate_begin(struct hook *hook)
 
 /* ---- restore begin ---- */
 
-/* Of the images that libvirtd has open the one of this domain. */
-static bool find_image(struct hook *hook)
+/*
+ * Of the images that libvirtd has open the one of this domain. @ret_busy: somebody else
+ * holds one for writing: `guestclock restore`, which sees to it itself.
+ */
+static bool find_image(struct hook *hook, bool *ret_busy)
 {
 	static struct reader found[READERS_MAX];
 	unsigned n = readers_find(getppid(), found);
 	enum source_use use =
 		hook->conf.restore == HOOK_REWRITE ? SOURCE_HASTE : SOURCE_LOOK;
+	int r;
 
 	for (unsigned i = 0; i < n; i++) {
 		const struct gclk_domain *domain;
 
 		hook->late.reader = found[i];
-		if (source_open(&hook->source, hook->late.reader.path, &hook->options,
-				use) == 0) {
+		r = source_open(&hook->source, hook->late.reader.path, &hook->options, use);
+		*ret_busy |= r == GCLK_STATE;
+		if (r == 0) {
 			domain = gclk_image_domain(hook->source.image);
 			if (domain && !strcmp(domain->uuid, hook->domain.uuid)) {
 				hook->late.has_reader = true;
@@ -366,6 +371,7 @@ static int rewrite(struct hook *hook)
 static int restore_begin(struct hook *hook)
 {
 	char path[512];
+	bool busy = false;
 	struct stat st;
 	int r;
 
@@ -376,7 +382,11 @@ static int restore_begin(struct hook *hook)
 	if (r || hook->conf.restore == HOOK_OFF) {
 		return r;
 	}
-	if (!find_image(hook)) {
+	if (!find_image(hook, &busy)) {
+		if (busy) {
+			note(LOG_INFO, hook, "somebody else is rewriting the image");
+			return 0;
+		}
 		return leave(hook, "libvirtd holds no image open that could be read");
 	}
 	if (stat(hook->late.reader.path, &st) == 0) {

@@ -239,6 +239,23 @@ def migrate_begin(lab):
                 call(lab, "restore begin", "rubbish")[:2] == (0, ""))
 
 
+def beside_the_verb(lab):
+    """`guestclock restore` on a host with the hook: one of them writes, and says so once."""
+    if lab.run("restore", "--help")[0]:
+        lab.t.skip("beside the verb", "guestclock was built without libvirt")
+        return
+    lab.configure(restore="rewrite")
+    path, before = test_libvirt.saved(lab, "beside the verb")
+    starts, lines = lab.port.count(), len(lab.audited())
+    record = lab.must("restore", "-c", lab.host.uri, "--json", "--audit", lab.path("audit"),
+                      "--state", lab.path("state"), path)
+    after = lab.lines(lab.port.wait(starts + 1), test_libvirt.ENOUGH)
+    check_right(lab, "beside the verb", before, after, record)
+    lab.t.check("beside the verb: one line in the log", len(lab.audited()) == lines + 1 and
+                lab.audited()[-1]["verb"] == "restore")
+    lab.virsh("destroy", NAME)
+
+
 BIG_MIB = 2304
 BIG_NS = 100e6
 
@@ -393,7 +410,7 @@ PARTS = [
     {"refusal": refusal, "read-ahead": read_ahead, "migrate": migrate_begin, "report": report,
      "off": off},
     {"rewrite": rewrite, "managed": managed},
-    {"two-hosts": two_hosts}]
+    {"two-hosts": two_hosts, "verb": beside_the_verb}]
 CASES = {name: case for part in PARTS for name, case in part.items()}
 
 
@@ -412,6 +429,8 @@ def arguments():
 def body(args, work):
     lab = Lab(args, work)
     try:
+        if args.long:
+            PARTS[1].update(LONG)
         for name, function in {**CASES, **(LONG if args.long else {})}.items():
             if args.only and name not in args.only or \
                args.part and name not in PARTS[args.part - 1]:
