@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "migrator/message.h"
@@ -50,21 +51,53 @@ static int do_work(int (*work)(struct guard *guard, void *ctx), struct guard *gu
 	return status;
 }
 
+/* How long a load may go on that nobody waits for any more, and be absent before it. */
+#define RESCUE_S 600
+#define ABSENT_S 15
+
+static bool is_running(virDomainPtr domain)
+{
+	int state = 0, reason;
+
+	return virDomainGetState(domain, &state, &reason, 0) == 0 &&
+	       state == VIR_DOMAIN_RUNNING;
+}
+
+/* libvirt goes on with what the worker had asked it for: until that has ended, and then. */
+static bool resume_soon(const struct guard *guard, virConnectPtr connection)
+{
+	const struct timespec nap = { 0, 100000000 };
+	time_t begin = time(NULL), seen = begin;
+
+	while (time(NULL) < begin + RESCUE_S && time(NULL) < seen + ABSENT_S) {
+		virDomainPtr domain = virDomainLookupByUUIDString(connection, guard->uuid);
+
+		if (domain && virDomainIsActive(domain) == 1) {
+			seen = time(NULL);
+			virDomainResume(domain);
+			if (is_running(domain)) {
+				virDomainFree(domain);
+				return true;
+			}
+		}
+		if (domain) {
+			virDomainFree(domain);
+		}
+		nanosleep(&nap, NULL);
+	}
+	return false;
+}
+
 /* The worker was killed: what it had suspended must not stay so. */
 static int rescue(const struct guard *guard, int sig)
 {
 	virConnectPtr connection = NULL;
-	virDomainPtr domain = NULL;
 	struct gclk_error error;
 	bool runs = false;
 
 	if (guard->suspended &&
-	    virt_connect(guard->uri[0] ? guard->uri : NULL, false, &connection, &error) == 0 &&
-	    virt_domain(connection, guard->uuid, &domain, &error) == 0) {
-		runs = virDomainResume(domain) == 0;
-		virDomainFree(domain);
-	}
-	if (connection) {
+	    virt_connect(guard->uri[0] ? guard->uri : NULL, false, &connection, &error) == 0) {
+		runs = resume_soon(guard, connection);
 		virConnectClose(connection);
 	}
 	message("error", NULL, gclk_status_name(GCLK_SYS), EFFECT_CHANGED, NULL,

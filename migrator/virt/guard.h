@@ -14,7 +14,7 @@
 struct guard {
 	char uri[512];	/* "": libvirt's default */
 	char uuid[40];	/* of the guest */
-	/* the worker has had it loaded suspended, and it is to run; else 0 */
+	/* the worker has it suspended, or loaded so, and it is to run; else 0 */
 	volatile int suspended;
 };
 

@@ -312,6 +312,7 @@ static int begin_late(struct restoring *r)
 
 static int load(struct restoring *r)
 {
+	r->guard->suspended = r->run;
 	if (pthread_create(&r->thread, NULL, call, r)) {
 		return gclk_fail(&r->error, GCLK_SYS, NULL, GCLK_NO_OFFSET,
 				 "no thread can be started");
@@ -321,6 +322,7 @@ static int load(struct restoring *r)
 	pthread_join(r->thread, NULL);
 	if (r->status < 0) {
 		r->error = r->call_error;
+		r->guard->suspended = 0;
 	} else {
 		late_was_loaded(&r->late);
 	}
@@ -380,7 +382,6 @@ static int run_it(struct restoring *r)
 	struct resumed resumed;
 	int s;
 
-	r->guard->suspended = 1;
 	resume_has_arrived(r->resume, r->ready_ns);
 	s = resume_at(r->resume, run_ns, wall_clock_ns() + ARRIVAL_NS, &resumed, &r->error);
 	if (s < 0) {

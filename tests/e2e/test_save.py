@@ -357,6 +357,37 @@ def comes_to_run(lab, timeout=15):
     return False
 
 
+def child_of(pid, timeout=5):
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        with open("/proc/%d/task/%d/children" % (pid, pid), encoding="ascii") as file:
+            found = file.read().split()
+        if found:
+            return int(found[0])
+        time.sleep(0.005)
+    raise qemu.QmpError("the client has started no worker")
+
+
+def killed_worker(lab):
+    """The process that does the work is killed: then the client sees to the guest."""
+    path = lab.image("worker.img")
+    saved(lab, path)
+    for wait in (0.25, 0.6):
+        client = subprocess.Popen([lab.command] + lab.arguments("restore", path),
+                                  stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        worker = child_of(client.pid)
+        time.sleep(wait)
+        os.kill(worker, 9)
+        said = client.communicate(timeout=60)[1]
+        name = "worker killed after %.2f s" % wait
+        state = lab.state()
+        lab.t.check(name + ": the guest is not left suspended", state != "paused",
+                    "%s; %s" % (state, said.strip()[-160:]))
+        lab.t.check(name + ": said so", client.returncode == 3 and "signal 9" in said)
+        test_libvirt.end_domain(lab)
+        wait_free(lab, path)
+
+
 def audited(lab):
     with open(lab.path("audit"), encoding="utf-8") as file:
         return [one for one in map(json.loads, file) if one["verb"] == "restore"]
@@ -389,7 +420,7 @@ def killed_clients(lab):
 PARTS = [
     {"save": save_restore, "virsh": virsh_saved, "managed": managed, "paused": paused},
     {"stale": stale, "external": external, "disk-full": disk_full, "refused": refused},
-    {"killed": killed_clients, "gzip": gzip, "kvm": kvm}]
+    {"killed": killed_clients, "killed-worker": killed_worker, "gzip": gzip, "kvm": kvm}]
 CASES = {name: case for part in PARTS for name, case in part.items()}
 
 
