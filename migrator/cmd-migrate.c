@@ -204,6 +204,19 @@ static int prepare(struct migration *m)
 
 /* ---- the move ---- */
 
+/*
+ * The stream's silence tells nothing of another thread's stop, nor where most of it
+ * flows elsewhere.
+ */
+static int64_t ran_until(struct migration *m, int64_t stamp_ns)
+{
+	if (m->suspended || own_given(m->o, MIGRATE_PARALLEL) ||
+	    m->own->virt.parallel_connections) {
+		return 0;
+	}
+	return source_end_ran(m->end, stamp_ns);
+}
+
 /* In the thread of libvirt's events: the sooner the other end knows, the shorter it waits. */
 static void heard(void *ctx, const struct virt_event *event)
 {
@@ -212,9 +225,7 @@ static void heard(void *ctx, const struct virt_event *event)
 
 	if (event->kind == VIRT_STOP) {
 		atomic_store(&m->stopped, true);
-		/* another thread's stop tells nothing of the stream's silence */
-		stop = migration_stop(event->at_ns, m->suspended ? 0 :
-					      source_end_ran(m->end, event->at_ns));
+		stop = migration_stop(event->at_ns, ran_until(m, event->at_ns));
 		source_end_stopped(m->end, &stop, "event");
 	} else if (event->kind == VIRT_RESUME) {
 		atomic_store(&m->stopped, false);

@@ -122,7 +122,7 @@ struct gclk_instant migration_stop(int64_t stamp_ns, int64_t ran_ns)
 					      VIRT_STOP_UNCERTAINTY_NS };
 	}
 	if (span - back > usual) {
-		back = span < 2 * usual ? span - usual : span / 2;
+		back = GCLK_MIN(span - usual, usual);
 	}
 	return (struct gclk_instant){ stamp_ns - back,
 				      (uint64_t)(GCLK_MAX(back, span - back) +

@@ -87,8 +87,8 @@ int migration_address(const char *desturi, const char *via, char to[512],
  *
  * QEMU's thread that writes the stream stops the guest, and stamps that when all vCPUs
  * have come to rest: at once, or, where they wait for a processor, ms later. What it had
- * written before tells how much later at most. The guess is near the stamp as long as the
- * other end of that span is within the usual uncertainty, and half way beyond. Pure.
+ * written before tells how much later at most. The guess stays near the stamp, where most
+ * stops are; the uncertainty covers the whole span. Pure.
  */
 struct gclk_instant migration_stop(int64_t stamp_ns, int64_t ran_ns);
 

@@ -455,7 +455,8 @@ static int take_message(struct session *s, const struct wire_message *m,
 		r = asker_take(&s->asker, s->port, m, reterr);
 		break;
 	case WIRE_STOPPED:
-		if (!s->has_stopped) { /* what has been planned with stays */
+		/* the last one: it may have stood before. What has been planned with stays */
+		if (!s->stop_taken) {
 			s->stopped = m->stopped;
 			s->stopped_boot_ns = clock_boot_ns();
 			s->has_stopped = true;

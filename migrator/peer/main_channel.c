@@ -239,6 +239,7 @@ static void take_stop(struct main_channel *m, struct gclk_when *when)
 	struct session *s = m->session;
 
 	pthread_mutex_lock(&s->lock);
+	s->stop_taken = true;
 	m->stopped = s->stopped;
 	m->stopped_boot_ns = s->stopped_boot_ns;
 	pthread_mutex_unlock(&s->lock);

@@ -39,6 +39,7 @@ struct session {
 	struct asker asker;			/* written by the control thread */
 	bool want_burst;
 	bool has_stopped, has_there;
+	bool stop_taken;				/* the plan has it */
 	struct wire_stopped stopped;
 	int64_t stopped_boot_ns;		/* when that was heard */
 	unsigned n_channels;
