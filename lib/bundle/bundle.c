@@ -82,7 +82,7 @@ static int check_header(const uint8_t *p, size_t size, struct gclk_error *reterr
 {
 	size_t body;
 
-	if (memcmp(p, magic, GCLK_MIN(size, sizeof(magic)))) {
+	if (size && memcmp(p, magic, GCLK_MIN(size, sizeof(magic)))) {
 		return gclk_fail(reterr, GCLK_MALFORMED, "bundle", 0, "this is not a bundle");
 	}
 	if (size < GCLK_BUNDLE_HEADER_BYTES) {

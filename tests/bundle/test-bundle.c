@@ -413,6 +413,14 @@ GCLK_TEST(bundle, what_is_not_understood_is_written_again)
 	free(buf);
 }
 
+GCLK_TEST(bundle, nothing_at_all_is_too_short)
+{
+	struct gclk_bundle *bundle = NULL;
+
+	GCLK_EQ(gclk_bundle_unpack(NULL, 0, &bundle, NULL), -GCLK_TRUNCATED);
+	CU_ASSERT_PTR_NULL(bundle);
+}
+
 /* protobuf-c reads it spelt long, and writes it so that nobody reads it again. */
 GCLK_TEST(bundle, a_field_of_number_0_is_refused)
 {
