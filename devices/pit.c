@@ -125,11 +125,17 @@ static bool is_periodic(unsigned mode)
 	return mode == 2 || mode == 3;
 }
 
+/*
+ * KVM takes 1193181 Hz for the clock: 20000 periods of 11932 counts, in a laboratory whose time
+ * is virtual, came 10.0002 ms apart to 0.2 ps of that, and 9 ns a period later than by 1193182.
+ */
+#define KERNEL_HZ 1193181
+
 /* KVM: the interval of channel 0's timer. */
 static int64_t kernel_period_ns(const struct gclk_pit_dialect *f,
 				const struct gclk_pit_channel *ch)
 {
-	int64_t p = gclk_tick_floor(reload(f, ch), HZ);
+	int64_t p = gclk_tick_floor(reload(f, ch), KERNEL_HZ);
 
 	return is_periodic(out_mode(f, ch)) && p < f->min_period_ns ? f->min_period_ns : p;
 }
@@ -156,7 +162,7 @@ static int64_t elapsed(const struct gclk_pit *pit, unsigned n, int64_t t)
 	if (f->period_in_ns && n == 0 && is_periodic(out_mode(f, ch))) {
 		since = gclk_floor_mod(since, kernel_period_ns(f, ch));
 	}
-	return gclk_ticks_by(since, HZ);
+	return gclk_ticks_by(since, f->period_in_ns ? KERNEL_HZ : HZ);
 }
 
 /* The output after @d clocks. */
@@ -972,7 +978,7 @@ static void start_timer(const struct gclk_pit_dialect *f, struct gclk_pit_channe
 	ch->held_ticks = -1;
 	if (n == 0 && f->period_in_ns) {
 		ch->load_time_ns = gclk_sub(t, kernel_period_ns(f, ch) -
-						       gclk_tick_floor(reload(f, ch), HZ));
+						       gclk_tick_floor(reload(f, ch), KERNEL_HZ));
 	}
 }
 

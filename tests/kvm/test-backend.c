@@ -372,7 +372,7 @@ GCLK_TEST(kvm_move, msrs_and_pit_arrive)
 }
 
 #define PIT_COUNT 11932
-#define PIT_PERIOD_NS 10000150		/* whole ns */
+#define PIT_PERIOD_NS 10000159		/* of 1193181 Hz, in whole ns */
 
 /* The source's PIT ticks at 100 Hz, and we know when. */
 static void start_pit(struct world *w)

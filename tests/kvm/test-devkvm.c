@@ -695,7 +695,7 @@ static int64_t see_tick(const struct machine *m, useconds_t between_us, uint64_t
 }
 
 #define PIT_COUNT 11932		/* 100 Hz */
-#define PIT_PERIOD_NS INT64_C(10000150)
+#define PIT_PERIOD_NS INT64_C(10000159)
 #define TICKS 16
 #define TOGETHER_NS 100000
 

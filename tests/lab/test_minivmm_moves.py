@@ -116,8 +116,10 @@ class Guest:
 
     def stretch(self, host, reports, words, save, gap, *arguments):
         since = self.stretches[-1].ended.real if gap != "-" else "-"
+        host.go_on()
         text = host.run("sh /files/stretch.sh %d %s %s %s %s %s" % (
             reports, words, save, gap, since, " ".join(arguments)), timeout=150)
+        host.pause()		# idle time takes none, and a gap must not depend on us
         found = Stretch(host, text)
         if VERBOSE:
             print("\n".join("    " + line for line in text.split("\n")), file=sys.stderr)

@@ -59,9 +59,11 @@ class Guest(moves.Guest):
 
     def keep(self, stretch):
         stretch = super().keep(stretch)
+        stretch.host.go_on()
         clocks = stretch.host.get(self.saved + "/clocks.gclk")
         said = subprocess.run([self.options.guestclock, "inspect", "--json", "-"], input=clocks,
                               check=True, stdout=subprocess.PIPE).stdout
+        stretch.host.pause()
         stretch.saved = Saved(json.loads(said)["state"])
         return stretch
 
