@@ -42,26 +42,29 @@ static int set_timeout(struct options *o, const char *text, struct gclk_error *r
 }
 
 static const struct option_row rows[] = {
-	{ "connect", 'c', "URI", set_connect, "libvirt of the guest's host; default: its own default" },
+	{ "connect", 'c', "URI", set_connect,
+	  "libvirt of the guest's host; default: its own default" },
 	{ "via", 0, "ADDRESS", set_via, HOSTS_VIA_HELP, true },
 	{ "timeout", 0, "DURATION", set_timeout, HOSTS_TIMEOUT_HELP },
+};
+
+struct destination {
+	enum takes verdict;
+	struct gclk_findings findings;
 };
 
 /* Everything that was found out. */
 struct checked {
 	struct looked looked;
 	bool has_host;
-	struct gclk_host host;	     /* the one that it runs on, where that is this one */
+	struct gclk_host host; /* the one that it runs on, where that is this one */
 	struct offsets offsets;
 	char offsets_error[192];
 	struct gclk_findings findings;
 	struct takes_guest guest;
 	unsigned n_hosts;
-	struct surveyed *hosts;	     /* where it might go */
-	struct destination {
-		enum takes verdict;
-		struct gclk_findings findings;
-	} *destinations;
+	struct surveyed *hosts; /* where it might go */
+	struct destination *destinations;
 };
 
 /* ---- finding out ---- */
@@ -81,7 +84,8 @@ static void read_offsets(struct checked *c)
 	}
 	pid = offsets_pid_of("", c->looked.domain.name);
 	if (offsets_read("", pid, &c->offsets, &error) < 0) {
-		snprintf(c->offsets_error, sizeof(c->offsets_error), "%.190s", error.message);
+		snprintf(c->offsets_error, sizeof(c->offsets_error), "%.190s",
+			 error.message);
 		return;
 	}
 	offsets_lint(&c->offsets, c->guest.tsc_hz, &c->findings);
@@ -95,12 +99,13 @@ static void lint_agent(struct checked *c)
 	char text[TEXT_BYTES], uncertain[TEXT_BYTES];
 
 	if (c->looked.has_agent && size > apart->uncertainty_ns + APART_NS) {
-		gclk_findings_add(&c->findings, "guest-wall-clock-apart", "",
-				  "the guest's wall clock is %s +-%s %s of its host's",
-				  text_approx(text, (int64_t)GCLK_MIN(size, (uint64_t)INT64_MAX)),
-				  text_approx(uncertain, (int64_t)GCLK_MIN(apart->uncertainty_ns,
-									   (uint64_t)INT64_MAX)),
-				  apart->ns < 0 ? "behind" : "ahead");
+		gclk_findings_add(
+			&c->findings, "guest-wall-clock-apart", "",
+			"the guest's wall clock is %s +-%s %s of its host's",
+			text_approx(text, (int64_t)GCLK_MIN(size, (uint64_t)INT64_MAX)),
+			text_approx(uncertain, (int64_t)GCLK_MIN(apart->uncertainty_ns,
+								 (uint64_t)INT64_MAX)),
+			apart->ns < 0 ? "behind" : "ahead");
 	}
 }
 
@@ -109,7 +114,8 @@ static int lint_rate(struct checked *c, struct gclk_error *reterr)
 {
 	enum takes verdict;
 
-	return c->has_host ? takes(&c->guest, &c->host, &verdict, &c->findings, reterr) : 0;
+	return c->has_host ? takes(&c->guest, &c->host, &verdict, &c->findings, reterr)
+			   : 0;
 }
 
 static int ask_hosts(struct checked *c, const char *const uris[], unsigned n,
@@ -127,7 +133,8 @@ static int ask_hosts(struct checked *c, const char *const uris[], unsigned n,
 	for (unsigned i = 0; r == 0 && i < n; i++) {
 		c->destinations[i].verdict = TAKES_UNKNOWN;
 		if (c->hosts[i].state == SURVEY_DONE) {
-			r = takes(&c->guest, &c->hosts[i].host, &c->destinations[i].verdict,
+			r = takes(&c->guest, &c->hosts[i].host,
+				  &c->destinations[i].verdict,
 				  &c->destinations[i].findings, reterr);
 		}
 	}
@@ -177,12 +184,13 @@ static void put_timers(const struct gclk_domain *domain)
 		const struct gclk_domain_timer *timer = &domain->timers[i];
 		char hz[TEXT_BYTES];
 
-		n += (size_t)snprintf(text + n, sizeof(text) - n, "%s%s%s%s%s%s", i ? ", " : "",
-				      timer->name,
+		n += (size_t)snprintf(text + n, sizeof(text) - n, "%s%s%s%s%s%s",
+				      i ? ", " : "", timer->name,
 				      timer->present == GCLK_DOMAIN_NO ? " absent" : "",
 				      timer->ticks != GCLK_DOMAIN_TICKS_NONE ? " " : "",
-				      timer->ticks != GCLK_DOMAIN_TICKS_NONE ?
-					      gclk_tick_policy_names[timer->ticks] : "",
+				      timer->ticks != GCLK_DOMAIN_TICKS_NONE
+					      ? gclk_tick_policy_names[timer->ticks]
+					      : "",
 				      timer->frequency_hz ? " at " : "");
 		if (timer->frequency_hz && n < sizeof(text)) {
 			n += (size_t)snprintf(text + n, sizeof(text) - n, "%s",
@@ -190,6 +198,16 @@ static void put_timers(const struct gclk_domain *domain)
 		}
 	}
 	put_line("timers", "%s", text[0] ? text : "none are named");
+}
+
+static bool agree(const struct offsets *offsets)
+{
+	for (uint32_t i = 1; i < offsets->n; i++) {
+		if (offsets->items[i].offset_ticks != offsets->items[0].offset_ticks) {
+			return false;
+		}
+	}
+	return true;
 }
 
 static void put_offsets(const struct checked *c)
@@ -200,10 +218,10 @@ static void put_offsets(const struct checked *c)
 	if (c->offsets_error[0]) {
 		put_line("offsets", "not known: %s", c->offsets_error);
 	} else if (c->offsets.n) {
-		put_line("offsets", "vCPU %" PRIu32 "'s TSC is its host's %s ticks%s", first->vcpu,
-			 text_signed(ticks, first->offset_ticks),
-			 c->offsets.n == 1 ? "" :
-			 c->findings.n     ? "" : "; so are the others'");
+		put_line("offsets", "vCPU %" PRIu32 "'s TSC is its host's %s ticks%s",
+			 first->vcpu, text_signed(ticks, first->offset_ticks),
+			 c->offsets.n > 1 && agree(&c->offsets) ? "; so are the others'"
+								: "");
 	}
 }
 
@@ -232,20 +250,23 @@ static void put_guest(const struct checked *c)
 	putchar('\n');
 	put_line("guest", "%s, %" PRIu32 " %s, %s%s%s", domain->uuid, domain->n_vcpus,
 		 domain->n_vcpus == 1 ? "vCPU" : "vCPUs",
-		 domain->type == GCLK_DOMAIN_KVM ? "KVM" : "emulated", domain->machine[0] ? ", " : "",
-		 domain->machine);
-	put_line("rtc keeps", "%s%s%s", domain->clock.offset[0] ? domain->clock.offset : "utc",
+		 domain->type == GCLK_DOMAIN_KVM ? "KVM" : "emulated",
+		 domain->machine[0] ? ", " : "", domain->machine);
+	put_line("rtc keeps", "%s%s%s",
+		 domain->clock.offset[0] ? domain->clock.offset : "utc",
 		 domain->clock.timezone[0] || domain->clock.basis[0] ? ", " : "",
-		 domain->clock.timezone[0] ? domain->clock.timezone : domain->clock.basis);
+		 domain->clock.timezone[0] ? domain->clock.timezone
+					   : domain->clock.basis);
 	put_timers(domain);
 	put_line("TSC", "%s%s",
 		 c->guest.tsc_hz ? text_hz(hz, c->guest.tsc_hz,
-					   c->guest.tsc_hz_den ? c->guest.tsc_hz_den : 1) :
-				   "not known",
-		 !c->guest.tsc_hz ? "" :
-		 gclk_domain_timer(domain, "tsc") &&
-				 gclk_domain_timer(domain, "tsc")->frequency_hz ?
-			 ", pinned" : ", its host's");
+					   c->guest.tsc_hz_den ? c->guest.tsc_hz_den : 1)
+				 : "not known",
+		 !c->guest.tsc_hz ? ""
+		 : gclk_domain_timer(domain, "tsc") &&
+				 gclk_domain_timer(domain, "tsc")->frequency_hz
+			 ? ", pinned"
+			 : ", its host's");
 	put_offsets(c);
 	put_agent(&c->looked);
 }
@@ -260,7 +281,8 @@ static int put_destinations(const struct checked *c)
 		const struct destination *d = &c->destinations[i];
 
 		table_row(&table, hosts_name(&c->hosts[i]),
-			  c->hosts[i].state == SURVEY_DONE ? takes_names[d->verdict] : "no answer",
+			  c->hosts[i].state == SURVEY_DONE ? takes_names[d->verdict]
+							   : "no answer",
 			  d->findings.n ? d->findings.items[0].message : "");
 	}
 	if (c->n_hosts) {
@@ -296,8 +318,10 @@ static struct json_object *domain_json(const struct looked *looked)
 		struct json_object *row = json_new_map();
 
 		json_put(row, "name", json_text(timer->name));
-		json_put(row, "tickpolicy", timer->ticks == GCLK_DOMAIN_TICKS_NONE ?
-						     NULL : json_text(gclk_tick_policy_names[timer->ticks]));
+		json_put(row, "tickpolicy",
+			 timer->ticks == GCLK_DOMAIN_TICKS_NONE
+				 ? NULL
+				 : json_text(gclk_tick_policy_names[timer->ticks]));
 		json_put(row, "frequency_hz",
 			 timer->frequency_hz ? json_u64(timer->frequency_hz) : NULL);
 		json_append(timers, row);
@@ -344,14 +368,16 @@ static int answer_json(const struct checked *c)
 	json_put(answer, "domain", domain_json(&c->looked));
 	json_put(answer, "tsc_hz", c->guest.tsc_hz ? json_u64(c->guest.tsc_hz) : NULL);
 	json_put(answer, "runs_on", json_text(c->looked.host));
-	json_put(answer, "host", c->has_host ? json_from_record(&gclk_host_record, &c->host) : NULL);
+	json_put(answer, "host",
+		 c->has_host ? json_must(json_from_record(&gclk_host_record, &c->host)) : NULL);
 	json_put(answer, "vcpus", offsets_json(&c->offsets));
 	json_put(answer, "agent_clock_minus_hosts", agent_json(&c->looked));
 	json_put(answer, "findings", json_findings(&c->findings));
 	for (unsigned i = 0; i < c->n_hosts; i++) {
 		struct json_object *map = hosts_json(&c->hosts[i]);
 
-		json_put(map, "takes", json_text(takes_names[c->destinations[i].verdict]));
+		json_put(map, "takes",
+			 json_text(takes_names[c->destinations[i].verdict]));
 		json_put(map, "findings", json_findings(&c->destinations[i].findings));
 		json_append(hosts, map);
 	}
@@ -366,7 +392,8 @@ static int answer_json(const struct checked *c)
 static bool all_is_well(const struct checked *c)
 {
 	for (unsigned i = 0; i < c->n_hosts; i++) {
-		if (c->hosts[i].state != SURVEY_DONE || c->destinations[i].verdict > TAKES_SCALED) {
+		if (c->hosts[i].state != SURVEY_DONE ||
+		    c->destinations[i].verdict > TAKES_SCALED) {
 			return false;
 		}
 	}
@@ -377,8 +404,8 @@ static int run(const struct options *o)
 {
 	struct checked *c = calloc(1, sizeof(*c));
 	struct gclk_error error;
-	int r = c ? find_out(c, o, &error) :
-		    gclk_fail(&error, GCLK_NOMEM, NULL, GCLK_NO_OFFSET, "no memory");
+	int r = c ? find_out(c, o, &error)
+		  : gclk_fail(&error, GCLK_NOMEM, NULL, GCLK_NO_OFFSET, "no memory");
 
 	if (r < 0) {
 		r = fail(o->files[0], &error, EFFECT_NONE, NULL);
@@ -397,10 +424,14 @@ const struct verb verb_check = {
 	.name = "check",
 	.summary = SUMMARY_CHECK,
 	.synopsis = "DOMAIN [URI...]",
-	.text = "Looks at a guest of libvirt's and changes nothing: what its XML says about clocks "
-		"and leaves open, the frequency of its TSC, the offsets that the kernel shows of "
-		"its vCPUs (to root, under KVM), and how far its wall clock is from its host's if "
-		"its agent answers. Then which of the hosts URI... can take it, and why not.",
+	.text = "Looks at a guest of libvirt's and changes nothing: what its XML says "
+		"about clocks "
+		"and leaves open, the frequency of its TSC, the offsets that the kernel "
+		"shows of "
+		"its vCPUs (to root, under KVM), and how far its wall clock is from its "
+		"host's if "
+		"its agent answers. Then which of the hosts URI... can take it, and why "
+		"not.",
 	.example = "guestclock check web1 qemu+ssh://host2/system",
 	.options = OPTIONS_COMMON | OPTION(CHECK),
 	.min_files = 1,

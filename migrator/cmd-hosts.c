@@ -17,29 +17,34 @@
 #include "migrator/text.h"
 #include "migrator/verbs.h"
 
-#define TIMEOUT_MS 30000 /* a libvirt that has just started asks its QEMUs for many seconds */
+#define TIMEOUT_MS                                                                       \
+	30000 /* a libvirt that has just started asks its QEMUs for many seconds */
 
 static struct hosts_options own = { .timeout_ms = TIMEOUT_MS };
 
 int hosts_set_via(struct hosts_options *to, const char *text, struct gclk_error *reterr)
 {
 	if (to->n_via == FILES_MAX) {
-		return gclk_fail(reterr, GCLK_RANGE, NULL, GCLK_NO_OFFSET, "too many of them");
+		return gclk_fail(reterr, GCLK_RANGE, NULL, GCLK_NO_OFFSET,
+				 "too many of them");
 	}
 	if (strlen(text) >= sizeof(((struct surveyed *)0)->via)) {
-		return gclk_fail(reterr, GCLK_RANGE, NULL, GCLK_NO_OFFSET, "it is too long");
+		return gclk_fail(reterr, GCLK_RANGE, NULL, GCLK_NO_OFFSET,
+				 "it is too long");
 	}
 	to->via[to->n_via++] = text;
 	return 0;
 }
 
-int hosts_set_timeout(struct hosts_options *to, const char *text, struct gclk_error *reterr)
+int hosts_set_timeout(struct hosts_options *to, const char *text,
+		      struct gclk_error *reterr)
 {
 	int64_t ns;
 	int r = parse_span(text, &ns, reterr);
 
 	if (r == 0 && (ns < GCLK_NS_PER_MS || ns > 3600 * GCLK_NS_PER_S)) {
-		r = gclk_fail(reterr, GCLK_RANGE, NULL, GCLK_NO_OFFSET, "not within 1ms..1h");
+		r = gclk_fail(reterr, GCLK_RANGE, NULL, GCLK_NO_OFFSET,
+			      "not within 1ms..1h");
 	}
 	to->timeout_ms = r == 0 ? (int)(ns / GCLK_NS_PER_MS) : to->timeout_ms;
 	return r;
@@ -67,7 +72,8 @@ static void find_via(struct surveyed *host)
 {
 	struct gclk_error error;
 
-	if (survey_is_here(host->uri) || migration_address(host->uri, NULL, host->via, &error) < 0) {
+	if (survey_is_here(host->uri) ||
+	    migration_address(host->uri, NULL, host->via, &error) < 0) {
 		host->via[0] = 0;
 	}
 }
@@ -104,14 +110,16 @@ void hosts_say_failures(const struct surveyed *hosts, unsigned n)
 		const struct surveyed *host = &hosts[i];
 
 		if (host->state == SURVEY_SILENT) {
-			message("warning", host->uri, gclk_status_name(GCLK_SYS), EFFECT_READING,
-				NULL, "no answer in time");
+			message("warning", host->uri, gclk_status_name(GCLK_SYS),
+				EFFECT_READING, NULL, "no answer in time");
 		} else if (host->state == SURVEY_FAILED) {
-			message("warning", host->uri, gclk_status_name(host->error.status),
-				EFFECT_READING, NULL, "%s", host->error.message);
+			message("warning", host->uri,
+				gclk_status_name(host->error.status), EFFECT_READING,
+				NULL, "%s", host->error.message);
 		} else if (host->via_error.status) {
-			message("note", host->uri, gclk_status_name(host->via_error.status),
-				EFFECT_READING, NULL, "no guestclock answers by %s: %s", host->via,
+			message("note", host->uri,
+				gclk_status_name(host->via_error.status), EFFECT_READING,
+				NULL, "no guestclock answers by %s: %s", host->via,
 				host->via_error.message);
 		}
 	}
@@ -124,7 +132,8 @@ static const char *tsc_text(const struct gclk_host *host, char to[TEXT_BYTES])
 	if (!GCLK_HAS(host, host, tsc_hz)) {
 		return "not known";
 	}
-	return text_hz(to, host->tsc_hz, GCLK_HAS(host, host, tsc_hz_den) ? host->tsc_hz_den : 1);
+	return text_hz(to, host->tsc_hz,
+		       GCLK_HAS(host, host, tsc_hz_den) ? host->tsc_hz_den : 1);
 }
 
 static const char *wall_text(const struct surveyed *host, char to[TEXT_BYTES])
@@ -139,8 +148,9 @@ static const char *wall_text(const struct surveyed *host, char to[TEXT_BYTES])
 	}
 	snprintf(to, TEXT_BYTES, "synchronised%s%.60s",
 		 GCLK_HAS(host, &host->host, ntp_maxerror_ns) ? " " : "",
-		 GCLK_HAS(host, &host->host, ntp_maxerror_ns) ?
-			 text_uncertain(error, host->host.ntp_maxerror_ns) : "");
+		 GCLK_HAS(host, &host->host, ntp_maxerror_ns)
+			 ? text_uncertain(error, host->host.ntp_maxerror_ns)
+			 : "");
 	return to;
 }
 
@@ -161,8 +171,9 @@ static const char *apart_text(const struct surveyed *host, char to[TEXT_BYTES])
 
 static int put_hosts(const struct surveyed *hosts, unsigned n)
 {
-	static const char *const headings[] = { "HOST",	  "TSC",     "SCALES", "KVM", "WALL CLOCK",
-						"FROM HERE", "KERNEL", "LIBVIRT" };
+	static const char *const headings[] = { "HOST",	  "TSC",	"SCALES",
+						"KVM",	  "WALL CLOCK", "FROM HERE",
+						"KERNEL", "LIBVIRT" };
 	struct table table;
 
 	table_begin(&table, 8, headings);
@@ -171,16 +182,19 @@ static int put_hosts(const struct surveyed *hosts, unsigned n)
 		char tsc[TEXT_BYTES], wall[TEXT_BYTES], apart[TEXT_BYTES], version[32];
 
 		if (host->state != SURVEY_DONE) {
-			table_row(&table, hosts_name(host), "no answer", "", "", "", "", "", "");
+			table_row(&table, hosts_name(host), "no answer", "", "", "", "",
+				  "", "");
 			continue;
 		}
 		snprintf(version, sizeof(version), "%" PRIu32 ".%" PRIu32 ".%" PRIu32,
-			 host->libvirt / 1000000, host->libvirt / 1000 % 1000, host->libvirt % 1000);
+			 host->libvirt / 1000000, host->libvirt / 1000 % 1000,
+			 host->libvirt % 1000);
 		table_row(&table, hosts_name(host), tsc_text(&host->host, tsc),
 			  host->host.flags & GCLK_HOST_TSC_SCALING ? "yes" : "no",
 			  host->has_kvm ? "yes" : "no", wall_text(host, wall),
 			  apart_text(host, apart),
-			  host->host.kernel_release[0] ? host->host.kernel_release : "not known",
+			  host->host.kernel_release[0] ? host->host.kernel_release
+						       : "not known",
 			  version);
 	}
 	return table_end(&table, stdout);
@@ -193,15 +207,17 @@ struct json_object *hosts_json(const struct surveyed *host)
 
 	json_put(map, "uri", json_text(host->uri));
 	json_put(map, "state", json_text(states[host->state]));
-	json_put(map, "error", json_text(host->state == SURVEY_FAILED ? host->error.message : NULL));
+	json_put(map, "error",
+		 json_text(host->state == SURVEY_FAILED ? host->error.message : NULL));
 	json_put(map, "name", json_text(host->name));
 	json_put(map, "uuid", json_text(host->uuid));
 	json_put(map, "libvirt_version", json_object_new_int64(host->libvirt));
 	json_put(map, "kvm", json_object_new_boolean(host->has_kvm));
 	json_put(map, "via", json_text(host->via));
-	json_put(map, "via_error", json_text(host->via_error.status ? host->via_error.message : NULL));
+	json_put(map, "via_error",
+		 json_text(host->via_error.status ? host->via_error.message : NULL));
 	json_put(map, "has_profile", json_object_new_boolean(host->has_profile));
-	json_put(map, "host", json_from_record(&gclk_host_record, &host->host));
+	json_put(map, "host", json_must(json_from_record(&gclk_host_record, &host->host)));
 	if (host->apart.uncertainty_ns != GCLK_UNBOUNDED) {
 		apart = json_new_map();
 		json_put(apart, "ns", json_i64(host->apart.ns));
@@ -225,7 +241,8 @@ struct matrix {
 	struct pair *pairs;
 };
 
-static int judge(struct pair *pair, const struct surveyed *hosts, struct gclk_error *reterr)
+static int judge(struct pair *pair, const struct surveyed *hosts,
+		 struct gclk_error *reterr)
 {
 	const struct surveyed *from = &hosts[pair->from], *to = &hosts[pair->to];
 	struct takes_guest guest = takes_guest_of_host(&from->host);
@@ -325,7 +342,8 @@ static void put_reasons(const struct matrix *m)
 				any = true;
 			}
 			snprintf(text, sizeof(text), "%s -> %s: %s: %s (%s)",
-				 hosts_name(&m->hosts[pair->from]), hosts_name(&m->hosts[pair->to]),
+				 hosts_name(&m->hosts[pair->from]),
+				 hosts_name(&m->hosts[pair->to]),
 				 takes_names[pair->verdict], f->message, f->info->id);
 			put_filled(stdout, 2, text);
 		}
@@ -336,7 +354,8 @@ static int put_matrix(const struct matrix *m)
 {
 	int r = put_hosts(m->hosts, m->n);
 
-	for (unsigned first = 0; r == 0 && m->n > 1 && first < m->n; first += TABLE_COLUMNS - 1) {
+	for (unsigned first = 0; r == 0 && m->n > 1 && first < m->n;
+	     first += TABLE_COLUMNS - 1) {
 		r = put_block(m, first);
 	}
 	put_reasons(m);
@@ -412,8 +431,8 @@ static int run(const struct options *o)
 	struct surveyed *hosts = calloc(n, sizeof(*hosts));
 	struct matrix m = { .hosts = hosts, .n = n };
 	struct gclk_error error;
-	int r = hosts ? hosts_ask(o->files, n, o->own, hosts, &error) :
-			gclk_fail(&error, GCLK_NOMEM, NULL, GCLK_NO_OFFSET, "no memory");
+	int r = hosts ? hosts_ask(o->files, n, o->own, hosts, &error)
+		      : gclk_fail(&error, GCLK_NOMEM, NULL, GCLK_NO_OFFSET, "no memory");
 
 	if (r == 0) {
 		r = fill_matrix(&m, &error);
@@ -428,11 +447,16 @@ const struct verb verb_hosts = {
 	.name = "hosts",
 	.summary = SUMMARY_HOSTS,
 	.synopsis = "URI...",
-	.text = "Asks the libvirt of each URI, all at once, what its host can do: the frequency of "
-		"its TSC, whether it can scale it for guests, and, where a guestclock answers "
-		"there, how its wall clock is kept and how far it is from this host's. Then, for "
-		"each pair, whether a guest that runs on the one with its own frequency can go "
-		"to the other, and why not: yes, scaled (in hardware), drifting (taken for the "
+	.text = "Asks the libvirt of each URI, all at once, what its host can do: the "
+		"frequency of "
+		"its TSC, whether it can scale it for guests, and, where a guestclock "
+		"answers "
+		"there, how its wall clock is kept and how far it is from this host's. "
+		"Then, for "
+		"each pair, whether a guest that runs on the one with its own frequency "
+		"can go "
+		"to the other, and why not: yes, scaled (in hardware), drifting (taken "
+		"for the "
 		"same, though it is not), unknown, no.",
 	.example = "guestclock hosts qemu:///system qemu+ssh://host2/system",
 	.options = OPTIONS_COMMON | OPTION(CHECK),

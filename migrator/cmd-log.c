@@ -71,7 +71,8 @@ static int set_since(struct options *o, const char *text, struct gclk_error *ret
 }
 
 static const struct option_row rows[] = {
-	{ "since", 0, "TIME", set_since, "moves from then on, or DURATION: of the last 24h" },
+	{ "since", 0, "TIME", set_since,
+	  "moves from then on, or DURATION: of the last 24h" },
 	{ "file", 0, "FILE", set_file, "default " AUDIT_PATH },
 };
 
@@ -217,8 +218,9 @@ static int read_log(struct log *log, bool must_be_there)
 	r = read_lines(log, file);
 	fclose(file);
 	if (r == 0 && log->damaged) {
-		message("warning", log->path, gclk_status_name(GCLK_MALFORMED), EFFECT_READING,
-			NULL, "%u %s left out: line %" PRIu64 ": %s%s%s", log->damaged,
+		message("warning", log->path, gclk_status_name(GCLK_MALFORMED),
+			EFFECT_READING, NULL, "%u %s left out: line %" PRIu64 ": %s%s%s",
+			log->damaged,
 			log->damaged == 1 ? "damaged line was" : "damaged lines were",
 			log->first_damaged, log->why.where, log->why.where[0] ? ": " : "",
 			log->why.message);
@@ -277,7 +279,8 @@ static int take_pair(const struct log *log, size_t first, struct pair *ret)
 	if (!values) {
 		return GCLK_NOMEM;
 	}
-	*ret = (struct pair){ .from = log->entries[first].from, .to = log->entries[first].to };
+	*ret = (struct pair){ .from = log->entries[first].from,
+			      .to = log->entries[first].to };
 	for (size_t i = first; i < log->n; i++) {
 		const struct entry *entry = &log->entries[i];
 
@@ -326,9 +329,10 @@ static const char *approx(char to[TEXT_BYTES], const struct spread *spread, uint
 
 static int put_pairs(const struct log *log)
 {
-	static const char *const headings[] = { "HOSTS",      ">MOVES",	    ">DONE",
-						">BLACKOUT",  ">95 %",	    ">OFF BY 95 %",
-						">MOST",      ">BOUND AT MOST" };
+	static const char *const headings[] = { "HOSTS", ">MOVES",
+						">DONE", ">BLACKOUT",
+						">95 %", ">OFF BY 95 %",
+						">MOST", ">BOUND AT MOST" };
 	struct table table;
 
 	table_begin(&table, 8, headings);
@@ -364,8 +368,8 @@ static void put_entry(struct table *table, const struct entry *entry)
 	char apart[TEXT_BYTES];
 	bool known = entry->disagreement.uncertainty_ns != GCLK_UNBOUNDED;
 
-	table_row(table, text_instant(when, entry->written_ns, GCLK_NS_PER_S), entry->domain,
-		  entry->what, move_verdict_names[entry->verdict],
+	table_row(table, text_instant(when, entry->written_ns, GCLK_NS_PER_S),
+		  entry->domain, entry->what, move_verdict_names[entry->verdict],
 		  entry->blackout_ns ? text_approx(blackout, entry->blackout_ns) : "-",
 		  entry->has_clocks ? text_approx(error, entry->error_ns) : "-",
 		  entry->has_clocks ? text_uncertain(bound, entry->bound_ns) : "-",
@@ -374,9 +378,9 @@ static void put_entry(struct table *table, const struct entry *entry)
 
 static int put_log(const struct log *log)
 {
-	static const char *const headings[] = { "WHEN",	      "GUEST",	 "WHAT",   "BECAME",
-						">BLACKOUT",  ">OFF BY", ">BOUND",
-						">HOSTS APART" };
+	static const char *const headings[] = { "WHEN",	  "GUEST",	 "WHAT",
+						"BECAME", ">BLACKOUT",	 ">OFF BY",
+						">BOUND", ">HOSTS APART" };
 	struct table table;
 	int r;
 
@@ -452,8 +456,10 @@ static int64_t since_ns(void)
 		return INT64_MIN;
 	}
 	clock_gettime(CLOCK_REALTIME, &now);
-	return !own.since.relative ? own.since.at.ns :
-	       gclk_add_sat(now.tv_sec * GCLK_NS_PER_S + now.tv_nsec, own.since.at.ns);
+	return !own.since.relative
+		       ? own.since.at.ns
+		       : gclk_add_sat(now.tv_sec * GCLK_NS_PER_S + now.tv_nsec,
+				      own.since.at.ns);
 }
 
 static int run(const struct options *o)
@@ -483,10 +489,13 @@ const struct verb verb_log = {
 	.name = "log",
 	.summary = "what was done to guests' clocks, and when",
 	.synopsis = "[DOMAIN]",
-	.text = "Reads the audit log, to which every migrate, save and restore, the daemon "
-		"and the hook append a line: when, from where to where, how long the guest "
+	.text = "Reads the audit log, to which every migrate, save and restore, the "
+		"daemon "
+		"and the hook append a line: when, from where to where, how long the "
+		"guest "
 		"stood, how far its clocks are off, and how sure that is. Below it, for "
-		"each pair of hosts, the median and the 95th percentile. DOMAIN is a name "
+		"each pair of hosts, the median and the 95th percentile. DOMAIN is a "
+		"name "
 		"or a UUID.",
 	.example = "guestclock log --since 24h web1",
 	.options = OPTIONS_COMMON,

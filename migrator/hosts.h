@@ -22,7 +22,8 @@ struct hosts_options {
 #define HOSTS_TIMEOUT_HELP "for all of them together; default 30s"
 
 int hosts_set_via(struct hosts_options *to, const char *text, struct gclk_error *reterr);
-int hosts_set_timeout(struct hosts_options *to, const char *text, struct gclk_error *reterr);
+int hosts_set_timeout(struct hosts_options *to, const char *text,
+		      struct gclk_error *reterr);
 
 /* Asks them all at once; @ret has room for @n. */
 int hosts_ask(const char *const uris[], unsigned n, const struct hosts_options *options,

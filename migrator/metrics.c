@@ -21,11 +21,11 @@ static const struct {
 	const char *le;
 	uint64_t ns;
 } buckets[] = {
-	{ "1e-06", 1000 },	   { "1e-05", 10000 },	       { "0.0001", 100000 },
-	{ "0.0005", 500000 },	   { "0.001", 1000000 },       { "0.002", 2000000 },
-	{ "0.005", 5000000 },	   { "0.01", 10000000 },       { "0.02", 20000000 },
-	{ "0.05", 50000000 },	   { "0.1", 100000000 },       { "0.3", 300000000 },
-	{ "1.0", 1000000000 },	   { "10.0", 10000000000 },    { "60.0", 60000000000 },
+	{ "1e-06", 1000 },	     { "1e-05", 10000 },      { "0.0001", 100000 },
+	{ "0.0005", 500000 },	     { "0.001", 1000000 },    { "0.002", 2000000 },
+	{ "0.005", 5000000 },	     { "0.01", 10000000 },    { "0.02", 20000000 },
+	{ "0.05", 50000000 },	     { "0.1", 100000000 },    { "0.3", 300000000 },
+	{ "1.0", 1000000000 },	     { "10.0", 10000000000 }, { "60.0", 60000000000 },
 	{ "3600.0", 3600000000000 },
 };
 #define N_BUCKETS GCLK_COUNT(buckets)
@@ -44,10 +44,12 @@ static const struct {
 	[GAP] = { "gap", "True time between the stop and the planned resume." },
 	[HOLD] = { "hold", "How long guests were held back for their instant." },
 	[BLACKOUT] = { "blackout", "How long guests stood: stop to run." },
-	[DISAGREEMENT] = { "disagreement", "How far the two hosts' wall clocks were apart." },
+	[DISAGREEMENT] = { "disagreement",
+			   "How far the two hosts' wall clocks were apart." },
 };
 
-static const char *const verbs[] = { "migrate", "save", "restore", "hook", "proxy", "other" };
+static const char *const verbs[] = { "migrate", "save",	 "restore",
+				     "hook",	"proxy", "other" };
 #define N_VERDICTS GCLK_COUNT(move_verdict_names)
 
 struct metrics {
@@ -64,7 +66,8 @@ struct metrics *metrics_new(void)
 	struct metrics *metrics = calloc(1, sizeof(*metrics));
 
 	if (metrics) {
-		metrics->findings = calloc(gclk_n_finding_infos, sizeof(*metrics->findings));
+		metrics->findings =
+			calloc(gclk_n_finding_infos, sizeof(*metrics->findings));
 	}
 	if (!metrics || !metrics->findings || pthread_mutex_init(&metrics->lock, NULL)) {
 		if (metrics) {
@@ -198,16 +201,16 @@ static void put_histogram(FILE *to, const char *name, const char *label,
 
 	for (unsigned i = 0; i < N_BUCKETS; i++) {
 		below += histogram->counts[i];
-		fprintf(to, "guestclock_%s_seconds_bucket{%s%sle=\"%s\"} %" PRIu64 "\n", name,
-			label, comma, buckets[i].le, below);
+		fprintf(to, "guestclock_%s_seconds_bucket{%s%sle=\"%s\"} %" PRIu64 "\n",
+			name, label, comma, buckets[i].le, below);
 	}
-	fprintf(to, "guestclock_%s_seconds_bucket{%s%sle=\"+Inf\"} %" PRIu64 "\n", name, label,
-		comma, histogram->count);
-	fprintf(to, "guestclock_%s_seconds_sum%s%s%s %" PRIu64 ".%09" PRIu64 "\n", name, open,
-		label, close, (uint64_t)(histogram->sum_ns / GCLK_NS_PER_S),
+	fprintf(to, "guestclock_%s_seconds_bucket{%s%sle=\"+Inf\"} %" PRIu64 "\n", name,
+		label, comma, histogram->count);
+	fprintf(to, "guestclock_%s_seconds_sum%s%s%s %" PRIu64 ".%09" PRIu64 "\n", name,
+		open, label, close, (uint64_t)(histogram->sum_ns / GCLK_NS_PER_S),
 		(uint64_t)(histogram->sum_ns % GCLK_NS_PER_S));
-	fprintf(to, "guestclock_%s_seconds_count%s%s%s %" PRIu64 "\n", name, open, label, close,
-		histogram->count);
+	fprintf(to, "guestclock_%s_seconds_count%s%s%s %" PRIu64 "\n", name, open, label,
+		close, histogram->count);
 }
 
 static void put_moves(FILE *to, enum metrics_form form, const struct metrics *metrics)
@@ -219,15 +222,17 @@ static void put_moves(FILE *to, enum metrics_form form, const struct metrics *me
 			/* those that happen are there from the start: a rate needs a zero */
 			if (strcmp(verbs[v], "other") || metrics->moves[v][i]) {
 				fprintf(to,
-					"guestclock_moves_total{verb=\"%s\",verdict=\"%s\"} %" PRIu64
-					"\n", verbs[v], move_verdict_names[i], metrics->moves[v][i]);
+					"guestclock_moves_total{verb=\"%s\",verdict=\"%"
+					"s\"} %" PRIu64 "\n",
+					verbs[v], move_verdict_names[i],
+					metrics->moves[v][i]);
 			}
 		}
 	}
 }
 
-static void put_clocks(FILE *to, enum metrics_form form, const char *name, const char *help,
-		       const struct histogram histograms[GCLK_N_CLOCKS])
+static void put_clocks(FILE *to, enum metrics_form form, const char *name,
+		       const char *help, const struct histogram histograms[GCLK_N_CLOCKS])
 {
 	char full[32];
 
@@ -256,7 +261,8 @@ static void put_spans(FILE *to, enum metrics_form form, const struct metrics *me
 
 static void put_findings(FILE *to, enum metrics_form form, const struct metrics *metrics)
 {
-	put_head(to, form, "findings", "counter", NULL, "Findings about moves, by their id.");
+	put_head(to, form, "findings", "counter", NULL,
+		 "Findings about moves, by their id.");
 	for (unsigned i = 0; i < gclk_n_finding_infos; i++) {
 		if (metrics->findings[i]) {
 			fprintf(to, "guestclock_findings_total{id=\"%s\"} %" PRIu64 "\n",
@@ -273,10 +279,12 @@ static void put_all(FILE *to, enum metrics_form form, const struct metrics *metr
 	fprintf(to, "guestclock_sessions %" PRId64 "\n", metrics->sessions);
 	put_moves(to, form, metrics);
 	put_spans(to, form, metrics);
-	put_clocks(to, form, "clock_error", "Known error of a guest's clock after a move.",
-		   metrics->error);
-	put_clocks(to, form, "clock_bound", "What a clock's other error is less than; "
-		   "unbounded ones count in +Inf alone.", metrics->bound);
+	put_clocks(to, form, "clock_error",
+		   "Known error of a guest's clock after a move.", metrics->error);
+	put_clocks(to, form, "clock_bound",
+		   "What a clock's other error is less than; "
+		   "unbounded ones count in +Inf alone.",
+		   metrics->bound);
 	put_findings(to, form, metrics);
 	if (form == METRICS_OPENMETRICS) {
 		fputs("# EOF\n", to);
@@ -358,19 +366,22 @@ static void send_all(int fd, const char *text, size_t size, int64_t end_ms)
 static void answer(struct metrics *metrics, int fd, const char *question, bool is_http,
 		   int64_t end_ms)
 {
-	enum metrics_form form = !is_http || strstr(question, "application/openmetrics-text") ?
-					 METRICS_OPENMETRICS : METRICS_PROMETHEUS;
+	enum metrics_form form =
+		!is_http || strstr(question, "application/openmetrics-text")
+			? METRICS_OPENMETRICS
+			: METRICS_PROMETHEUS;
 	char head[256];
 	size_t size = 0;
 	char *text = metrics_render(metrics, form, &size);
 
 	if (is_http) {
-		int n = snprintf(head, sizeof(head),
-				 "HTTP/1.0 %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\n"
-				 "Connection: close\r\n\r\n",
-				 text ? "200 OK" : "503 Service Unavailable",
-				 form == METRICS_OPENMETRICS ? OPENMETRICS_TYPE : PROMETHEUS_TYPE,
-				 size);
+		int n = snprintf(
+			head, sizeof(head),
+			"HTTP/1.0 %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\n"
+			"Connection: close\r\n\r\n",
+			text ? "200 OK" : "503 Service Unavailable",
+			form == METRICS_OPENMETRICS ? OPENMETRICS_TYPE : PROMETHEUS_TYPE,
+			size);
 
 		send_all(fd, head, (size_t)n, end_ms);
 	}
@@ -398,7 +409,8 @@ int metrics_write(struct metrics *metrics, const char *path, struct gclk_error *
 	int r;
 
 	if (!text) {
-		return gclk_fail(reterr, GCLK_NOMEM, path, GCLK_NO_OFFSET, "out of memory");
+		return gclk_fail(reterr, GCLK_NOMEM, path, GCLK_NO_OFFSET,
+				 "out of memory");
 	}
 	r = write_whole(path, text, size, reterr);
 	free(text);

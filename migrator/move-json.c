@@ -18,12 +18,12 @@
 #include "migrator/report-json.h"
 
 enum kind {
-	TEXT,		/* "" is null */
+	TEXT, /* "" is null */
 	SIGNED,
 	UNSIGNED,
 	SPAN,		/* >= 0 */
 	KNOWN_SPAN,	/* the same; null is 0 */
-	KNOWN_UNSIGNED,	/* null is 0 */
+	KNOWN_UNSIGNED, /* null is 0 */
 	BOUND,		/* null is GCLK_UNBOUNDED */
 };
 
@@ -33,7 +33,10 @@ struct row {
 	size_t offset, size;
 };
 #define ROW(type, member, kind)                                                          \
-	{ #member, kind, offsetof(struct type, member), sizeof(((struct type *)0)->member) }
+	{                                                                                \
+#member, kind, offsetof(struct type, member),                            \
+			sizeof(((struct type *)0)->member)                               \
+	}
 
 static const struct row head_rows[] = {
 	ROW(move, domain, TEXT),
@@ -148,7 +151,8 @@ static struct json_object *ledger_json(const struct move *move)
 
 struct json_object *move_to_json(const struct move *move)
 {
-	struct json_object *answer = json_answer(move->verb), *disagreement = json_new_map();
+	struct json_object *answer = json_answer(move->verb),
+			   *disagreement = json_new_map();
 
 	put_rows(answer, head_rows, GCLK_COUNT(head_rows), move);
 	json_put(answer, "written", json_realtime(move->written_ns));
@@ -233,7 +237,8 @@ static bool decimal(struct json_object *value, bool is_signed, uint64_t *ret)
 static int read_number(struct json_object *value, const struct row *row, uint64_t *ret,
 		       struct gclk_error *reterr)
 {
-	bool is_signed = row->kind == SIGNED || row->kind == SPAN || row->kind == KNOWN_SPAN;
+	bool is_signed =
+		row->kind == SIGNED || row->kind == SPAN || row->kind == KNOWN_SPAN;
 
 	if (!value && (row->kind == KNOWN_SPAN || row->kind == KNOWN_UNSIGNED)) {
 		*ret = 0;
@@ -244,7 +249,8 @@ static int read_number(struct json_object *value, const struct row *row, uint64_
 		return 0;
 	}
 	if (!value || !decimal(value, is_signed, ret)) {
-		return wrong(reterr, GCLK_MALFORMED, row->name, "this is no 64-bit integer");
+		return wrong(reterr, GCLK_MALFORMED, row->name,
+			     "this is no 64-bit integer");
 	}
 	if (is_signed && row->kind != SIGNED && (int64_t)*ret < 0) {
 		return wrong(reterr, GCLK_RANGE, row->name, "the span is negative");
@@ -252,8 +258,8 @@ static int read_number(struct json_object *value, const struct row *row, uint64_
 	return 0;
 }
 
-static int read_rows(struct json_object *map, const struct row *rows, size_t n, void *base,
-		     struct gclk_error *reterr)
+static int read_rows(struct json_object *map, const struct row *rows, size_t n,
+		     void *base, struct gclk_error *reterr)
 {
 	int r = 0;
 
@@ -272,8 +278,9 @@ static int read_rows(struct json_object *map, const struct row *rows, size_t n, 
 	return r;
 }
 
-static int read_instant(struct json_object *top, const char *name, struct gclk_instant *ret,
-			char *basis, size_t size, struct gclk_error *reterr)
+static int read_instant(struct json_object *top, const char *name,
+			struct gclk_instant *ret, char *basis, size_t size,
+			struct gclk_error *reterr)
 {
 	static const struct row ns = { "realtime_ns", SIGNED, 0, 8 };
 	static const struct row uncertainty = { "uncertainty_ns", BOUND, 0, 8 };
@@ -294,15 +301,18 @@ static int read_instant(struct json_object *top, const char *name, struct gclk_i
 		r = read_number(member(map, uncertainty.name), &uncertainty,
 				&ret->uncertainty_ns, reterr);
 	}
-	return r || !basis ? r : read_text(member(map, "basis"), name, basis, size, reterr);
+	return r || !basis ? r
+			   : read_text(member(map, "basis"), name, basis, size, reterr);
 }
 
 /* The place of a text in a list of names. */
-static int read_name(struct json_object *value, const char *what, const char *const names[],
-		     unsigned n, uint8_t *ret, struct gclk_error *reterr)
+static int read_name(struct json_object *value, const char *what,
+		     const char *const names[], unsigned n, uint8_t *ret,
+		     struct gclk_error *reterr)
 {
-	const char *text = json_object_is_type(value, json_type_string) ?
-				   json_object_get_string(value) : "";
+	const char *text = json_object_is_type(value, json_type_string)
+				   ? json_object_get_string(value)
+				   : "";
 
 	for (unsigned i = 0; i < n; i++) {
 		if (!strcmp(names[i], text)) {
@@ -315,7 +325,8 @@ static int read_name(struct json_object *value, const char *what, const char *co
 
 /* Each element of a list of objects; a missing list is empty. */
 static int read_list(struct json_object *top, const char *name, size_t max,
-		     int (*read)(struct json_object *, struct move *, struct gclk_error *),
+		     int (*read)(struct json_object *, struct move *,
+				 struct gclk_error *),
 		     struct move *move, struct gclk_error *reterr)
 {
 	struct json_object *list = member(top, name);
@@ -335,14 +346,15 @@ static int read_list(struct json_object *top, const char *name, size_t max,
 	for (size_t i = 0; r == 0 && i < n; i++) {
 		struct json_object *item = json_object_array_get_idx(list, i);
 
-		r = json_object_is_type(item, json_type_object) ?
-			    read(item, move, reterr) :
-			    wrong(reterr, GCLK_MALFORMED, name, "this is no object");
+		r = json_object_is_type(item, json_type_object)
+			    ? read(item, move, reterr)
+			    : wrong(reterr, GCLK_MALFORMED, name, "this is no object");
 	}
 	return r;
 }
 
-static int read_clock(struct json_object *item, struct move *move, struct gclk_error *reterr)
+static int read_clock(struct json_object *item, struct move *move,
+		      struct gclk_error *reterr)
 {
 	struct move_clock *clock = &move->clocks[move->n_clocks++];
 	uint8_t which = 0;
@@ -359,7 +371,8 @@ static bool is_device(const char *name)
 	return name[strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_[].-")] == 0;
 }
 
-static int read_ledger(struct json_object *item, struct move *move, struct gclk_error *reterr)
+static int read_ledger(struct json_object *item, struct move *move,
+		       struct gclk_error *reterr)
 {
 	struct gclk_ledger_entry *entry = &move->ledger[move->n_ledger++];
 	int r = read_rows(item, ledger_rows, GCLK_COUNT(ledger_rows), entry, reterr);
@@ -367,12 +380,14 @@ static int read_ledger(struct json_object *item, struct move *move, struct gclk_
 	if (r == 0 && (!entry->timer[0] || !is_device(entry->timer))) {
 		r = wrong(reterr, GCLK_MALFORMED, "timer", "this is no timer's name");
 	}
-	return r ? r : read_name(member(item, "policy"), "policy", gclk_tick_policy_names,
-				 GCLK_COUNT(gclk_tick_policy_names), &entry->policy, reterr);
+	return r ? r
+		 : read_name(member(item, "policy"), "policy", gclk_tick_policy_names,
+			     GCLK_COUNT(gclk_tick_policy_names), &entry->policy, reterr);
 }
 
 /* One that this release does not know cannot be explained: it is counted. */
-static int read_finding(struct json_object *item, struct move *move, struct gclk_error *reterr)
+static int read_finding(struct json_object *item, struct move *move,
+			struct gclk_error *reterr)
 {
 	struct gclk_findings *to = &move->findings;
 	struct gclk_finding *finding = &to->items[to->n];
@@ -389,10 +404,12 @@ static int read_finding(struct json_object *item, struct move *move, struct gclk
 	}
 	r = read_name(member(item, "severity"), "severity", gclk_severity_names,
 		      GCLK_COUNT(gclk_severity_names), &finding->severity, reterr);
-	r = r ? r : read_text(member(item, "clock"), "clock", finding->clock,
-			      sizeof(finding->clock), reterr);
-	r = r ? r : read_text(member(item, "message"), "message", finding->message,
-			      sizeof(finding->message), reterr);
+	r = r ? r
+	      : read_text(member(item, "clock"), "clock", finding->clock,
+			  sizeof(finding->clock), reterr);
+	r = r ? r
+	      : read_text(member(item, "message"), "message", finding->message,
+			  sizeof(finding->message), reterr);
 	finding->forced = json_object_get_boolean(member(item, "forced")) != 0;
 	to->n_refusing += finding->info->refuses && !finding->forced;
 	to->n++;
@@ -413,21 +430,26 @@ static int read_disagreement(struct json_object *top, struct move *move,
 	}
 	r = read_rows(map, disagreement_rows, GCLK_COUNT(disagreement_rows),
 		      &move->disagreement, reterr);
-	return r ? r : read_text(member(map, "basis"), "disagreement", move->disagreement_basis,
-				 sizeof(move->disagreement_basis), reterr);
+	return r ? r
+		 : read_text(member(map, "basis"), "disagreement",
+			     move->disagreement_basis, sizeof(move->disagreement_basis),
+			     reterr);
 }
 
-static int read_instants(struct json_object *top, struct move *move, struct gclk_error *reterr)
+static int read_instants(struct json_object *top, struct move *move,
+			 struct gclk_error *reterr)
 {
 	struct gclk_instant written = { 0 };
 	int r = read_instant(top, "written", &written, NULL, 0, reterr);
 
 	move->written_ns = written.ns;
-	r = r ? r : read_instant(top, "stopped", &move->stopped, move->stopped_basis,
-				 sizeof(move->stopped_basis), reterr);
+	r = r ? r
+	      : read_instant(top, "stopped", &move->stopped, move->stopped_basis,
+			     sizeof(move->stopped_basis), reterr);
 	r = r ? r : read_instant(top, "planned", &move->planned, NULL, 0, reterr);
-	return r ? r : read_instant(top, "ran", &move->ran, move->ran_basis,
-				    sizeof(move->ran_basis), reterr);
+	return r ? r
+		 : read_instant(top, "ran", &move->ran, move->ran_basis,
+				sizeof(move->ran_basis), reterr);
 }
 
 static bool is_uuid(const char *text)
@@ -442,13 +464,16 @@ static bool is_uuid(const char *text)
 	return text[36] == 0;
 }
 
-static int read_head(struct json_object *top, struct move *move, struct gclk_error *reterr)
+static int read_head(struct json_object *top, struct move *move,
+		     struct gclk_error *reterr)
 {
 	char verb[sizeof(move->verb)], schema[32];
-	int r = read_text(member(top, "schema"), "schema", schema, sizeof(schema), reterr);
+	int r = read_text(member(top, "schema"), "schema", schema, sizeof(schema),
+			  reterr);
 
 	if (r == 0 && strcmp(schema, JSON_SCHEMA)) {
-		r = wrong(reterr, GCLK_VERSION, "schema", "the JSON is not of " JSON_SCHEMA);
+		r = wrong(reterr, GCLK_VERSION, "schema",
+			  "the JSON is not of " JSON_SCHEMA);
 	}
 	r = r ? r : read_text(member(top, "verb"), "verb", verb, sizeof(verb), reterr);
 	if (r == 0 && (!verb[0] || !is_device(verb))) {
@@ -462,11 +487,13 @@ static int read_head(struct json_object *top, struct move *move, struct gclk_err
 	if (r == 0 && move->uuid[0] && !is_uuid(move->uuid)) {
 		r = wrong(reterr, GCLK_MALFORMED, "uuid", "this is no UUID");
 	}
-	return r ? r : read_name(member(top, "verdict"), "verdict", move_verdict_names,
-				 GCLK_COUNT(move_verdict_names), &move->verdict, reterr);
+	return r ? r
+		 : read_name(member(top, "verdict"), "verdict", move_verdict_names,
+			     GCLK_COUNT(move_verdict_names), &move->verdict, reterr);
 }
 
-static int read_move(struct json_object *top, struct move *move, struct gclk_error *reterr)
+static int read_move(struct json_object *top, struct move *move,
+		     struct gclk_error *reterr)
 {
 	int r = read_head(top, move, reterr);
 
@@ -474,10 +501,13 @@ static int read_move(struct json_object *top, struct move *move, struct gclk_err
 	r = r ? r : read_disagreement(top, move, reterr);
 	r = r ? r : read_list(top, "clocks", GCLK_N_CLOCKS, read_clock, move, reterr);
 	r = r ? r : read_list(top, "ledger", MOVE_LEDGER_MAX, read_ledger, move, reterr);
-	return r ? r : read_list(top, "findings", GCLK_FINDINGS_MAX, read_finding, move, reterr);
+	return r ? r
+		 : read_list(top, "findings", GCLK_FINDINGS_MAX, read_finding, move,
+			     reterr);
 }
 
-int move_from_json(const char *text, size_t size, struct move *ret, struct gclk_error *reterr)
+int move_from_json(const char *text, size_t size, struct move *ret,
+		   struct gclk_error *reterr)
 {
 	struct json_object *top;
 	struct move *move;
@@ -487,8 +517,8 @@ int move_from_json(const char *text, size_t size, struct move *ret, struct gclk_
 		return r;
 	}
 	move = malloc(sizeof(*move));
-	r = move ? read_move(top, move, reterr) :
-		   gclk_fail(reterr, GCLK_NOMEM, "move", GCLK_NO_OFFSET, "out of memory");
+	r = move ? read_move(top, move, reterr)
+		 : gclk_fail(reterr, GCLK_NOMEM, "move", GCLK_NO_OFFSET, "out of memory");
 	if (r == 0) {
 		*ret = *move;
 	}

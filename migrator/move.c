@@ -16,9 +16,9 @@
 #include "migrator/move.h"
 
 const char *const move_verdict_names[6] = {
-	[MOVE_DONE] = "done",		[MOVE_UNPROVEN] = "unproven",
-	[MOVE_LATE] = "late",		[MOVE_UNTOUCHED] = "untouched",
-	[MOVE_REFUSED] = "refused",	[MOVE_CANCELLED] = "cancelled",
+	[MOVE_DONE] = "done",	    [MOVE_UNPROVEN] = "unproven",
+	[MOVE_LATE] = "late",	    [MOVE_UNTOUCHED] = "untouched",
+	[MOVE_REFUSED] = "refused", [MOVE_CANCELLED] = "cancelled",
 };
 
 void move_init(struct move *move, const char *verb)
@@ -36,7 +36,8 @@ void move_init(struct move *move, const char *verb)
 /* What does not fit is the limit. */
 static int64_t limited(gclk_i128 ns)
 {
-	return (int64_t)GCLK_MIN(GCLK_MAX(ns, (gclk_i128)INT64_MIN), (gclk_i128)INT64_MAX);
+	return (int64_t)GCLK_MIN(GCLK_MAX(ns, (gclk_i128)INT64_MIN),
+				 (gclk_i128)INT64_MAX);
 }
 
 /* @ticks of a clock of @hz / @den, in ns. */
@@ -46,19 +47,21 @@ static int64_t ns_of_ticks(int64_t ticks, uint64_t hz, uint64_t den)
 }
 
 /* By its own frequency, or its host's; by what was counted where nobody knows one. */
-static int64_t tsc_correction(const struct gclk_state *before, const struct gclk_host *host,
-			      const struct gclk_plan *plan)
+static int64_t tsc_correction(const struct gclk_state *before,
+			      const struct gclk_host *host, const struct gclk_plan *plan)
 {
 	const struct gclk_tsc *old = &before->tsc[0], *new = &plan->state->tsc[0];
 	int64_t ticks = (int64_t)(new->value_ticks - old->value_ticks);
 
 	if (GCLK_HAS(tsc, new, frequency_hz)) {
 		return ns_of_ticks(ticks, new->frequency_hz,
-				   GCLK_HAS(tsc, new, frequency_den) ? new->frequency_den : 1);
+				   GCLK_HAS(tsc, new, frequency_den) ? new->frequency_den
+								     : 1);
 	}
 	if (GCLK_HAS(host, host, tsc_hz)) {
 		return ns_of_ticks(ticks, host->tsc_hz,
-				   GCLK_HAS(host, host, tsc_hz_den) ? host->tsc_hz_den : 1);
+				   GCLK_HAS(host, host, tsc_hz_den) ? host->tsc_hz_den
+								    : 1);
 	}
 	return ticks ? plan->counted_ns : 0;
 }
@@ -67,7 +70,8 @@ static gclk_i128 rtc_at(const struct gclk_state *state, const struct gclk_plan *
 {
 	const struct gclk_rtc *rtc = &state->rtc;
 	uint8_t axis = GCLK_HAS(rtc, rtc, axis) ? rtc->axis : GCLK_AXIS_GUEST;
-	int64_t now = axis == GCLK_AXIS_GUEST ? state->virtual_clock.clock_ns : plan->when.run.ns;
+	int64_t now = axis == GCLK_AXIS_GUEST ? state->virtual_clock.clock_ns
+					      : plan->when.run.ns;
 	int64_t below = 0, s = gclk_rtc_seconds_at(rtc, now, &below);
 
 	return (gclk_i128)s * GCLK_NS_PER_S + below;
@@ -263,7 +267,8 @@ static bool ends_in_a_line(int fd)
 static char *line_of(const struct move *move, size_t *ret_size)
 {
 	struct json_object *json = move_to_json(move);
-	const char *text = json_object_to_json_string_ext(json, JSON_C_TO_STRING_NOSLASHESCAPE);
+	const char *text =
+		json_object_to_json_string_ext(json, JSON_C_TO_STRING_NOSLASHESCAPE);
 	size_t size = text ? strlen(text) : 0;
 	char *line = text ? malloc(size + 2) : NULL;
 
@@ -303,7 +308,8 @@ int move_audit(const struct move *move, const char *path, struct gclk_error *ret
 
 	path = path ? path : AUDIT_PATH;
 	if (!line) {
-		return gclk_fail(reterr, GCLK_NOMEM, path, GCLK_NO_OFFSET, "out of memory");
+		return gclk_fail(reterr, GCLK_NOMEM, path, GCLK_NO_OFFSET,
+				 "out of memory");
 	}
 	fd = open_log(path);
 	r = fd < 0 ? -1 : append(fd, line, size);

@@ -33,7 +33,8 @@ static bool number_in(const char *directory, const char *name, long long *ret)
 {
 	char path[PATH_MAX];
 
-	return snprintf(path, sizeof(path), "%s/%s", directory, name) < (int)sizeof(path) &&
+	return snprintf(path, sizeof(path), "%s/%s", directory, name) <
+		       (int)sizeof(path) &&
 	       read_number(path, ret);
 }
 
@@ -64,7 +65,8 @@ static bool find_machine(const char *root, pid_t pid, char *to, size_t size)
 	dir = opendir(path);
 	while (dir && !found && (entry = readdir(dir))) {
 		if (!strncmp(entry->d_name, prefix, strlen(prefix))) {
-			found = snprintf(to, size, "%s/%s", path, entry->d_name) < (int)size;
+			found = snprintf(to, size, "%s/%s", path, entry->d_name) <
+				(int)size;
 		}
 	}
 	if (dir) {
@@ -106,7 +108,8 @@ static int count_vcpus(const char *machine, unsigned *ret_max)
 
 	*ret_max = 0;
 	while (dir && (entry = readdir(dir))) {
-		if (sscanf(entry->d_name, "vcpu%u%c", &vcpu, &rest) == 1 && vcpu < VCPUS_MAX) {
+		if (sscanf(entry->d_name, "vcpu%u%c", &vcpu, &rest) == 1 &&
+		    vcpu < VCPUS_MAX) {
 			*ret_max = GCLK_MAX(*ret_max, vcpu + 1);
 			n++;
 		}
@@ -130,14 +133,16 @@ static bool is_there(const char *machine, unsigned vcpu)
 	return dir != NULL;
 }
 
-int offsets_read(const char *root, pid_t pid, struct offsets *ret, struct gclk_error *reterr)
+int offsets_read(const char *root, pid_t pid, struct offsets *ret,
+		 struct gclk_error *reterr)
 {
 	char machine[PATH_MAX];
 	unsigned max;
 	int r = 0;
 
 	memset(ret, 0, sizeof(*ret));
-	if (snprintf(machine, sizeof(machine), "%s" MACHINES, root) >= (int)sizeof(machine) ||
+	if (snprintf(machine, sizeof(machine), "%s" MACHINES, root) >=
+		    (int)sizeof(machine) ||
 	    access(machine, R_OK | X_OK) < 0) {
 		return gclk_fail(reterr, GCLK_UNSUPPORTED, MACHINES, GCLK_NO_OFFSET,
 				 "debugfs is not mounted, or not for this user");
@@ -149,7 +154,8 @@ int offsets_read(const char *root, pid_t pid, struct offsets *ret, struct gclk_e
 	}
 	ret->items = calloc(max, sizeof(*ret->items));
 	if (!ret->items) {
-		return gclk_fail(reterr, GCLK_NOMEM, MACHINES, GCLK_NO_OFFSET, "no memory");
+		return gclk_fail(reterr, GCLK_NOMEM, MACHINES, GCLK_NO_OFFSET,
+				 "no memory");
 	}
 	for (unsigned i = 0; r == 0 && i < max; i++) {
 		if (is_there(machine, i)) {
@@ -168,7 +174,8 @@ void offsets_free(struct offsets *offsets)
 	memset(offsets, 0, sizeof(*offsets));
 }
 
-void offsets_lint(const struct offsets *offsets, uint64_t tsc_hz, struct gclk_findings *findings)
+void offsets_lint(const struct offsets *offsets, uint64_t tsc_hz,
+		  struct gclk_findings *findings)
 {
 	int64_t low = INT64_MAX, high = INT64_MIN;
 	char text[GCLK_DURATION_TEXT_BYTES];
@@ -183,13 +190,16 @@ void offsets_lint(const struct offsets *offsets, uint64_t tsc_hz, struct gclk_fi
 	}
 	if (!tsc_hz) {
 		gclk_findings_add(findings, "tsc-skew", "tsc",
-				  "by %" PRIu64 " ticks between the offsets of %" PRIu32 " vCPUs",
+				  "by %" PRIu64 " ticks between the offsets of %" PRIu32
+				  " vCPUs",
 				  (uint64_t)high - (uint64_t)low, offsets->n);
 		return;
 	}
-	ns = (gclk_u128)((uint64_t)high - (uint64_t)low) * (uint64_t)GCLK_NS_PER_S / tsc_hz;
-	gclk_findings_add(findings, "tsc-skew", "tsc",
-			  "by %s (%" PRIu64 " ticks) between the offsets of %" PRIu32 " vCPUs",
-			  gclk_duration_format((int64_t)GCLK_MIN(ns, (gclk_u128)INT64_MAX), text),
-			  (uint64_t)high - (uint64_t)low, offsets->n);
+	ns = (gclk_u128)((uint64_t)high - (uint64_t)low) * (uint64_t)GCLK_NS_PER_S /
+	     tsc_hz;
+	gclk_findings_add(
+		findings, "tsc-skew", "tsc",
+		"by %s (%" PRIu64 " ticks) between the offsets of %" PRIu32 " vCPUs",
+		gclk_duration_format((int64_t)GCLK_MIN(ns, (gclk_u128)INT64_MAX), text),
+		(uint64_t)high - (uint64_t)low, offsets->n);
 }

@@ -31,7 +31,8 @@ struct offsets {
  * Errors: GCLK_UNSUPPORTED: the kernel shows none (no debugfs, no right to read it, not a
  * machine of the kernel's); GCLK_NOMEM; GCLK_MALFORMED. offsets_free() it.
  */
-int offsets_read(const char *root, pid_t pid, struct offsets *ret, struct gclk_error *reterr);
+int offsets_read(const char *root, pid_t pid, struct offsets *ret,
+		 struct gclk_error *reterr);
 void offsets_free(struct offsets *offsets);
 
 /* Of the domain's process; -1 where libvirt keeps none, or it cannot be read. */

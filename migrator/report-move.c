@@ -39,7 +39,8 @@ static void put_title(const struct move *move)
 	       verdicts[move->verdict].text, style(STYLE_PLAIN));
 }
 
-static void put_instant(const char *label, const struct gclk_instant *at, const char *basis)
+static void put_instant(const char *label, const struct gclk_instant *at,
+			const char *basis)
 {
 	char when[TEXT_BYTES], uncertain[TEXT_BYTES];
 
@@ -47,7 +48,8 @@ static void put_instant(const char *label, const struct gclk_instant *at, const 
 		return;
 	}
 	put_line(label, "%s %s%s%s", text_instant(when, at->ns, at->uncertainty_ns),
-		 text_uncertain(uncertain, at->uncertainty_ns), basis[0] ? " by " : "", basis);
+		 text_uncertain(uncertain, at->uncertainty_ns), basis[0] ? " by " : "",
+		 basis);
 }
 
 /* "0.31 ms late", "0.02 ms early". */
@@ -79,11 +81,13 @@ static void put_circumstances(const struct move *move)
 	if (move->gap_ns) {
 		put_line("gap", "%s", text_span(a, move->gap_ns));
 	}
-	if (move->disagreement.uncertainty_ns != GCLK_UNBOUNDED || move->disagreement_basis[0]) {
+	if (move->disagreement.uncertainty_ns != GCLK_UNBOUNDED ||
+	    move->disagreement_basis[0]) {
 		put_line("wall clocks", "destination minus source %s %s%s%s%s",
 			 text_approx(a, move->disagreement.ns),
 			 text_uncertain(b, move->disagreement.uncertainty_ns),
-			 move->disagreement_basis[0] ? " (" : "", move->disagreement_basis,
+			 move->disagreement_basis[0] ? " (" : "",
+			 move->disagreement_basis,
 			 move->disagreement_basis[0] ? ")" : "");
 	}
 	if (move->round_trip_ns) {
@@ -96,7 +100,8 @@ static void put_circumstances(const struct move *move)
 /* What the guest finds: "-0.31 ms" is slow by that. */
 static int put_clocks(const struct move *move)
 {
-	static const char *const headings[] = { "CLOCK", ">SET FORWARD BY", ">OFF BY", ">BOUND" };
+	static const char *const headings[] = { "CLOCK", ">SET FORWARD BY", ">OFF BY",
+						">BOUND" };
 	struct table table;
 
 	table_begin(&table, 4, headings);
@@ -104,7 +109,8 @@ static int put_clocks(const struct move *move)
 		const struct move_clock *clock = &move->clocks[i];
 		char forward[TEXT_BYTES], off[TEXT_BYTES], bound[TEXT_BYTES];
 
-		table_row(&table, clock->clock, text_approx(forward, clock->correction_ns),
+		table_row(&table, clock->clock,
+			  text_approx(forward, clock->correction_ns),
 			  text_approx(off, clock->error_ns),
 			  text_uncertain(bound, clock->bound_ns));
 	}

@@ -6,8 +6,11 @@
 #include "migrator/takes.h"
 
 const char *const takes_names[5] = {
-	[TAKES_YES] = "yes",	     [TAKES_SCALED] = "scaled", [TAKES_DRIFTING] = "drifting",
-	[TAKES_UNKNOWN] = "unknown", [TAKES_NO] = "no",
+	[TAKES_YES] = "yes",
+	[TAKES_SCALED] = "scaled",
+	[TAKES_DRIFTING] = "drifting",
+	[TAKES_UNKNOWN] = "unknown",
+	[TAKES_NO] = "no",
 };
 
 struct takes_guest takes_guest_of_host(const struct gclk_host *host)
@@ -16,7 +19,8 @@ struct takes_guest takes_guest_of_host(const struct gclk_host *host)
 
 	if (GCLK_HAS(host, host, tsc_hz)) {
 		guest.tsc_hz = host->tsc_hz;
-		guest.tsc_hz_den = GCLK_HAS(host, host, tsc_hz_den) ? host->tsc_hz_den : 1;
+		guest.tsc_hz_den =
+			GCLK_HAS(host, host, tsc_hz_den) ? host->tsc_hz_den : 1;
 	}
 	return guest;
 }
@@ -73,7 +77,8 @@ static enum takes verdict_of(const struct gclk_findings *findings)
 		enum takes here = info->refuses ? TAKES_NO : TAKES_YES;
 
 		for (unsigned k = 0; k < GCLK_COUNT(meanings); k++) {
-			here = strcmp(info->id, meanings[k].id) ? here : meanings[k].verdict;
+			here = strcmp(info->id, meanings[k].id) ? here
+								: meanings[k].verdict;
 		}
 		verdict = GCLK_MAX(verdict, here);
 	}
@@ -86,7 +91,8 @@ static void keep_reasons(const struct gclk_findings *from, struct gclk_findings 
 	for (unsigned i = 0; i < from->n; i++) {
 		const struct gclk_finding *f = &from->items[i];
 
-		if (strcmp(f->clock, "tsc") == 0 && strcmp(f->info->id, "tsc-frequency-bound-unknown")) {
+		if (strcmp(f->clock, "tsc") == 0 &&
+		    strcmp(f->info->id, "tsc-frequency-bound-unknown")) {
 			gclk_findings_add(to, f->info->id, f->clock, "%s", f->message);
 		}
 	}
@@ -95,16 +101,20 @@ static void keep_reasons(const struct gclk_findings *from, struct gclk_findings 
 #define NOON (INT64_C(1800000000) * GCLK_NS_PER_S)
 
 static int ask(const struct takes_guest *guest, const struct gclk_host *to,
-	       struct gclk_state *state, struct gclk_plan *plan, struct gclk_error *reterr)
+	       struct gclk_state *state, struct gclk_plan *plan,
+	       struct gclk_error *reterr)
 {
-	struct gclk_when when = { .captured = { NOON, 0 }, .load = { NOON, 0 }, .run = { NOON, 0 } };
+	struct gclk_when when = { .captured = { NOON, 0 },
+				  .load = { NOON, 0 },
+				  .run = { NOON, 0 } };
 	struct gclk_disagreement none = { 0 };
 	int r;
 
 	GCLK_SET(tsc, &state->tsc[0], value_ticks, 0);
 	if (guest->tsc_hz) {
 		GCLK_SET(tsc, &state->tsc[0], frequency_hz, guest->tsc_hz);
-		GCLK_SET(tsc, &state->tsc[0], frequency_den, guest->tsc_hz_den ? guest->tsc_hz_den : 1);
+		GCLK_SET(tsc, &state->tsc[0], frequency_den,
+			 guest->tsc_hz_den ? guest->tsc_hz_den : 1);
 	}
 	GCLK_SET(virtual_clock, &state->virtual_clock, clock_ns, 0);
 	r = gclk_plan(state, guest->emulated ? &emulator : &hardware, to, &when, &none,
@@ -117,8 +127,9 @@ int takes(const struct takes_guest *guest, const struct gclk_host *to, enum take
 {
 	struct gclk_state *state = gclk_state_new(1);
 	struct gclk_plan *plan = gclk_plan_new(1);
-	int r = state && plan ? ask(guest, to, state, plan, reterr) :
-				gclk_fail(reterr, GCLK_NOMEM, NULL, GCLK_NO_OFFSET, "no memory");
+	int r = state && plan ? ask(guest, to, state, plan, reterr)
+			      : gclk_fail(reterr, GCLK_NOMEM, NULL, GCLK_NO_OFFSET,
+					  "no memory");
 
 	if (r == 0) {
 		*ret = verdict_of(&plan->findings);
@@ -137,15 +148,18 @@ void takes_lint(const struct gclk_domain *domain, struct gclk_findings *findings
 	const struct gclk_domain_timer *tsc = gclk_domain_timer(domain, "tsc");
 
 	if (domain->invtsc == GCLK_DOMAIN_YES && (!tsc || !tsc->frequency_hz)) {
-		gclk_findings_add(findings, "invtsc-without-frequency", "tsc",
-				  "the domain has the CPU feature invtsc and no TSC frequency");
+		gclk_findings_add(
+			findings, "invtsc-without-frequency", "tsc",
+			"the domain has the CPU feature invtsc and no TSC frequency");
 	}
 	for (unsigned i = 0; i < GCLK_COUNT(ticking); i++) {
-		const struct gclk_domain_timer *timer = gclk_domain_timer(domain, ticking[i]);
+		const struct gclk_domain_timer *timer =
+			gclk_domain_timer(domain, ticking[i]);
 
 		if (!timer || timer->ticks == GCLK_DOMAIN_TICKS_NONE) {
 			gclk_findings_add(findings, "ticks-policy-unknown", ticking[i],
-					  "<timer name='%s' tickpolicy=...> is not in the domain's XML",
+					  "<timer name='%s' tickpolicy=...> is not in "
+					  "the domain's XML",
 					  ticking[i]);
 		}
 	}

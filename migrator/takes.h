@@ -12,11 +12,12 @@
 enum takes {
 	TAKES_YES,	/* the same frequency, but for the rounding of it */
 	TAKES_SCALED,	/* another one, which the host makes in hardware */
-	TAKES_DRIFTING,	/* another one, which is taken for the same: see the finding */
+	TAKES_DRIFTING, /* another one, which is taken for the same: see the finding */
 	TAKES_UNKNOWN,	/* one of the two is not known */
 	TAKES_NO,
 };
-extern const char *const takes_names[5]; /* "yes", "scaled", "drifting", "unknown", "no" */
+extern const char
+	*const takes_names[5]; /* "yes", "scaled", "drifting", "unknown", "no" */
 
 /* What a guest needs of a host. */
 struct takes_guest {

@@ -17,14 +17,19 @@
 static const char *state_name(int state)
 {
 	static const char *const names[] = {
-		[VIR_DOMAIN_NOSTATE] = "no state",	[VIR_DOMAIN_RUNNING] = "running",
-		[VIR_DOMAIN_BLOCKED] = "idle",		[VIR_DOMAIN_PAUSED] = "paused",
-		[VIR_DOMAIN_SHUTDOWN] = "in shutdown",	[VIR_DOMAIN_SHUTOFF] = "shut off",
-		[VIR_DOMAIN_CRASHED] = "crashed",	[VIR_DOMAIN_PMSUSPENDED] = "asleep",
+		[VIR_DOMAIN_NOSTATE] = "no state",
+		[VIR_DOMAIN_RUNNING] = "running",
+		[VIR_DOMAIN_BLOCKED] = "idle",
+		[VIR_DOMAIN_PAUSED] = "paused",
+		[VIR_DOMAIN_SHUTDOWN] = "in shutdown",
+		[VIR_DOMAIN_SHUTOFF] = "shut off",
+		[VIR_DOMAIN_CRASHED] = "crashed",
+		[VIR_DOMAIN_PMSUSPENDED] = "asleep",
 	};
 
-	return state >= 0 && (size_t)state < GCLK_COUNT(names) && names[state] ? names[state] :
-										 "no state";
+	return state >= 0 && (size_t)state < GCLK_COUNT(names) && names[state]
+		       ? names[state]
+		       : "no state";
 }
 
 /* Somewhere between the question and the answer the guest read its clock. */
@@ -42,7 +47,8 @@ static void ask_agent(virDomainPtr domain, struct looked *ret)
 	middle = before + (after - before) / 2;
 	ret->has_agent = true;
 	ret->agent.ns = gclk_sub_sat(seconds * GCLK_NS_PER_S + nseconds, middle);
-	ret->agent.uncertainty_ns = after > before ? (uint64_t)(after - before) / 2 + 1 : 1;
+	ret->agent.uncertainty_ns =
+		after > before ? (uint64_t)(after - before) / 2 + 1 : 1;
 }
 
 static int look(virConnectPtr connection, const char *text, struct looked *ret,
@@ -73,7 +79,8 @@ static int look(virConnectPtr connection, const char *text, struct looked *ret,
 	return r;
 }
 
-int look_at(const char *uri, const char *text, struct looked *ret, struct gclk_error *reterr)
+int look_at(const char *uri, const char *text, struct looked *ret,
+	    struct gclk_error *reterr)
 {
 	virConnectPtr connection;
 	char *own;

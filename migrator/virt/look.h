@@ -10,12 +10,12 @@
 
 struct looked {
 	struct gclk_domain domain;
-	const char *state;	/* "running", "paused", "shut off", ... */
-	bool is_local;		/* the domain runs on this very machine */
-	char host[128];		/* as libvirt has it */
-	bool has_agent;		/* the guest told its time */
+	const char *state;		/* "running", "paused", "shut off", ... */
+	bool is_local;			/* the domain runs on this very machine */
+	char host[128];			/* as libvirt has it */
+	bool has_agent;			/* the guest told its time */
 	struct gclk_disagreement agent; /* the guest's wall clock minus this host's */
-	char agent_error[256];	/* why it did not; "" where it was not asked */
+	char agent_error[256];		/* why it did not; "" where it was not asked */
 };
 
 /**
@@ -26,6 +26,7 @@ struct looked {
  * The agent is asked where the domain runs and has one. Errors: GCLK_SYS, GCLK_STATE, those
  * of gclk_domain_read().
  */
-int look_at(const char *uri, const char *text, struct looked *ret, struct gclk_error *reterr);
+int look_at(const char *uri, const char *text, struct looked *ret,
+	    struct gclk_error *reterr);
 
 #endif

@@ -34,7 +34,7 @@ struct job {
 struct round {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
-	unsigned left;		/* threads that still work */
+	unsigned left; /* threads that still work */
 	unsigned refs;
 	struct job *jobs;
 };
@@ -44,7 +44,8 @@ struct round {
 /* <host><uuid>...</uuid>: libvirt writes it in this one way; else it is not known. */
 void survey_capabilities(const char *xml, struct surveyed *ret)
 {
-	const char *host = strstr(xml, "<host>"), *end = host ? strstr(host, "</host>") : NULL;
+	const char *host = strstr(xml, "<host>"),
+		   *end = host ? strstr(host, "</host>") : NULL;
 	const char *uuid = host ? strstr(host, "<uuid>") : NULL;
 	size_t n = end && uuid && uuid < end ? strcspn(uuid + 6, "<") : sizeof(ret->uuid);
 
@@ -101,7 +102,8 @@ static int dial(struct surveyed *seen, struct gclk_error *reterr)
 	int r;
 
 	/* nobody is meant to connect there: the other end only has to say who it is */
-	snprintf(path, sizeof(path), "/tmp/guestclock-%ld-%p", (long)getpid(), (void *)seen);
+	snprintf(path, sizeof(path), "/tmp/guestclock-%ld-%p", (long)getpid(),
+		 (void *)seen);
 	source_end_options_init(&options);
 	options.verb = "hosts";
 	options.listen_path = path;
@@ -113,7 +115,8 @@ static int dial(struct surveyed *seen, struct gclk_error *reterr)
 		return r;
 	}
 	take_profile(seen, source_end_peer(end));
-	for (int ms = 0; ms < APART_MS && seen->apart.uncertainty_ns == GCLK_UNBOUNDED; ms += 10) {
+	for (int ms = 0; ms < APART_MS && seen->apart.uncertainty_ns == GCLK_UNBOUNDED;
+	     ms += 10) {
 		nanosleep(&(struct timespec){ 0, 10 * GCLK_NS_PER_MS }, NULL);
 		source_end_disagreement(end, &seen->apart);
 	}
@@ -135,7 +138,8 @@ static void ask_guestclock(struct surveyed *seen)
 		if (dial(seen, &seen->via_error) == 0) {
 			seen->via_error.status = 0;
 		}
-	} else if (survey_is_here(seen->uri) && read_this_host(&here, &seen->via_error) == 0) {
+	} else if (survey_is_here(seen->uri) &&
+		   read_this_host(&here, &seen->via_error) == 0) {
 		seen->is_here = true;
 		seen->apart = (struct gclk_disagreement){ 0 };
 		take_profile(seen, &here);
@@ -230,7 +234,8 @@ static void start(struct round *round, struct job *job)
 	round->refs--;
 	job->seen.state = SURVEY_FAILED;
 	errno = failed;
-	gclk_fail(&job->seen.error, GCLK_SYS, NULL, GCLK_NO_OFFSET, "no thread to ask it");
+	gclk_fail(&job->seen.error, GCLK_SYS, NULL, GCLK_NO_OFFSET,
+		  "no thread to ask it");
 	pthread_mutex_unlock(&round->lock);
 }
 
@@ -244,7 +249,8 @@ static void leave(struct job *job, bool finished)
 	}
 }
 
-int survey_hosts(struct surveyed *hosts, unsigned n, int timeout_ms, struct gclk_error *reterr)
+int survey_hosts(struct surveyed *hosts, unsigned n, int timeout_ms,
+		 struct gclk_error *reterr)
 {
 	struct round *round = round_new(hosts, n);
 	struct timespec end;
@@ -253,7 +259,8 @@ int survey_hosts(struct surveyed *hosts, unsigned n, int timeout_ms, struct gclk
 		return gclk_fail(reterr, GCLK_NOMEM, NULL, GCLK_NO_OFFSET, "no memory");
 	}
 	clock_gettime(CLOCK_MONOTONIC, &end);
-	end.tv_sec += timeout_ms / 1000 + (end.tv_nsec + timeout_ms % 1000 * 1000000L) / 1000000000L;
+	end.tv_sec += timeout_ms / 1000 +
+		      (end.tv_nsec + timeout_ms % 1000 * 1000000L) / 1000000000L;
 	end.tv_nsec = (end.tv_nsec + timeout_ms % 1000 * 1000000L) % 1000000000L;
 	for (unsigned i = 0; i < n; i++) {
 		start(round, &round->jobs[i]);

@@ -66,9 +66,13 @@ GCLK_TEST(metrics, moves_are_counted_by_verdict_and_size)
 	text = metrics_render(metrics, METRICS_OPENMETRICS, &size);
 	GCLK_EQ(strlen(text), size);
 	GCLK_EQ(sample(text, "guestclock_sessions"), 1);
-	GCLK_EQ(sample(text, "guestclock_moves_total{verb=\"migrate\",verdict=\"done\"}"), 2);
-	GCLK_EQ(sample(text, "guestclock_moves_total{verb=\"migrate\",verdict=\"cancelled\"}"), 1);
-	GCLK_EQ(sample(text, "guestclock_moves_total{verb=\"save\",verdict=\"done\"}"), 0);
+	GCLK_EQ(sample(text, "guestclock_moves_total{verb=\"migrate\",verdict=\"done\"}"),
+		2);
+	GCLK_EQ(sample(text,
+		       "guestclock_moves_total{verb=\"migrate\",verdict=\"cancelled\"}"),
+		1);
+	GCLK_EQ(sample(text, "guestclock_moves_total{verb=\"save\",verdict=\"done\"}"),
+		0);
 	/* one that was cancelled has no gap */
 	GCLK_EQ(sample(text, "guestclock_gap_seconds_count"), 2);
 	GCLK_EQ(sample(text, "guestclock_gap_seconds_bucket{le=\"0.02\"}"), 0);
@@ -77,11 +81,19 @@ GCLK_TEST(metrics, moves_are_counted_by_verdict_and_size)
 	GCLK_EQ(sample(text, "guestclock_disagreement_seconds_bucket{le=\"1.0\"}"), 0);
 	GCLK_EQ(sample(text, "guestclock_disagreement_seconds_bucket{le=\"10.0\"}"), 3);
 	/* the size of an error, either way */
-	GCLK_EQ(sample(text, "guestclock_clock_error_seconds_bucket{clock=\"tsc\",le=\"0.0001\"}"), 0);
-	GCLK_EQ(sample(text, "guestclock_clock_error_seconds_bucket{clock=\"tsc\",le=\"0.0005\"}"), 2);
+	GCLK_EQ(sample(text, "guestclock_clock_error_seconds_bucket{clock=\"tsc\",le=\"0."
+			     "0001\"}"),
+		0);
+	GCLK_EQ(sample(text, "guestclock_clock_error_seconds_bucket{clock=\"tsc\",le=\"0."
+			     "0005\"}"),
+		2);
 	/* an unbounded bound is in no bucket but the last, and in no sum */
-	GCLK_EQ(sample(text, "guestclock_clock_bound_seconds_bucket{clock=\"kvmclock\",le=\"3600.0\"}"), 0);
-	GCLK_EQ(sample(text, "guestclock_clock_bound_seconds_bucket{clock=\"kvmclock\",le=\"+Inf\"}"), 2);
+	GCLK_EQ(sample(text, "guestclock_clock_bound_seconds_bucket{clock=\"kvmclock\","
+			     "le=\"3600.0\"}"),
+		0);
+	GCLK_EQ(sample(text, "guestclock_clock_bound_seconds_bucket{clock=\"kvmclock\","
+			     "le=\"+Inf\"}"),
+		2);
 	CU_ASSERT(strstr(text, "\nguestclock_clock_bound_seconds_sum{clock=\"kvmclock\"} "
 			       "0.000000000\n") != NULL);
 	CU_ASSERT(strstr(text, "guestclock_findings_total{id=") != NULL);
@@ -186,9 +198,10 @@ static char *ask(struct metrics *metrics, const char *question, bool with_end)
 
 GCLK_TEST(metrics, a_connection_is_answered)
 {
-	static const char http[] = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n",
-			  open[] = "GET /metrics HTTP/1.1\r\nAccept: application/openmetrics-text;"
-				   "version=1.0.0,text/plain;q=0.5\r\n\r\n";
+	static const char
+		http[] = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n",
+		open[] = "GET /metrics HTTP/1.1\r\nAccept: application/openmetrics-text;"
+			 "version=1.0.0,text/plain;q=0.5\r\n\r\n";
 	struct metrics *metrics = metrics_new();
 	char *text = ask(metrics, http, false), *body = strstr(text, "\r\n\r\n");
 
@@ -209,11 +222,11 @@ GCLK_TEST(metrics, a_connection_is_answered)
 	CU_ASSERT_STRING_EQUAL(strstr(text, "\r\n\r\n"), "\r\n\r\n");
 	free(text);
 
-	text = ask(metrics, "", true);	/* who only listens */
+	text = ask(metrics, "", true); /* who only listens */
 	check_grammar(text, true);
 	free(text);
 
-	text = ask(metrics, "", false);	/* and does not even end: the time limit */
+	text = ask(metrics, "", false); /* and does not even end: the time limit */
 	check_grammar(text, true);
 	free(text);
 	metrics_free(metrics);

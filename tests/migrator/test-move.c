@@ -32,7 +32,8 @@ static struct gclk_instant random_instant(void)
 	if (gclk_random_below(4) == 0) {
 		return (struct gclk_instant){ 0, GCLK_UNBOUNDED };
 	}
-	return (struct gclk_instant){ 1 + (int64_t)(gclk_random_bits() >> 1), gclk_random_bits() };
+	return (struct gclk_instant){ 1 + (int64_t)(gclk_random_bits() >> 1),
+				      gclk_random_bits() };
 }
 
 static void random_clock(struct move_clock *clock, unsigned which)
@@ -59,7 +60,8 @@ static void random_move(struct move *move)
 {
 	move_init(move, "migrate");
 	random_text(move->domain, sizeof(move->domain));
-	strcpy(move->uuid, gclk_random_below(2) ? "8c2b66d2-8b1c-4b52-9f3e-2a64b1a5b6a0" : "");
+	strcpy(move->uuid,
+	       gclk_random_below(2) ? "8c2b66d2-8b1c-4b52-9f3e-2a64b1a5b6a0" : "");
 	random_text(move->from, sizeof(move->from));
 	random_text(move->to, sizeof(move->to));
 	random_text(move->why, sizeof(move->why));
@@ -81,15 +83,18 @@ static void random_move(struct move *move)
 		random_clock(&move->clocks[move->n_clocks], move->n_clocks);
 		move->n_clocks++;
 	}
-	for (move->n_ledger = 0; move->n_ledger < gclk_random_below(MOVE_LEDGER_MAX + 1);) {
+	for (move->n_ledger = 0;
+	     move->n_ledger < gclk_random_below(MOVE_LEDGER_MAX + 1);) {
 		random_entry(&move->ledger[move->n_ledger], move->n_ledger);
 		move->n_ledger++;
 	}
-	for (unsigned n = (unsigned)gclk_random_below(GCLK_FINDINGS_MAX + 1); n > 0; n--) {
-		gclk_findings_add(&move->findings,
-				  gclk_finding_table[gclk_random_below(gclk_n_finding_infos)].id,
-				  "hpet[2]", "%llu and a \"quote\"",
-				  (unsigned long long)gclk_random_bits());
+	for (unsigned n = (unsigned)gclk_random_below(GCLK_FINDINGS_MAX + 1); n > 0;
+	     n--) {
+		gclk_findings_add(
+			&move->findings,
+			gclk_finding_table[gclk_random_below(gclk_n_finding_infos)].id,
+			"hpet[2]", "%llu and a \"quote\"",
+			(unsigned long long)gclk_random_bits());
 	}
 }
 
@@ -131,8 +136,9 @@ GCLK_TEST(move, json_brings_everything_back)
 	free(b);
 }
 
-#define HEAD "{\"schema\":\"guestclock.v1\",\"verb\":\"migrate\",\"verdict\":\"done\"," \
-	     "\"gap_ns\":\"5\",\"hold_ns\":\"0\""
+#define HEAD                                                                             \
+	"{\"schema\":\"guestclock.v1\",\"verb\":\"migrate\",\"verdict\":\"done\","       \
+	"\"gap_ns\":\"5\",\"hold_ns\":\"0\""
 
 GCLK_TEST(move, hostile_json_is_refused_whole)
 {
@@ -145,19 +151,28 @@ GCLK_TEST(move, hostile_json_is_refused_whole)
 		{ "[]", GCLK_MALFORMED },
 		{ HEAD, GCLK_TRUNCATED },
 		{ HEAD "}x", GCLK_MALFORMED },
-		{ "{\"schema\":\"guestclock.v2\",\"verb\":\"migrate\",\"verdict\":\"done\","
-		  "\"gap_ns\":\"5\",\"hold_ns\":\"0\"}", GCLK_VERSION },
+		{ "{\"schema\":\"guestclock.v2\",\"verb\":\"migrate\",\"verdict\":"
+		  "\"done\","
+		  "\"gap_ns\":\"5\",\"hold_ns\":\"0\"}",
+		  GCLK_VERSION },
 		{ "{\"schema\":\"guestclock.v1\",\"verb\":\"\",\"verdict\":\"done\","
-		  "\"gap_ns\":\"5\",\"hold_ns\":\"0\"}", GCLK_MALFORMED },
-		{ "{\"schema\":\"guestclock.v1\",\"verb\":\"migrate\",\"verdict\":\"fine\","
-		  "\"gap_ns\":\"5\",\"hold_ns\":\"0\"}", GCLK_MALFORMED },
-		{ "{\"schema\":\"guestclock.v1\",\"verb\":\"migrate\",\"verdict\":\"done\","
-		  "\"hold_ns\":\"0\"}", GCLK_MALFORMED },
+		  "\"gap_ns\":\"5\",\"hold_ns\":\"0\"}",
+		  GCLK_MALFORMED },
+		{ "{\"schema\":\"guestclock.v1\",\"verb\":\"migrate\",\"verdict\":"
+		  "\"fine\","
+		  "\"gap_ns\":\"5\",\"hold_ns\":\"0\"}",
+		  GCLK_MALFORMED },
+		{ "{\"schema\":\"guestclock.v1\",\"verb\":\"migrate\",\"verdict\":"
+		  "\"done\","
+		  "\"hold_ns\":\"0\"}",
+		  GCLK_MALFORMED },
 		{ HEAD ",\"domain\":5}", GCLK_MALFORMED },
 		{ HEAD ",\"domain\":\"a\\u0000b\"}", GCLK_MALFORMED },
 		{ HEAD ",\"uuid\":\"../../etc/passwd\"}", GCLK_MALFORMED },
-		{ HEAD ",\"uuid\":\"8c2b66d2-8b1c-4b52-9f3e-2a64b1a5b6a\"}", GCLK_MALFORMED },
-		{ HEAD ",\"uuid\":\"8c2b66d2-8b1c-4b52-9f3e-2a64b1a5b6a0a\"}", GCLK_MALFORMED },
+		{ HEAD ",\"uuid\":\"8c2b66d2-8b1c-4b52-9f3e-2a64b1a5b6a\"}",
+		  GCLK_MALFORMED },
+		{ HEAD ",\"uuid\":\"8c2b66d2-8b1c-4b52-9f3e-2a64b1a5b6a0a\"}",
+		  GCLK_MALFORMED },
 		{ HEAD ",\"blackout_ns\":\"-1\"}", GCLK_RANGE },
 		{ HEAD ",\"blackout_ns\":1.5}", GCLK_MALFORMED },
 		{ HEAD ",\"blackout_ns\":\"1 \"}", GCLK_MALFORMED },
@@ -166,22 +181,28 @@ GCLK_TEST(move, hostile_json_is_refused_whole)
 		{ HEAD ",\"round_trip_ns\":\"18446744073709551616\"}", GCLK_MALFORMED },
 		{ HEAD ",\"stopped\":7}", GCLK_MALFORMED },
 		{ HEAD ",\"stopped\":{}}", GCLK_MALFORMED },
-		{ HEAD ",\"stopped\":{\"realtime_ns\":\"7\",\"basis\":{}}}", GCLK_MALFORMED },
+		{ HEAD ",\"stopped\":{\"realtime_ns\":\"7\",\"basis\":{}}}",
+		  GCLK_MALFORMED },
 		{ HEAD ",\"disagreement\":[]}", GCLK_MALFORMED },
 		{ HEAD ",\"clocks\":{}}", GCLK_MALFORMED },
 		{ HEAD ",\"clocks\":[null]}", GCLK_MALFORMED },
 		{ HEAD ",\"clocks\":[{\"clock\":\"sundial\",\"correction_ns\":\"0\","
-		  "\"error_ns\":\"0\"}]}", GCLK_MALFORMED },
+		       "\"error_ns\":\"0\"}]}",
+		  GCLK_MALFORMED },
 		{ HEAD ",\"clocks\":[{},{},{},{},{},{},{},{},{}]}", GCLK_RANGE },
 		{ HEAD ",\"ledger\":[{\"timer\":\"pit\"}]}", GCLK_MALFORMED },
-		{ HEAD ",\"ledger\":[{\"timer\":\"p i t\",\"period_ns\":\"0\",\"owed_before\":\"0\","
-		  "\"missed\":\"0\",\"replayed\":\"0\",\"merged\":\"0\",\"dropped\":\"0\","
-		  "\"policy\":\"merge\"}]}", GCLK_MALFORMED },
+		{ HEAD ",\"ledger\":[{\"timer\":\"p i "
+		       "t\",\"period_ns\":\"0\",\"owed_before\":\"0\","
+		       "\"missed\":\"0\",\"replayed\":\"0\",\"merged\":\"0\",\"dropped\":"
+		       "\"0\","
+		       "\"policy\":\"merge\"}]}",
+		  GCLK_MALFORMED },
 		{ HEAD ",\"findings\":[{\"id\":\"no-such-finding\"}]}", 0 },
 		{ HEAD ",\"findings\":[{\"id\":5}]}", GCLK_MALFORMED },
 		{ HEAD ",\"findings\":\"none\"}", GCLK_MALFORMED },
 	};
-	struct move *move = malloc(sizeof(*move)), *untouched = malloc(sizeof(*untouched));
+	struct move *move = malloc(sizeof(*move)),
+		    *untouched = malloc(sizeof(*untouched));
 
 	memset(untouched, 0xa5, sizeof(*untouched));
 	for (unsigned i = 0; i < GCLK_COUNT(cases); i++) {
@@ -203,7 +224,8 @@ GCLK_TEST(move, hostile_json_is_refused_whole)
 GCLK_TEST(move, a_finding_of_a_later_release_is_counted)
 {
 	static const char text[] = HEAD ",\"findings\":[{\"id\":\"no-such-finding\"},"
-		"{\"id\":\"gap-long\",\"severity\":\"warning\",\"message\":\"\\u001b[2J\"}]}";
+					"{\"id\":\"gap-long\",\"severity\":\"warning\","
+					"\"message\":\"\\u001b[2J\"}]}";
 	struct move *move = malloc(sizeof(*move));
 
 	GCLK_EQ(move_from_json(text, strlen(text), move, NULL), 0);
@@ -225,7 +247,8 @@ GCLK_TEST(move, any_damage_is_survived)
 
 		random_move(move);
 		text = text_of(move);
-		size = gclk_random_below(4) ? strlen(text) : gclk_random_below(strlen(text));
+		size = gclk_random_below(4) ? strlen(text)
+					    : gclk_random_below(strlen(text));
 		for (uint64_t n = 1 + gclk_random_below(3); n > 0 && size > 0; n--) {
 			text[gclk_random_below(size)] = (char)gclk_random_below(256);
 		}
@@ -269,8 +292,9 @@ static struct gclk_state *a_state(uint32_t n_vcpus)
 	return state;
 }
 
-static struct gclk_plan *planned(const struct gclk_state *state, const struct gclk_host *host,
-				 int64_t gap_ns, int64_t resume_ns)
+static struct gclk_plan *planned(const struct gclk_state *state,
+				 const struct gclk_host *host, int64_t gap_ns,
+				 int64_t resume_ns)
 {
 	struct gclk_plan *plan = gclk_plan_new(state->n_vcpus);
 	struct gclk_when when = {
@@ -282,7 +306,8 @@ static struct gclk_plan *planned(const struct gclk_state *state, const struct gc
 	struct gclk_error error = { 0 };
 
 	GCLK_EQ(gclk_plan(state, &carrier, host, &when, &none, &gclk_policy_default, plan,
-			  &error), 0);
+			  &error),
+		0);
 	CU_ASSERT_STRING_EQUAL(error.message, "");
 	return plan;
 }
@@ -341,7 +366,7 @@ GCLK_TEST(move, a_late_resume_is_a_known_error)
 	GCLK_EQ(find(move, "kvmclock")->error_ns, -3 * MS);
 	GCLK_EQ(find(move, "virtual_clock")->bound_ns, bound + 1500);
 	GCLK_EQ(find(move, "kvmclock")->bound_ns, GCLK_UNBOUNDED); /* and stays so */
-	GCLK_EQ(find(move, "tsc")->error_ns, 0); /* ran already */
+	GCLK_EQ(find(move, "tsc")->error_ns, 0);		   /* ran already */
 	CU_ASSERT_STRING_EQUAL(move->ran_basis, "event");
 
 	move_init(move, "migrate");
@@ -382,7 +407,8 @@ GCLK_TEST(move, a_ledger_that_is_too_long_is_added_up)
 	own_n = plan->n_ledger;
 	own_max = plan->ledger_max;
 	for (unsigned i = 0; i < GCLK_COUNT(rows); i++) {
-		snprintf(rows[i].timer, sizeof(rows[i].timer), i ? "lapic[%u]" : "pit", i);
+		snprintf(rows[i].timer, sizeof(rows[i].timer), i ? "lapic[%u]" : "pit",
+			 i);
 		rows[i].missed = i == 7 ? 0 : 10;
 		rows[i].replayed = 4;
 		rows[i].period_ns = 1000;

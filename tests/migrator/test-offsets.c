@@ -23,7 +23,8 @@ static void put(const char *root, const char *path, const char *text)
 	FILE *file;
 
 	snprintf(name, sizeof(name), "%s/%s", root, path);
-	for (char *slash = name + strlen(root) + 1; (slash = strchr(slash, '/')); slash++) {
+	for (char *slash = name + strlen(root) + 1; (slash = strchr(slash, '/'));
+	     slash++) {
 		*slash = 0;
 		CU_ASSERT(mkdir(name, 0755) == 0 || errno == EEXIST);
 		*slash = '/';

@@ -35,7 +35,8 @@ static struct answer ask(uint64_t from_hz, uint64_t to_hz, bool scales, bool emu
 	GCLK_EQ(takes(&guest, &to, &answer.verdict, findings, &error), 0);
 	if (findings->n) {
 		snprintf(answer.id, sizeof(answer.id), "%s", findings->items[0].info->id);
-		snprintf(answer.message, sizeof(answer.message), "%s", findings->items[0].message);
+		snprintf(answer.message, sizeof(answer.message), "%s",
+			 findings->items[0].message);
 	}
 	free(findings);
 	return answer;
@@ -85,10 +86,12 @@ static struct gclk_domain *domain_of(const char *clock)
 	struct gclk_error error = { 0 };
 	char xml[1024];
 
-	snprintf(xml, sizeof(xml),
-		 "<domain type='kvm'><name>web1</name>"
-		 "<uuid>8c2b66d2-8b1c-4b52-9f3e-2a64b1a5b6a0</uuid>"
-		 "<os><type machine='pc-q35-7.2'>hvm</type></os><vcpu>1</vcpu>%s</domain>", clock);
+	snprintf(
+		xml, sizeof(xml),
+		"<domain type='kvm'><name>web1</name>"
+		"<uuid>8c2b66d2-8b1c-4b52-9f3e-2a64b1a5b6a0</uuid>"
+		"<os><type machine='pc-q35-7.2'>hvm</type></os><vcpu>1</vcpu>%s</domain>",
+		clock);
 	GCLK_EQ(gclk_domain_read(xml, strlen(xml), domain, &error), 0);
 	CU_ASSERT_STRING_EQUAL(error.message, "");
 	return domain;
@@ -117,7 +120,8 @@ GCLK_TEST(takes, what_the_xml_leaves_open)
 {
 	struct gclk_findings *findings = calloc(1, sizeof(*findings));
 	struct gclk_domain *domain = domain_of(
-		"<cpu mode='host-passthrough'><feature name='invtsc' policy='require'/></cpu>"
+		"<cpu mode='host-passthrough'><feature name='invtsc' "
+		"policy='require'/></cpu>"
 		"<clock offset='utc'><timer name='rtc' tickpolicy='catchup'/></clock>");
 
 	takes_lint(domain, findings);
