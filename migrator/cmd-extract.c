@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "migrator/json-state.h"
+#include "migrator/json-text.h"
 #include "migrator/output.h"
 #include "migrator/payload.h"
 #include "migrator/report-json.h"
@@ -26,20 +27,17 @@ static int write_json(const char *path, const struct gclk_bundle *bundle,
 {
 	struct json_object *tree;
 	int r = json_from_bundle(bundle, &tree, reterr);
-	const char *text;
+	char *text;
 	size_t size;
 
 	if (r < 0) {
 		return r;
 	}
-	text = json_object_to_json_string_length(tree,
-						 JSON_C_TO_STRING_PRETTY |
-							 JSON_C_TO_STRING_SPACED |
-							 JSON_C_TO_STRING_NOSLASHESCAPE,
-						 &size);
+	text = json_to_text(tree, &size);
 	r = text ? write_whole(path, text, size, reterr)
 		 : gclk_fail(reterr, GCLK_NOMEM, NULL, GCLK_NO_OFFSET,
 			     "no memory for the JSON");
+	free(text);
 	json_object_put(tree);
 	return r;
 }

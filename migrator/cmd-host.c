@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "core/util.h"
 #include "migrator/json-state.h"
+#include "migrator/json-text.h"
 #include "migrator/output.h"
 #include "migrator/report-json.h"
 #include "migrator/report-text.h"
@@ -111,7 +112,7 @@ static struct json_object *host_answer(const struct gclk_host *host)
 	for (unsigned i = 0; (name = gclk_host_missing(host, i)); i++) {
 		json_append(missing, json_text(name));
 	}
-	json_put(answer, "host", json_from_record(&gclk_host_record, host));
+	json_put(answer, "host", json_must(json_from_record(&gclk_host_record, host)));
 	json_put(answer, "missing", missing);
 	return answer;
 }
@@ -120,15 +121,12 @@ static int write_profile(const char *path, struct json_object *answer)
 {
 	struct gclk_error error;
 	size_t size;
-	const char *text = json_object_to_json_string_length(
-		answer,
-		JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED |
-			JSON_C_TO_STRING_NOSLASHESCAPE,
-		&size);
+	char *text = json_to_text(answer, &size);
 	int r = text ? write_whole(path, text, size, &error)
 		     : gclk_fail(&error, GCLK_NOMEM, NULL, GCLK_NO_OFFSET,
 				 "no memory for JSON");
 
+	free(text);
 	return r < 0 ? fail(path, &error, EFFECT_NONE, NULL) : 0;
 }
 

@@ -20,7 +20,7 @@ static struct json_object *rewrite_json(const struct source *source)
 	if (!source_is_rewritten(source)) {
 		return NULL;
 	}
-	return json_from_record(&gclk_rewrite_record, &source->rewrite);
+	return json_must(json_from_record(&gclk_rewrite_record, &source->rewrite));
 }
 
 /* As the XML has them; a policy that it does not say is null. */
@@ -71,7 +71,7 @@ static int answer_json(const struct source *source, const struct gclk_findings *
 	json_put(answer, "captured", json_captured(&source->captured, source->basis));
 	json_put(answer, "domain", domain_json(source));
 	json_put(answer, "rewrite", rewrite_json(source));
-	json_put(answer, "state", json_from_state(source->state));
+	json_put(answer, "state", json_must(json_from_state(source->state)));
 	json_put(answer, "source", redact ? NULL : json_source(source->image));
 	json_put(answer, "findings", json_findings(findings));
 	json_print(answer);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/time.h"
+#include "migrator/json-text.h"
 #include "migrator/report-json.h"
 
 static struct json_object *must(struct json_object *value)
@@ -14,6 +15,11 @@ static struct json_object *must(struct json_object *value)
 		exit(GCLK_NOMEM);
 	}
 	return value;
+}
+
+struct json_object *json_must(struct json_object *value)
+{
+	return must(value);
 }
 
 struct json_object *json_new_map(void)
@@ -236,13 +242,12 @@ struct json_object *json_value(const struct change *change, const void *side)
 
 void json_print(struct json_object *answer)
 {
-	const char *text = json_object_to_json_string_ext(
-		answer, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED |
-				JSON_C_TO_STRING_NOSLASHESCAPE);
+	char *text = json_to_text(answer, NULL);
 
 	if (!text) {
 		must(NULL);
 	}
 	puts(text);
+	free(text);
 	json_object_put(answer);
 }

@@ -19,6 +19,9 @@
 /* {"schema": "guestclock.v1", "verb": @verb} */
 struct json_object *json_answer(const char *verb);
 
+/* A value that there is memory for: what makes one answers NULL where there is none. */
+struct json_object *json_must(struct json_object *value);
+
 struct json_object *json_new_map(void);
 struct json_object *json_new_list(void);
 /* Each takes @value. */

@@ -320,7 +320,7 @@ struct json_object *plan_json(const char *verb, const struct source *source,
 	}
 	json_put(answer, "refused",
 		 json_object_new_boolean(plan->findings.n_refusing != 0));
-	json_put(answer, "state", json_from_state(plan->state));
+	json_put(answer, "state", json_must(json_from_state(plan->state)));
 	json_put(answer, "ledger", ledger_json(plan));
 	json_put(answer, "bounds", bounds_json(plan));
 	json_put(answer, "findings", json_findings(&plan->findings));

@@ -224,7 +224,10 @@ class Verb:
                        world.path("x")])
             world.run(["open", "--key", path, world.path("x"), "-o", world.path("y")])
         elif self.output.endswith(".json"):
-            json.loads(read(path))
+            try:
+                json.loads(read(path))
+            except ValueError as reason:
+                raise Fault("no JSON: %s" % reason) from None
         elif self.output.endswith(".gseal"):
             world.run(["open", "--key", world.keep("key.pub"), path, "-o", world.path("y")])
         else:
@@ -279,6 +282,9 @@ class Verb:
                 self.reduced(done.stdout) != self.answer):
                 raise Fault("exit %d where nothing failed: %s" % (
                     done.returncode, done.stderr.decode()))
+        if kind == "alloc" and done.returncode == 0 and "--json" in self.args and \
+           self.reduced(done.stdout) != self.answer:
+            raise Fault("exit 0, but the answer is another one")
         if self.output and not (killed and self.args[0] == "keygen"):
             self.check_output(world)
         if self.in_place:
