@@ -13,6 +13,7 @@
 #include "core/text.h"
 #include "core/time.h"
 #include "core/util.h"
+#include "migrator/json-text.h"
 #include "migrator/move.h"
 
 const char *const move_verdict_names[6] = {
@@ -263,21 +264,39 @@ static bool ends_in_a_line(int fd)
 	return size <= 0 || pread(fd, &last, 1, size - 1) != 1 || last == '\n';
 }
 
+/* Without its breaks and what stands before each line: there are none within strings. */
+static size_t on_one_line(char *text)
+{
+	char *to = text;
+
+	for (const char *from = text; *from;) {
+		if (*from == '\n') {
+			from += 1 + strspn(from + 1, " ");
+		} else {
+			*to++ = *from++;
+		}
+	}
+	*to = 0;
+	return (size_t)(to - text);
+}
+
 /* "\nTEXT\n": the first break is used where the file needs it. */
 static char *line_of(const struct move *move, size_t *ret_size)
 {
 	struct json_object *json = move_to_json(move);
-	const char *text =
-		json_object_to_json_string_ext(json, JSON_C_TO_STRING_NOSLASHESCAPE);
-	size_t size = text ? strlen(text) : 0;
-	char *line = text ? malloc(size + 2) : NULL;
+	char *text = json_to_text(json, NULL), *line = NULL;
+	size_t size = text ? on_one_line(text) : 0;
 
+	if (text) {
+		line = malloc(size + 3);
+	}
 	if (line) {
+		*ret_size = size + 2;
 		line[0] = '\n';
 		memcpy(line + 1, text, size);
-		line[size + 1] = '\n';
-		*ret_size = size + 2;
+		memcpy(line + 1 + size, "\n", 2);
 	}
+	free(text);
 	json_object_put(json);
 	return line;
 }
