@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -35,7 +36,7 @@ struct daemon {
 	struct server *server;
 	struct metrics *metrics;
 	int signals;
-	int metrics_fd;
+	int metrics_fd, metrics_quit; /* the second: an eventfd */
 	pthread_t metrics_thread;
 	bool has_metrics_thread;
 };
@@ -80,16 +81,20 @@ static void count_session(int step)
 static void *run_metrics(void *arg)
 {
 	struct daemon *d = arg;
+	struct pollfd p[2] = { { d->metrics_fd, POLLIN, 0 }, { d->metrics_quit, POLLIN, 0 } };
 
-	for (;;) {
-		int fd = accept4(d->metrics_fd, NULL, NULL, SOCK_CLOEXEC);
+	while (poll(p, 2, -1) >= 0 || errno == EINTR) {
+		int fd;
 
+		if (p[1].revents) {
+			break;
+		}
+		fd = p[0].revents ? accept4(d->metrics_fd, NULL, NULL, SOCK_CLOEXEC) : -1;
 		if (fd >= 0) {
 			metrics_serve(d->metrics, fd, 2000);
-		} else if (errno != EINTR && errno != ECONNABORTED && errno != EAGAIN) {
-			return NULL;
 		}
 	}
+	return NULL;
 }
 
 /* A path, or an address of this host alone. */
@@ -105,7 +110,9 @@ static int open_metrics(struct daemon *d, struct gclk_error *reterr)
 					  d->conf.socket_group, &d->metrics_fd, reterr)
 			    : listen_loopback(where, &d->metrics_fd, reterr);
 	if (r == 0) {
+		d->metrics_quit = eventfd(0, EFD_CLOEXEC);
 		d->has_metrics_thread =
+			d->metrics_quit >= 0 &&
 			pthread_create(&d->metrics_thread, NULL, run_metrics, d) == 0;
 	}
 	return r;
@@ -114,8 +121,11 @@ static int open_metrics(struct daemon *d, struct gclk_error *reterr)
 static void close_metrics(struct daemon *d)
 {
 	if (d->has_metrics_thread) {
-		shutdown(d->metrics_fd, SHUT_RDWR); /* ends accept() */
+		eventfd_write(d->metrics_quit, 1);
 		pthread_join(d->metrics_thread, NULL);
+	}
+	if (d->metrics_quit >= 0) {
+		close(d->metrics_quit);
 	}
 	if (d->metrics_fd >= 0) {
 		close(d->metrics_fd);
@@ -306,7 +316,7 @@ static int serve(struct daemon *d)
 	int r = daemon_conf_read(d->conf_path, &d->conf, &error);
 
 	d->signals = open_signals();
-	d->metrics_fd = -1;
+	d->metrics_fd = d->metrics_quit = -1;
 	if (r == 0) {
 		r = open_daemon(d, &error);
 	}
