@@ -217,7 +217,7 @@ struct json_object *hosts_json(const struct surveyed *host)
 	json_put(map, "via_error",
 		 json_text(host->via_error.status ? host->via_error.message : NULL));
 	json_put(map, "has_profile", json_object_new_boolean(host->has_profile));
-	json_put(map, "host", json_must(json_must(json_from_record(&gclk_host_record, &host->host))));
+	json_put(map, "host", json_must(json_from_record(&gclk_host_record, &host->host)));
 	if (host->apart.uncertainty_ns != GCLK_UNBOUNDED) {
 		apart = json_new_map();
 		json_put(apart, "ns", json_i64(host->apart.ns));
