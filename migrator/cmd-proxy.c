@@ -27,6 +27,8 @@
 #include "migrator/report-json.h"
 #include "migrator/verbs.h"
 
+#define FINISH_MS 10000 /* for the hypervisor's last words */
+
 enum { ROW_STDIO, ROW_LISTEN, ROW_TO, ROW_CONNECT };
 
 static struct proxy {
@@ -323,6 +325,9 @@ static int run_source(const struct options *o, const struct proxy *p, const char
 	}
 	fprintf(stderr, "guestclock: ready: unix:%s\n", p->listen);
 	r = await(end, fd, &move, &error);
+	if (r == 0) {
+		source_end_finish(end, FINISH_MS);
+	}
 	source_end_close(end);
 	close(fd);
 	return r < 0 ? fail(p->listen, &error, EFFECT_NONE, NULL) : put_move(o, &move);

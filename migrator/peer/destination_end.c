@@ -23,7 +23,7 @@
 #define MAIN_MISSING_NS (600 * GCLK_NS_PER_S) /* control without any channel */
 #define APART_NS GCLK_NS_PER_S
 #define DIAL_AGAIN_MS 20
-#define BYE_NS (2 * GCLK_NS_PER_S)
+#define CHANNELS_NS (10 * GCLK_NS_PER_S) /* to end by themselves, once all is done */
 
 struct destination_end {
 	pthread_mutex_t lock;
@@ -560,7 +560,7 @@ static void count_released(struct destination_end *end, int by)
 /* Channels that have nothing more to do end by themselves; the rest are ended. */
 static void end_channels(struct session *s)
 {
-	int64_t deadline = clock_mono_ns() + BYE_NS;
+	int64_t deadline = clock_mono_ns() + CHANNELS_NS;
 
 	pthread_mutex_lock(&s->lock);
 	while (s->n_channels && session_wait(s, deadline)) {

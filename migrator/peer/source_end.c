@@ -661,6 +661,19 @@ int source_end_report(struct source_end *end, int timeout_ms, struct move *ret,
 	return r;
 }
 
+bool source_end_finish(struct source_end *end, int timeout_ms)
+{
+	int64_t deadline = clock_mono_ns() + timeout_ms * GCLK_NS_PER_MS;
+	bool over;
+
+	pthread_mutex_lock(&end->lock);
+	while (end->n_channels && wait_changed(end, deadline)) {
+	}
+	over = end->n_channels == 0;
+	pthread_mutex_unlock(&end->lock);
+	return over;
+}
+
 void source_end_cancel(struct source_end *end, const char *why)
 {
 	struct wire_message m = { .type = WIRE_CANCEL };

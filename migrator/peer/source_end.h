@@ -17,6 +17,7 @@
 #ifndef GCLK_MIGRATOR_PEER_SOURCE_END_H
 #define GCLK_MIGRATOR_PEER_SOURCE_END_H
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 #include <guestclock/plan.h>
@@ -122,6 +123,12 @@ int source_end_broken(struct source_end *end, struct gclk_error *reterr);
  */
 int source_end_report(struct source_end *end, int timeout_ms, struct move *ret,
 		      struct gclk_error *reterr);
+
+/*
+ * Until the hypervisor's connections have ended by themselves: its last word may still be
+ * under way to it when the report has come. Returns whether they have.
+ */
+bool source_end_finish(struct source_end *end, int timeout_ms);
 
 /*
  * Gives up: all connections are closed, and the hypervisor sees a broken stream. Has no

@@ -557,6 +557,53 @@ def hostile(lab):
 
 
 @case
+def service(lab):
+    """As systemd starts it: a socket that is there already, and word of every step."""
+    conf, path = lab.path("service.conf"), lab.path("service.sock")
+    with open(conf, "w") as out:
+        out.write("[daemon]\nsocket = none\ndirectories = %s\nlibvirt = none\naudit = none\n"
+                  "margins = none\nmetrics = %s\n" % (lab.work, lab.path("metrics.sock")))
+    with socket.socket(socket.AF_UNIX) as listener, \
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+        listener.bind(path)
+        listener.listen(8)
+        notified.bind(lab.path("notify"))
+        notified.settimeout(10)
+        started = subprocess.Popen(
+            ["sh", "-c", "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$@\" 3<&%d" % listener.fileno(), "sh",
+             lab.args.guestclockd, "--conf", conf], pass_fds=[listener.fileno()],
+            env={**os.environ, "NOTIFY_SOCKET": lab.path("notify")}, stderr=subprocess.DEVNULL)
+        try:
+            lab.check("service: says that it is ready", b"READY=1" in notified.recv(4096))
+            with Pair(lab) as pair:
+                proxy = source(lab, pair, "unix:" + path)
+                status = pair.migrate(pair.here)
+                _, report, said = proxy.report()
+                lab.check("service: takes a guest", status == "completed",
+                          "%s: %s %s" % (status, report and report["why"], said))
+            with socket.socket(socket.AF_UNIX) as asker:
+                asker.connect(lab.path("metrics.sock"))
+                asker.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+                text = b""
+                while not text.endswith(b"# EOF\n"):
+                    piece = asker.recv(65536)
+                    if not piece:
+                        break
+                    text += piece
+            lab.check("service: has counted it", b"moves_total{" in text and
+                      b'verdict="unproven"} 1' in text, str(text[:600]))
+            started.send_signal(signal.SIGHUP)
+            words = notified.recv(4096) + notified.recv(4096)
+            lab.check("service: says that it reloads", words == b"RELOADING=1READY=1", str(words))
+        finally:
+            started.terminate()
+            status = started.wait(10)
+        lab.check("service: says that it ends", notified.recv(4096) == b"STOPPING=1")
+        lab.check("service: ends in order", status == 0)
+        lab.check("service: leaves the socket that is not its own", os.path.exists(path))
+
+
+@case
 def suspended(lab):
     """A suspended guest arrives suspended, its clocks untouched."""
     with Pair(lab) as pair:
