@@ -27,8 +27,7 @@ GCLK_TEST(survey, what_is_not_there_is_not_known)
 		"<host>",
 		"<host><uuid>",
 		"<host></host><uuid>x</uuid>",
-		"<host><uuid>11111111-1111-4111-8111-1111111111111111111111111</uuid></"
-		"host>",
+		"<host><uuid>11111111-1111-4111-8111-11111111111111111</uuid></host>",
 	};
 
 	for (unsigned i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
