@@ -346,8 +346,9 @@ def verbs():
 
 
 def places(count, share):
-    """Some of 1..count, from all over it; all of them in the long form."""
-    if options.long or count <= share:
+    """Some of 1..count, from all over it; in the long form all, or 600 of very many."""
+    share = 600 if options.long else share
+    if count <= share:
         return range(1, count + 1)
     step = count / share
     return sorted({1 + int(step * (i + rng.random())) for i in range(share)})
@@ -482,6 +483,7 @@ def main():
     seed = options.seed if options.seed is not None else int(time.time())
     print("seed: %d" % seed)
     rng = random.Random(seed)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))	# and what was made is removed
     world, table = World(), Table()
     try:
         each_call(world, table)
