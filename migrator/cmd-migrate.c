@@ -8,11 +8,13 @@
  * asked for anything: a refusal changes nothing.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "core/error.h"
 #include "core/text.h"
@@ -26,6 +28,7 @@
 #include "migrator/verbs.h"
 #include "migrator/virt/domain.h"
 
+#define APART_WAIT_NS (2 * GCLK_NS_PER_S)
 #define REPORT_WAIT_MS 5000 /* libvirt has ended; the destination measures its resume */
 
 /* The first ^C asks libvirt to break off; QEMU then goes on at the source. */
@@ -180,6 +183,33 @@ static int check_hosts(struct migration *m)
 	return refuse(m, &findings);
 }
 
+/*
+ * How far the wall clocks are apart, where there is a limit: the two ends ask each other
+ * from the first moment on, and will refuse by a better answer yet.
+ */
+static int check_clocks(const struct migration *m)
+{
+	struct gclk_disagreement apart = { .uncertainty_ns = GCLK_UNBOUNDED };
+	int64_t until_ns = clock_mono_ns() + APART_WAIT_NS;
+	uint64_t far;
+
+	if (m->own->disagree != PEER_REFUSE_APART) {
+		return 0;
+	}
+	while (apart.uncertainty_ns == GCLK_UNBOUNDED && clock_mono_ns() < until_ns) {
+		nanosleep(&(struct timespec){ 0, 10 * GCLK_NS_PER_MS }, NULL);
+		source_end_disagreement(m->end, &apart);
+	}
+	far = apart.ns < 0 ? 0 - (uint64_t)apart.ns : (uint64_t)apart.ns;
+	if (apart.uncertainty_ns == GCLK_UNBOUNDED || far <= (uint64_t)m->own->limit_ns) {
+		return 0;
+	}
+	message("error", m->xml.name, "refused", EFFECT_NONE, NULL,
+		"the wall clocks of the two hosts are %" PRIu64 " ns apart, and at most %" PRId64
+		" ns are allowed", far, m->own->limit_ns);
+	return GCLK_REFUSED;
+}
+
 static int prepare(struct migration *m)
 {
 	struct gclk_error error;
@@ -199,7 +229,10 @@ static int prepare(struct migration *m)
 	if (r == 0) {
 		r = open_end(m);
 	}
-	return r ? r : check_hosts(m);
+	if (r == 0) {
+		r = check_hosts(m);
+	}
+	return r ? r : check_clocks(m);
 }
 
 /* ---- the move ---- */

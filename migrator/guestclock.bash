@@ -22,6 +22,14 @@ _guestclock()
 		COMPREPLY=($(compgen -W "$words" -- "$current"))
 		return ;;
 	esac
+	case ${COMP_WORDS[1]}:$COMP_CWORD in
+	migrate:2 | save:2 | check:2)
+		if [[ $current != -* ]]; then
+			words=$(virsh list --name 2>/dev/null)
+			COMPREPLY=($(compgen -W "$words" -- "$current"))
+			return
+		fi ;;
+	esac
 	if [[ $current == -* ]]; then
 		words=$(guestclock "${COMP_WORDS[1]}" --help 2>/dev/null |
 			sed -n 's/^ *\(-[a-z], \)\{0,1\}\(--[a-z-]\{1,\}\).*/\2/p')

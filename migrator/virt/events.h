@@ -13,7 +13,7 @@
  * vCPUs have come to rest, RESUME right before the clocks go on: both together 38 to 139 us
  * on an idle host; where threads wait for a processor it is more.
  */
-#define VIRT_STOP_LAG_NS INT64_C(250000)
+#define VIRT_STOP_LAG_NS INT64_C(75000)
 #define VIRT_STOP_UNCERTAINTY_NS INT64_C(1500000)
 /* of the stamp alone: how far behind it the clocks start belongs to the carrier */
 #define VIRT_RESUME_UNCERTAINTY_NS INT64_C(100000)
