@@ -205,9 +205,7 @@ class Check:
                 self.meson_test(name, directory, [name], patience=1)
             return
         for name in suite_of(directory, "e2e"):
-            script = "test_%s.py" % re.sub(r"-\d+$", "", name[len("e2e-"):]).replace("-", "_")
-            with open(os.path.join(ROOT, "tests", "e2e", script), encoding="utf-8") as file:
-                longer = ["--test-args=--long"] if "--long" in file.read() else []
+            longer = ["--test-args=--long"] if takes_long(directory, name) else []
             self.meson_test(name, directory, [name] + longer, patience=12)
 
     def laboratory(self):
@@ -276,6 +274,17 @@ def suite_of(directory, suite):
     done = subprocess.run(["meson", "test", "-C", directory, "--list", "--suite", suite],
                           text=True, check=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     return [line.split(" / ")[-1].strip() for line in done.stdout.split("\n") if " / " in line]
+
+
+def takes_long(directory, name):
+    """Whether a test's script has a long form."""
+    with open(os.path.join(directory, "meson-info", "intro-tests.json"), encoding="utf-8") as file:
+        command = next(test["cmd"] for test in json.load(file) if test["name"] == name)
+    for word in command:
+        if word.endswith(".py"):
+            with open(word, encoding="utf-8") as file:
+                return "--long" in file.read()
+    return False
 
 
 def telling(output):
