@@ -320,10 +320,13 @@ def check_moved(lab, name, through, **options):
 
 @case
 def stock(lab):
-    """The comparison: without us the guest loses the blackout."""
+    """The comparison: without us the guest loses the blackout.
+
+    By the stamps; on a busy host it can be longer than these say, not much shorter.
+    """
     errors, blackout_ns, _ = moved(lab, lambda pair: None)
     lab.check("stock: the TSC loses the blackout",
-              abs(errors["tsc"][0] + blackout_ns) < 5e6, "%.3f ms of %.3f ms" %
+              errors["tsc"][0] < -blackout_ns / 2, "%.3f ms of %.3f ms" %
               (errors["tsc"][0] / 1e6, blackout_ns / 1e6))
 
 
