@@ -1353,22 +1353,22 @@ static int vm_state_sync(void *ctx, struct gclk_error *reterr)
 /*
  * Zeroes physical bytes [from, to) from the end on. The last piece is on the disk
  * first, so that a record there loses its footer before anything else: the one byte at
- * its end, for a write of more can stop half way.
+ * its end, for a write of more can stop half way; then the rest of it, before what lies
+ * further in front may go.
  */
 static int wipe(struct gclk_qcow2 *q, uint64_t from, uint64_t to, struct gclk_error *reterr)
 {
 	static const uint8_t zeros[512];
-	bool first = true;
+	unsigned pieces = 0;
 	int r = 0;
 
 	while (r == 0 && to > from) {
-		size_t n = (size_t)GCLK_MIN(to - from, first ? 1 : sizeof(zeros));
+		size_t n = (size_t)GCLK_MIN(to - from, pieces ? sizeof(zeros) : 1);
 
 		r = write_physical(q, to - n, zeros, n, reterr);
-		if (r == 0 && first) {
+		if (r == 0 && pieces++ < 2) {
 			r = sync_file(q, reterr);
 		}
-		first = false;
 		to -= n;
 	}
 	return r;
