@@ -508,6 +508,18 @@ static void print_sums(const struct world *w)
 	       " of %" PRIu64 " guests\n", broken, n);
 }
 
+static void world_free(struct world *w, struct series *series, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		free(series[i].all_errors);
+		free(series[i].all_bounds);
+	}
+	free(w->machines);
+	free(w->guests);
+	gclk_state_free(w->state);
+	gclk_plan_free(w->plan);
+}
+
 int main(int argc, char **argv)
 {
 	struct world w = { .n_machines = 1000, .n_guests = 10000 };
@@ -517,6 +529,7 @@ int main(int argc, char **argv)
 	const char *svg = NULL;
 	unsigned moves = 10;
 	uint64_t first_seed = 1;
+	int broken;
 
 	for (int i = 1; i + 1 < argc; i += 2) {
 		uint64_t n = strtoull(argv[i + 1], NULL, 0);
@@ -558,6 +571,8 @@ int main(int argc, char **argv)
 		return 3;
 	}
 	/* where hosts have asked each other, the bound is true whatever they claim; else if they do not lie */
-	return series[0].n_broken_honest || series[1].n_broken_honest ||
-	       series[2].n_broken_honest || !series[0].n || !series[2].n;
+	broken = series[0].n_broken_honest || series[1].n_broken_honest ||
+		 series[2].n_broken_honest || !series[0].n || !series[2].n;
+	world_free(&w, series, 3);
+	return broken;
 }

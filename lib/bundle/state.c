@@ -280,6 +280,8 @@ static int get_list(struct gclk_state *state, const ProtobufCMessage *message,
 				 "%zu records where %" PRIu32 " are possible", n, room);
 	}
 	if (!is_per_vcpu(part)) {
+		/* what an owner who has lowered n_timers left behind them */
+		memset(records, 0, n * part->record->size);
 		state->n_timers = (uint32_t)n;
 	}
 	for (size_t i = 0; r == 0 && i < n; i++) {
