@@ -101,13 +101,15 @@ class Check:
         base = "log-" + re.sub(r"[^a-z0-9]+", "-", name.lower())	# two may run at once
         log = os.path.join(directory, "meson-logs", base + ".json")
         command = ["meson", "test", "-C", directory, "--logbase", base,
-                   "--timeout-multiplier", str(patience)]
+                   "--print-errorlogs", "--timeout-multiplier", str(patience)]
         if os.path.exists(log):
             os.remove(log)
         done = subprocess.run(command + list(arguments), env=environment(env), text=True,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         if done.returncode != 0 and again:
             self.say("test " + name, "failed; once more later", since)
+            print(tail("\n".join(line for line in done.stdout.split("\n")
+                                 if re.search(r"FAIL|TIMEOUT|^failed", line)), 8), flush=True)
             return False
         counts, bad = (0, 0, 0), []
         if os.path.exists(log):
@@ -197,24 +199,26 @@ class Check:
         if not os.path.exists(os.path.join(directory, "build.ninja")):
             return			# which has failed already
         if not self.options.long:
-            names = suite_of(directory, "e2e")
-            with concurrent.futures.ThreadPoolExecutor(2) as pool:
-                tests = [pool.submit(self.meson_test, name, directory, ["--no-rebuild", name],
-                                     patience=1, again=True) for name in names]
-            for name in [name for name, test in zip(names, tests) if not test.result()]:
-                self.meson_test(name, directory, [name], patience=1)
+            self.side_by_side("e2e", directory)
             return
         for name in suite_of(directory, "e2e"):
             longer = ["--test-args=--long"] if takes_long(directory, name) else []
             self.meson_test(name, directory, [name] + longer, patience=12)
 
+    def side_by_side(self, suite, directory):
+        """Two tests of a suite at a time; what failed once more by itself."""
+        names = suite_of(directory, suite)
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            tests = [pool.submit(self.meson_test, name, directory, ["--no-rebuild", name],
+                                 patience=1, again=True) for name in names]
+        for name in [name for name, test in zip(names, tests) if not test.result()]:
+            self.meson_test(name, directory, [name], patience=1)
+
     def laboratory(self):
-        """Emulated hosts, whose time is their own: as many at once as there are processors."""
+        """Emulated hosts, whose time is their own."""
         directory = os.path.join(BUILD, "gcc")
         if os.path.exists(os.path.join(directory, "build.ninja")):
-            suite = ["--suite", "lab"]
-            if not self.meson_test("laboratory", directory, suite, patience=1, again=True):
-                self.meson_test("laboratory", directory, suite, patience=1)
+            self.side_by_side("lab", directory)
             if self.options.long:
                 self.meson_test("laboratory, 100 moves", directory,
                                 ["lab-minivmm-moves", "--test-args=--long"], patience=12)
