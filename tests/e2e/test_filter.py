@@ -247,12 +247,25 @@ def stock(lab):
                   "%+.3f ms of %.3f ms" % (error / 1e6, gap / 1e6))
 
 
+def arrived(attempt):
+    """Emulation misses writes between rounds (tests/data/streams/README.md): with several of
+    them a guest can arrive with old memory, and say nothing more. Through no filter, either."""
+    for left in (2, 1, 0):
+        try:
+            return attempt()
+        except qemu.QmpError as error:
+            if not left or "destination: timeout" not in str(error):
+                raise
+            print("# %s: once more" % error, flush=True)
+    return None
+
+
 @case
 def xbzrle(lab):
     """Differences of pages, auto-converge, several rounds at little bandwidth, 2 vCPUs."""
-    move = undisturbed(lambda: Move(
+    move = undisturbed(lambda: arrived(lambda: Move(
         lab, ["xbzrle", "auto-converge"], {"max_bandwidth": 400 << 10, "downtime_limit": 10},
-        rounds_s=2, smp=2, append=ALL + " smp=2"))
+        rounds_s=2, smp=2, append=ALL + " smp=2")))
     # emulation logs few writes of this guest (tests/data/streams/README.md), so most are new
     cache = move.memory["xbzrle-cache"]
     lab.check("xbzrle: its cache was asked", cache["pages"] + cache["cache-miss"] > 0, repr(cache))

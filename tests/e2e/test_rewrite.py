@@ -6,9 +6,9 @@ Truth is the host's raw clock between what the guest read before the save and af
 restore; the library has no part in it. For every run: the error of every clock, the plan's
 bound over it, the interrupts counted against the ledger.
 
-    test_rewrite.py --guest guest.elf --guestclock guestclock [--only NAME] [--half 1|2] [--long]
+    test_rewrite.py --guest guest.elf --guestclock guestclock [--only NAME] [--third 1|2|3] [--long]
 
-Most of the time is waiting: the two halves run side by side.
+Most of the time is waiting: the thirds run side by side.
 """
 import os
 import sys
@@ -355,7 +355,7 @@ LONG = {"long"}
 
 def add_arguments(parser):
     parser.add_argument("--only", action="append", choices=sorted(CASES))
-    parser.add_argument("--half", type=int, choices=(1, 2), help="every second case alone")
+    parser.add_argument("--third", type=int, choices=(1, 2, 3), help="every third case alone")
     parser.add_argument("--long", action="store_true", help="the 120 s gap, too")
 
 
@@ -364,7 +364,7 @@ def chosen(args):
     if args.only:
         return [name for name in CASES if name in args.only]
     names = [name for name in CASES if args.long or name not in LONG]
-    return names[args.half - 1::2] if args.half else names
+    return names[args.third - 1::3] if args.third else names
 
 
 def body(lab):
