@@ -11,6 +11,8 @@ import shutil
 import subprocess
 import sys
 
+from cases import Skip, case, run_all
+
 # What each directory may include in quotes: itself and what stands below it.
 LAYERS = {
     "lib/core": ["core"],
@@ -71,16 +73,6 @@ SPDX = "SPDX-License-Identifier: MIT"
 INCLUDE = re.compile(r'^\s*#\s*include\s*(<([^>]+)>|"([^"]+)")', re.MULTILINE)
 
 root, build = None, None
-cases = []
-
-
-def case(function):
-    cases.append(function)
-    return function
-
-
-class Skip(Exception):
-    pass
 
 
 def files_of(directory, endings=(".c", ".h")):
@@ -350,21 +342,7 @@ def main():
     global root, build
     root = os.path.abspath(sys.argv[1])
     build = os.path.abspath(sys.argv[2]) if len(sys.argv) > 2 else None
-    passed = failed = skipped = 0
-    for function in cases:
-        try:
-            faults = list(function())
-        except Skip as reason:
-            print("skipped: layers/%s: %s" % (function.__name__, reason))
-            skipped += 1
-            continue
-        passed += not faults
-        failed += bool(faults)
-        if faults:
-            print("failed: layers/%s" % function.__name__)
-            print("\n".join("    " + fault for fault in faults))
-    print("cases: %d passed, %d failed, %d skipped" % (passed, failed, skipped))
-    return 1 if failed else 0
+    return run_all("layers")
 
 
 if __name__ == "__main__":

@@ -11,14 +11,10 @@ import re
 import subprocess
 import sys
 
-failed = 0
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "e2e"))
+import tally  # noqa: E402
 
-
-def check(name, found, detail=""):
-    """One that holds where nothing was found."""
-    global failed
-    failed += bool(found)
-    print("%s: %s" % (name, "FAIL  " + "; ".join(map(str, found)) if found else "ok"))
+t = tally.Tally()
 
 
 def read(path):
@@ -64,7 +60,7 @@ def main():
     args = parser.parse_args()
     pages = {re.sub(r"\.\d\.rst$", "", os.path.basename(path)): read(path) for path in args.pages}
     verbs = re.findall(r"^  ([a-z]+) {2,}\S", said(args.guestclock, "--help"), re.M)
-    check("there are verbs", [] if len(verbs) > 8 else [len(verbs)])
+    t.differences("there are verbs", [] if len(verbs) > 8 else [len(verbs)])
     every, of_page = set(), {}
     for verb in verbs:
         text = said(args.guestclock, verb, "--help")
@@ -75,28 +71,28 @@ def main():
         options = options_of_help(text)
         every |= options
         of_page.setdefault(page_of(pages, verb), []).append(options)
-        check(verb + ": is in guestclock(1)", [] if re.search(
+        t.differences(verb + ": is in guestclock(1)", [] if re.search(
             r"^\|? ?\*\*%s\*\*|, \*\*%s\*\* " % (verb, verb), pages["guestclock"], re.M)
               else ["it is not"])
     for page, options in sorted(of_page.items()):
         if page == "guestclock" or None in options:
             continue
         whole, said_there = set().union(*options), options_of_page(pages[page])
-        check(page + ": has every option", sorted(whole - said_there))
-        check(page + ": and no other", sorted(said_there - whole))
-        check(page + ": is named in guestclock(1)", [] if page + "(1)" in pages["guestclock"]
+        t.differences(page + ": has every option", sorted(whole - said_there))
+        t.differences(page + ": and no other", sorted(said_there - whole))
+        t.differences(page + ": is named in guestclock(1)", [] if page + "(1)" in pages["guestclock"]
               else ["it is not"])
     daemon = options_of_help(said(args.guestclockd, "--help")) | {"version", "help"}
-    check("guestclockd: its options are in its page",
-          sorted(daemon ^ options_of_page(pages["guestclockd"])))
+    t.differences("guestclockd: its options are in its page",
+                  sorted(daemon ^ options_of_page(pages["guestclockd"])))
     for name, text in sorted(pages.items()):
-        check(name + ": speaks of options that there are",
+        t.differences(name + ": speaks of options that there are",
               sorted(mentioned(text) - every - daemon))
     # a page that another one names is there, or is somebody else's
     for name, text in sorted(pages.items()):
-        check(name + ": names pages that there are",
+        t.differences(name + ": names pages that there are",
               sorted(set(re.findall(r"\b(guestclock[a-z.-]*)\(\d\)", text)) - set(pages)))
-    return 1 if failed else 0
+    return t.end()
 
 
 if __name__ == "__main__":

@@ -14,20 +14,11 @@ import subprocess
 import sys
 import tempfile
 
+from cases import Skip, case, run_all
+
 LIBRARIES = ["libguestclock", "libguestclock-image", "libguestclock-seal"]
 EXAMPLES = {"embed-devices": "libguestclock", "saved-clocks": "libguestclock-image"}
 DATA = "tests/data/streams/pc-multifd.qs.xz"
-
-cases = []
-
-
-def case(function):
-    cases.append(function)
-    return function
-
-
-class Skip(Exception):
-    pass
 
 
 class Tree:
@@ -190,6 +181,11 @@ def long_debian(tree, unpacked):
         print(run(["dpkg-deb", "--contents", package]))
 
 
+def builds_elsewhere(tree):
+    long_debian(tree, long_dist(tree))
+    return []
+
+
 def record(tree):
     for library in LIBRARIES:
         version = re.search(r"version: '([^']+)'", read(tree.root + "/meson.build")).group(1)
@@ -205,31 +201,14 @@ def record(tree):
 
 def main():
     root, build = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
-    passed = failed = skipped = 0
     with tempfile.TemporaryDirectory(prefix="gclk-package-") as scratch:
         tree = Tree(root, build, scratch)
         if "--record" in sys.argv:
             record(tree)
             return 0
-        for function in cases:
-            try:
-                faults = list(function(tree))
-            except Skip as reason:
-                print("skipped: package/%s: %s" % (function.__name__, reason))
-                skipped += 1
-                continue
-            except AssertionError as error:
-                faults = [str(error)]
-            passed += not faults
-            failed += bool(faults)
-            if faults:
-                print("failed: package/%s" % function.__name__)
-                print("\n".join("    " + fault for fault in faults))
         if "--long" in sys.argv:
-            long_debian(tree, long_dist(tree))
-            passed += 2
-    print("cases: %d passed, %d failed, %d skipped" % (passed, failed, skipped))
-    return 1 if failed else 0
+            case(builds_elsewhere)
+        return run_all("package", tree)
 
 
 if __name__ == "__main__":

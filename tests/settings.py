@@ -6,18 +6,16 @@
                 --guestclockd PROGRAM
 """
 import argparse
+import os
 import re
 import subprocess
 import sys
 import tempfile
 
-failed = 0
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "e2e"))
+import tally  # noqa: E402
 
-
-def check(name, ok, detail=""):
-    global failed
-    failed += not ok
-    print("%s: %s%s" % (name, "ok" if ok else "FAIL", "  " + detail if detail else ""))
+t = tally.Tally()
 
 
 def read(path):
@@ -78,26 +76,26 @@ def main():
     args = parser.parse_args()
     sample = sample_settings(read(args.sample))
     manual = manual_settings(read(args.manual))
-    check("the sample has settings of all sections",
+    t.check("the sample has settings of all sections",
           {section for section, _ in sample} == {"policy", "daemon", "hook"}, repr(len(sample)))
     unknown = sorted(set(sample) - manual)
-    check("the manual knows those of the sample", not unknown, repr(unknown))
+    t.check("the manual knows those of the sample", not unknown, repr(unknown))
     daemon, command, said = with_settings(args, sample)
-    check("guestclockd takes them", daemon == 0, said if daemon else "")
-    check("guestclock takes them, without a word", command == 0 and "warning" not in said,
+    t.check("guestclockd takes them", daemon == 0, said if daemon else "")
+    t.check("guestclock takes them, without a word", command == 0 and "warning" not in said,
           said if command or "warning" in said else "")
     values = {"ticks": "rtc=catchup", "users": "root", "socket_group": "root",
               "tls_names": "CN=a; CN=b"}
     for section, name in sorted(manual - set(sample)):
         value = values.get(name, "none")
         daemon, command, said = with_settings(args, {(section, name): value})
-        check("[%s] %s" % (section, name), daemon == 0 and command == 0 and
+        t.check("[%s] %s" % (section, name), daemon == 0 and command == 0 and
               "warning" not in said, "" if daemon == 0 and command == 0 else said)
     for section, word in (("daemon", "refused"), ("policy", "warned about")):
         daemon, command, said = with_settings(args, {(section, "no_such_setting"): "1"})
-        check("[%s] a setting that there is not is %s" % (section, word),
+        t.check("[%s] a setting that there is not is %s" % (section, word),
               (daemon != 0 if section == "daemon" else command == 0 and "warning" in said), said)
-    return 1 if failed else 0
+    return t.end()
 
 
 if __name__ == "__main__":

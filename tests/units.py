@@ -12,14 +12,11 @@ import subprocess
 import sys
 import tempfile
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "e2e"))
+import tally  # noqa: E402
+
 EXPOSED = 3.5			# systemd's own measure, 0 to 10; an unconfined service has 9.6
-failed = 0
-
-
-def check(name, ok, detail=""):
-    global failed
-    failed += not ok
-    print("%s: %s%s" % (name, "ok" if ok else "FAIL", "  " + detail if detail else ""))
+t = tally.Tally()
 
 
 def read(path):
@@ -40,21 +37,21 @@ def stage(args, directory):
 def verify(args, directory):
     analyze = shutil.which("systemd-analyze")
     if not analyze:
-        print("systemd-analyze: skipped: it is not installed")
+        t.skip("systemd-analyze", "it is not installed")
         return
     units = [os.path.join(directory, os.path.basename(path))
              for path in [args.service] + args.sockets]
     done = subprocess.run([analyze, "--man=no", "--recursive-errors=no", "verify"] + units,
                           capture_output=True, text=True)
     said = [line for line in (done.stdout + done.stderr).splitlines() if "guestclock" in line]
-    check("systemd takes them", not said, "; ".join(said[:4]))
+    t.check("systemd takes them", not said, "; ".join(said[:4]))
     done = subprocess.run([analyze, "security", "--offline=true", "--no-pager", units[0]],
                           capture_output=True, text=True)
     found = re.search(r"exposure level for \S+: ([0-9.]+)", done.stdout)
     if found:
-        check("little is exposed", float(found.group(1)) <= EXPOSED, found.group(1))
+        t.check("little is exposed", float(found.group(1)) <= EXPOSED, found.group(1))
     else:
-        print("exposure: skipped: this systemd does not tell it")
+        t.skip("exposure", "this systemd does not tell it")
 
 
 def promises(args):
@@ -62,11 +59,11 @@ def promises(args):
     text = read(args.service)
     for line in ("Type=notify", "NoNewPrivileges=yes", "ProtectSystem=strict",
                  "StateDirectory=guestclock", "LogsDirectory=guestclock"):
-        check(line, re.search("^" + re.escape(line) + "$", text, re.M) is not None)
+        t.check(line, re.search("^" + re.escape(line) + "$", text, re.M) is not None)
     capabilities = re.search(r"^CapabilityBoundingSet=(.*)$", text, re.M).group(1).split()
-    check("no capability to set the time", "CAP_SYS_TIME" not in capabilities)
+    t.check("no capability to set the time", "CAP_SYS_TIME" not in capabilities)
     sockets = re.search(r"^Sockets=(.*)$", text, re.M).group(1).split()
-    check("its sockets are the ones here",
+    t.check("its sockets are the ones here",
           sorted(sockets) == sorted(os.path.basename(path) for path in args.sockets))
 
 
@@ -80,7 +77,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="gclk-units-") as directory:
         stage(args, directory)
         verify(args, directory)
-    return 1 if failed else 0
+    return t.end()
 
 
 if __name__ == "__main__":
