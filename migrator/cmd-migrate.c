@@ -25,6 +25,7 @@
 #include "migrator/report-text.h"
 #include "migrator/situation.h"
 #include "migrator/takes.h"
+#include "migrator/tls-options.h"
 #include "migrator/verbs.h"
 #include "migrator/virt/domain.h"
 
@@ -515,11 +516,7 @@ static struct migrate_options migrate = { .max_hold_ns = PEER_MAX_HOLD_NS };
 SET_TEXT(connect, connect)
 SET_TEXT(directory, directory)
 SET_TEXT(audit, audit)
-SET_TEXT(tls_ca, tls.ca)
-SET_TEXT(tls_cert, tls.certificate)
-SET_TEXT(tls_key, tls.key)
-SET_TEXT(tls_crl, tls.crl)
-SET_TEXT(tls_name, tls.name)
+TLS_SETTERS(struct migrate_options, tls)
 
 static int set_via(struct options *o, const char *text, struct gclk_error *reterr)
 {
@@ -644,14 +641,7 @@ static const struct option_row rows[] = {
 		"of the sockets, on both hosts; default /run/guestclock" },
 	{ "audit", 0, "FILE", set_audit,
 		"the log for `guestclock log`; default " AUDIT_PATH },
-	{ "tls-ca", 0, "FILE", set_tls_ca, "default /etc/pki/CA/cacert.pem" },
-	{ "tls-cert", 0, "FILE", set_tls_cert,
-		"default /etc/pki/libvirt/clientcert.pem" },
-	{ "tls-key", 0, "FILE", set_tls_key,
-		"default /etc/pki/libvirt/private/clientkey.pem" },
-	{ "tls-crl", 0, "FILE", set_tls_crl, "default /etc/pki/CA/cacrl.pem, if there" },
-	{ "tls-name", 0, "NAME", set_tls_name,
-		"in the other end's certificate; default: HOST" },
+	TLS_ROWS,
 };
 /* clang-format on */
 

@@ -25,6 +25,7 @@
 #include "migrator/peer/source_end.h"
 #include "migrator/peer/stdio_end.h"
 #include "migrator/report-json.h"
+#include "migrator/tls-options.h"
 #include "migrator/verbs.h"
 
 #define FINISH_MS 10000 /* for the hypervisor's last words */
@@ -116,19 +117,7 @@ static int set_limit(struct options *o, const char *text, struct gclk_error *ret
 	return parse_span(text, &p->limit_ns, reterr);
 }
 
-#define FILE_OPTION(name)                                                                \
-	static int set_tls_##name(struct options *o, const char *text,                   \
-				  struct gclk_error *reterr)                             \
-	{                                                                                \
-		(void)reterr;                                                            \
-		((struct proxy *)o->own)->tls.name = text;                               \
-		return 0;                                                                \
-	}
-FILE_OPTION(ca)
-FILE_OPTION(certificate)
-FILE_OPTION(key)
-FILE_OPTION(crl)
-FILE_OPTION(name)
+TLS_SETTERS(struct proxy, tls)
 
 /* clang-format off */
 static const struct option_row rows[] = {
@@ -165,14 +154,7 @@ static const struct option_row rows[] = {
 	{ "audit", 0, "FILE", set_audit, "append the report to this log" },
 	{ "margins", 0, "FILE", set_margins, "what earlier moves taught" },
 	{ "libvirt", 0, "URI", set_libvirt, "of the destination's libvirt" },
-	{ "tls-ca", 0, "FILE", set_tls_ca, "default /etc/pki/CA/cacert.pem" },
-	{ "tls-cert", 0, "FILE", set_tls_certificate,
-		"default /etc/pki/libvirt/clientcert.pem" },
-	{ "tls-key", 0, "FILE", set_tls_key,
-		"default /etc/pki/libvirt/private/clientkey.pem" },
-	{ "tls-crl", 0, "FILE", set_tls_crl, "default /etc/pki/CA/cacrl.pem, if there" },
-	{ "tls-name", 0, "NAME", set_tls_name,
-		"in the other end's certificate; default: HOST" },
+	TLS_ROWS,
 };
 /* clang-format on */
 
