@@ -5,19 +5,26 @@
 #include <string.h>
 
 #include "core/error.h"
+#include "core/ratio.h"
 #include "core/util.h"
 #include "migrator/hook/needs.h"
 
 /* Where the kernel does not say: KVM's and libvirt's own figure. */
 #define TOLERANCE_PPM 250
 
+/* Rounded up: 250.1 ppm are more than 250. */
 static uint64_t difference_ppm(uint64_t hz, const struct gclk_host *host)
 {
-	uint64_t den = GCLK_HAS(host, host, tsc_hz_den) ? host->tsc_hz_den : 1;
-	unsigned __int128 want = (unsigned __int128)hz * den, has = host->tsc_hz;
-	unsigned __int128 ppm = (want > has ? want - has : has - want) * 1000000 / has;
+	const struct gclk_rate has = {
+		.num = host->tsc_hz,
+		.den = GCLK_HAS(host, host, tsc_hz_den) ? host->tsc_hz_den : 1,
+	};
+	uint64_t ppb;
 
-	return ppm > UINT64_MAX ? UINT64_MAX : (uint64_t)ppm;
+	if (gclk_rate_error_ppb_bound(gclk_rate_of_hz(hz), has, &ppb) < 0) {
+		return UINT64_MAX;
+	}
+	return ppb / 1000 + (ppb % 1000 != 0);
 }
 
 void needs_of_domain(const struct gclk_domain *domain, const struct gclk_host *host,

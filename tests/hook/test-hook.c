@@ -106,10 +106,12 @@ GCLK_TEST(hook, what_a_guest_needs)
 
 	CU_ASSERT_PTR_NULL(refusal(tsc, 2000000000, 0));
 	CU_ASSERT_PTR_NULL(refusal(tsc, 2000400000, 0));		/* 200 ppm */
+	CU_ASSERT_PTR_NULL(refusal(tsc, 2000500000, 0));		/* 249.94 */
+	CU_ASSERT_PTR_NOT_NULL(refusal(tsc, 2000500200, 0));		/* 250.04 */
 	no = refusal(tsc, 2100000000, 0);
 	CU_ASSERT_PTR_NOT_NULL_FATAL(no);
 	CU_ASSERT_STRING_EQUAL(no->info->id, "tsc-rate-not-honoured");
-	CU_ASSERT_PTR_NOT_NULL(strstr(no->message, "47619 ppm"));
+	CU_ASSERT_PTR_NOT_NULL(strstr(no->message, "47620 ppm"));
 	CU_ASSERT_PTR_NULL(refusal(tsc, 2100000000, GCLK_HOST_TSC_SCALING));
 	CU_ASSERT_PTR_NULL(refusal("", 2100000000, 0));
 }
