@@ -204,26 +204,35 @@ def errors(before, after, near=0, lapic_hz=0):
             for name, clock in clocks(before[0], lapic_hz).items()}
     edges = [rtc_minus_real(lines) for lines in (before, after)]
     if None not in edges:
-        both["rtc"] = (edges[1] - edges[0], 0)
+        both["rtc"] = (edges[1][0] - edges[0][0], edges[0][1] + edges[1][1])
     return both
 
 
 def rtc_minus_real(lines):
-    """RTC minus the host's CLOCK_REALTIME at an update edge, ns; None if none was seen.
+    """(RTC minus the host's CLOCK_REALTIME at an update edge, how sure), ns; None: none seen.
 
     The edge was stamped with the guest's TSC; the lines tie that to the host's clocks.
-    Interrupts and looks are late, never early: the earliest edge counts.
+    Interrupts are late, never early, and nothing says how late: the earliest edge counts, as
+    if it were exact. An edge that was looked for lies between two looks.
     """
     late = tsc_offset(lines)
     reference = lines[-1].stamp
-    found = []
+
+    def real(tsc):
+        return reference.real - (reference.tsc - (tsc + late)) * 1e9 / qemu.tsc_hz()
+
+    least, most = [], []
     seen = lines[0]["nedge"]
     for line in lines[1:]:
         if line["nedge"] != seen:
             seen = line["nedge"]
-            behind = (reference.tsc - (line["zedge"] + late)) * 1e9 / qemu.tsc_hz()
-            found.append(rtc_seconds(line["edge"]) * 10**9 - (reference.real - behind))
-    return max(found) if found else None
+            least.append(rtc_seconds(line["edge"]) * 10**9 - real(line["zedge"]))
+            if line.fields.get("aedge"):
+                most.append(rtc_seconds(line["edge"]) * 10**9 - real(line["aedge"]))
+    if not least:
+        return None
+    low, high = max(least), min(most, default=max(least))
+    return (low + high) / 2, abs(high - low) / 2
 
 
 def phase(lines, source, hz, edge=slice(None)):

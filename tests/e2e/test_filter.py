@@ -23,7 +23,7 @@ RTC_NS = 5e6
 HOLD_NS = 80 * 10**6		# from the state's arrival to the resume: busy hosts load slowly
 ADDED_US = 3000			# of processor, with cold caches on a busy host; bench/filter.c measures it
 TRIES = 6
-ALL = "pit=20 hpet=20 lapic=20 report=25 edge=irq"
+ALL = "pit=20 hpet=20 lapic=20 report=25 edge=poll"
 LINES = 50
 CLOCKS = {"tsc": "tsc", "hpet": "hpet", "pm": "pm_timer", "pit2": "pit", "rtc": "rtc"}
 

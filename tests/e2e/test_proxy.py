@@ -24,7 +24,7 @@ import measure
 import qemu
 
 ERROR_NS = 2e6
-APPEND = "pit=20 hpet=20 report=50 edge=irq"
+APPEND = "pit=20 hpet=20 report=50 edge=poll"
 LINES = 60
 
 CASES = {}

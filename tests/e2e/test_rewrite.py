@@ -24,7 +24,7 @@ RTC_NS = 5e6			# what an update edge resolves
 CONT_NS = 20e6
 CLOCKS = {"tsc": "tsc", "hpet": "hpet", "pm": "pm_timer", "pit2": "pit", "rtc": "rtc"}
 # 20 Hz: slow enough that a busy host loses no tick of its own
-ALL = "pit=20 hpet=20 lapic=20 report=50 edge=irq"
+ALL = "pit=20 hpet=20 lapic=20 report=50 edge=poll"
 
 CASES = {}
 

@@ -120,6 +120,7 @@ extern volatile uint32_t ap_ticks[MAX_CPUS];	/* LAPIC timer interrupts of the ot
 extern volatile uint32_t n_aps;
 
 extern volatile uint64_t edge_time_bcd;	/* RTC as read at the last update edge */
+extern volatile uint64_t edge_not_before;	/* TSC before which that edge was not; 0: not known */
 
 /** irq_init() - IDT, local APIC; the 8259s masked, or with "pic=yes" in use */
 void irq_init(void);

@@ -22,6 +22,7 @@ struct sample {
 static const char *command_line = "";
 static uint32_t n_stopped_seen;
 static uint8_t last_second;
+static uint32_t look_ticks;
 
 static size_t match(const char *text, const char *key)
 {
@@ -141,6 +142,7 @@ static void print_interrupts(const struct sample *s)
 		line_hex(stamps[i], s->last[i], 16);
 	}
 	line_hex("edge", edge_time_bcd, 14);
+	line_hex("aedge", edge_not_before, 16);
 }
 
 static void print_aps(void)
@@ -191,21 +193,27 @@ static void print_boot(uint32_t tsc_khz)
 	line_end();
 }
 
-/* The RTC's update edge by looking: between this look and the one before. */
+/* The RTC's update edge by looking: between this look's end and the begin of the one before. */
 static void watch_edge(void)
 {
+	static uint64_t last_look;
+	uint64_t begin;
 	uint8_t second;
-	uint64_t tsc;
 
+	if (rdtsc() - last_look < look_ticks) {
+		return;
+	}
 	__asm__ volatile("cli");
+	begin = rdtsc();
 	second = rtc_read(0);
-	tsc = rdtsc();
 	if (second != last_second) {
 		last_second = second;
 		tallies[SRC_UPDATE].count++;
-		tallies[SRC_UPDATE].last_tsc = tsc;
+		tallies[SRC_UPDATE].last_tsc = rdtsc();
+		edge_not_before = last_look;
 		edge_time_bcd = rtc_time_bcd();
 	}
+	last_look = begin;
 	__asm__ volatile("sti");
 }
 
@@ -240,6 +248,7 @@ void guest_main(const uint32_t *info)
 	tsc_khz = option_number("tsckhz", 0);
 	tsc_khz = tsc_khz ? tsc_khz : calibrate_tsc();
 	last_second = rtc_read(0);
+	look_ticks = tsc_khz / 20;	/* 50 us: each look keeps the emulator from its own work */
 	fastest = arm_timers(tsc_khz);
 	if (option_number("smp", 1) > 1) {
 		start_aps(option_number("smp", 1) - 1, tsc_khz);

@@ -27,6 +27,7 @@
 uintptr_t hpet_base;
 uint16_t pm_timer_port;
 volatile uint64_t edge_time_bcd;
+volatile uint64_t edge_not_before;
 
 static uint32_t lapic_mode;		/* bits 17..18 of the LVT entry */
 static uint32_t lapic_count;		/* initial count, or TSC ticks for the deadline */
