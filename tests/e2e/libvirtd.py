@@ -21,6 +21,7 @@ import threading
 import time
 
 import qemu
+import tally
 
 UUID = "5c1f3a52-8e0b-4f5e-9d3a-6f6b0c7a11d1"
 QEMU_USER = (64055, 64055)
@@ -32,12 +33,12 @@ hostname %(name)s; ip link set lo up
 mount --bind %(at)s/etc /etc/libvirt;   mount --bind %(at)s/lib /var/lib/libvirt
 mount --bind %(at)s/log /var/log/libvirt; mount --bind %(at)s/cache /var/cache/libvirt
 mount --bind %(at)s/etc/passwd /etc/passwd; mount --bind %(at)s/etc/group /etc/group
-mount --bind %(at)s/etc/hosts /etc/hosts
+mount --bind %(at)s/etc/hosts /etc/hosts; mount --bind %(at)s/pki /etc/pki
 mount --bind %(at)s/guestclock/etc /etc/guestclock
 mount --bind %(at)s/guestclock/lib /var/lib/guestclock
 mount --bind %(at)s/guestclock/log /var/log/guestclock
 mount --bind %(run)s /run
-exec env %(preload)s %(libvirtd)s -f /etc/libvirt/libvirtd.conf -p /run/libvirtd.pid
+exec env %(preload)s %(libvirtd)s -f /etc/libvirt/libvirtd.conf -p /run/libvirtd.pid %(listen)s
 """
 
 
@@ -64,6 +65,24 @@ def available():
     for directory in ("etc", "var/lib", "var/log", "var/cache"):
         for owner in ("libvirt", "guestclock"):
             os.makedirs("/%s/%s" % (directory, owner), exist_ok=True)
+    os.makedirs("/etc/pki", exist_ok=True)
+
+
+def run_test(body, args):
+    """body(args, a directory to work in); the exit status, also where it cannot run here."""
+    try:
+        qemu.available()
+        available()
+        if not args.guest or not os.path.exists(args.guest):
+            raise qemu.Skip("no test guest (--guest): the compiler may lack -m32")
+        if hasattr(args, "wallshift") and not os.path.exists(args.wallshift or ""):
+            raise qemu.Skip("no wallshift.so (--wallshift)")
+        # not in a build directory: a path to a socket holds 107 bytes
+        with tempfile.TemporaryDirectory(prefix="gclk-") as work:
+            os.chmod(work, 0o755)
+            return body(args, work)
+    except qemu.Skip as reason:
+        return tally.skip_all(reason)
 
 
 class Host:
@@ -71,14 +90,15 @@ class Host:
     uuid, name  what libvirt and the kernel call it: two hosts need two of each
     user       whose its QEMU is: root, or libvirt-qemu
     wallshift  wallshift.so: its wall clock can be set wrong (set_wall)
+    listen     libvirtd listens for TLS, too, with what DIRECTORY/pki has (its /etc/pki)
     """
 
     def __init__(self, directory, image_format="raw", uuid=UUID, name="gclk-test", user="root",
-                 wallshift=None):
+                 wallshift=None, listen=False):
         self.at, self.process, self.name, self.user = directory, None, name, user
-        self.wallshift, self.children = wallshift, []
+        self.wallshift, self.listen, self.children = wallshift, listen, []
         for sub in ("etc/qemu", "etc/hooks", "lib", "log/qemu", "cache", "guestclock/etc",
-                    "guestclock/lib", "guestclock/log"):
+                    "guestclock/lib", "guestclock/log", "home", "pki"):
             os.makedirs(os.path.join(directory, sub), exist_ok=True)
         # in memory, as /run is: libvirt waits for what it writes there to reach the disk
         memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else directory
@@ -99,9 +119,12 @@ class Host:
         self.start(image_format)
 
     def _name_user(self, name, line):
-        """The user that libvirt was built for: it must have a number."""
+        """The user that libvirt was built for: it must have a number. Root has a home here."""
         with open("/etc/" + name, encoding="utf-8") as file:
             lines = file.read().rstrip("\n").split("\n")
+        if name == "passwd":
+            lines = [":".join(one.split(":")[:5] + [os.path.join(self.at, "home"), "/bin/sh"])
+                     if one.startswith("root:") else one for one in lines]
         if not any(one.startswith("libvirt-qemu:") for one in lines):
             lines.append(line)
         self._write("etc/" + name, *lines)
@@ -124,6 +147,7 @@ class Host:
                     'save_image_format = "%s"' % image_format,
                     'snapshot_image_format = "raw"')
         script = ENTER % {"name": self.name, "at": self.at, "run": self.run_dir,
+                          "listen": "--listen" if self.listen else "",
                           "libvirtd": find("libvirtd"), "preload": " ".join(
                               "%s=%s" % one for one in self.preload().items())}
         with open(os.path.join(self.at, "out"), "ab") as out:

@@ -21,7 +21,6 @@ import time
 import guest
 import libvirtd
 import qemu
-import tally
 import test_libvirt
 import twohosts
 
@@ -447,16 +446,7 @@ def body(args, work):
 
 def main():
     args = arguments()
-    try:
-        qemu.available()
-        libvirtd.available()
-        if not args.guest or not os.path.exists(args.guest):
-            raise qemu.Skip("no test guest (--guest): the compiler may lack -m32")
-        with tempfile.TemporaryDirectory(prefix="gclk-") as work:
-            os.chmod(work, 0o755)
-            return body(args, work)
-    except qemu.Skip as reason:
-        return tally.skip_all(reason)
+    return libvirtd.run_test(body, args)
 
 
 if __name__ == "__main__":

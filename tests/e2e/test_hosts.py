@@ -11,7 +11,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 import time
 
 import libvirtd
@@ -178,15 +177,7 @@ def main():
     parser.add_argument("--guestclockd", required=True)
     parser.add_argument("--wallshift", default=os.environ.get("GCLK_WALLSHIFT_SO"))
     args = parser.parse_args()
-    try:
-        qemu.available()
-        libvirtd.available()
-        if not args.guest or not os.path.exists(args.guest):
-            raise qemu.Skip("no test guest (--guest): the compiler may lack -m32")
-        with tempfile.TemporaryDirectory(prefix="gclk-") as work:
-            return body(args, work)
-    except qemu.Skip as reason:
-        return tally.skip_all(reason)
+    return libvirtd.run_test(body, args)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ import shutil
 import struct
 import subprocess
 import sys
-import tempfile
 import time
 
 import guest
@@ -474,17 +473,7 @@ def end_domain(lab):
 
 def main():
     args = arguments()
-    try:
-        qemu.available()
-        libvirtd.available()
-        if not args.guest or not os.path.exists(args.guest):
-            raise qemu.Skip("no test guest (--guest): the compiler may lack -m32")
-        # not args.work: a path to a socket holds 107 bytes
-        with tempfile.TemporaryDirectory(prefix="gclk-") as work:
-            os.chmod(work, 0o755)
-            return body(args, work)
-    except qemu.Skip as reason:
-        return tally.skip_all(reason)
+    return libvirtd.run_test(body, args)
 
 
 if __name__ == "__main__":

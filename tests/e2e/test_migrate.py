@@ -16,7 +16,6 @@ import os
 import random
 import subprocess
 import sys
-import tempfile
 import time
 
 import guest
@@ -47,12 +46,17 @@ class Hosts:
         for name, host in two.hosts.items():
             with open(os.path.join(host.at, "guestclock/etc/guestclock.conf"), "w",
                       encoding="utf-8") as out:
-                out.write("[daemon]\nlibvirt = %s\n" % host.uri)
+                out.write("[daemon]\nlibvirt = %s\n%s" % (host.uri, self.settings()))
             two.guestclockd(name, args.guestclockd)
         self.events = {name: two.events(name) for name in two.hosts}
         self.start = two.boot("a")
         self.at = "a"
         self.wide, self.rtc = [], []	# bounds over 5 ms, errors beyond the bound
+
+    @staticmethod
+    def settings():
+        """What else the daemons are to know."""
+        return ""
 
     def other(self):
         return "b" if self.at == "a" else "a"
@@ -435,18 +439,7 @@ def main():
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     args = parser.parse_args()
-    try:
-        qemu.available()
-        libvirtd.available()
-        if not args.guest or not os.path.exists(args.guest):
-            raise qemu.Skip("no test guest (--guest): the compiler may lack -m32")
-        if not args.wallshift or not os.path.exists(args.wallshift):
-            raise qemu.Skip("no wallshift.so (--wallshift)")
-        # not in a build directory: a path to a socket holds 107 bytes
-        with tempfile.TemporaryDirectory(prefix="gclk-") as work:
-            return body(args, work)
-    except qemu.Skip as reason:
-        return tally.skip_all(reason)
+    return libvirtd.run_test(body, args)
 
 
 if __name__ == "__main__":

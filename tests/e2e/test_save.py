@@ -14,13 +14,11 @@ import os
 import random
 import subprocess
 import sys
-import tempfile
 import time
 
 import guest
 import libvirtd
 import qemu
-import tally
 import test_hook
 import test_libvirt
 
@@ -508,6 +506,7 @@ def has_live_verbs(command):
 
 
 def body(args, work):
+    has_live_verbs(args.guestclock)
     lab = Lab(args, work)
     lab.kills = 200 if args.long else 3
     try:
@@ -531,18 +530,7 @@ def body(args, work):
 def main():
     args = arguments()
     print("seed: %d" % SEED)
-    try:
-        qemu.available()
-        libvirtd.available()
-        if not args.guest or not os.path.exists(args.guest):
-            raise qemu.Skip("no test guest (--guest): the compiler may lack -m32")
-        has_live_verbs(args.guestclock)
-        # not args.work: a path to a socket holds 107 bytes
-        with tempfile.TemporaryDirectory(prefix="gclk-") as work:
-            os.chmod(work, 0o755)
-            return body(args, work)
-    except qemu.Skip as reason:
-        return tally.skip_all(reason)
+    return libvirtd.run_test(body, args)
 
 
 if __name__ == "__main__":

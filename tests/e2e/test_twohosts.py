@@ -12,7 +12,6 @@ import argparse
 import os
 import subprocess
 import sys
-import tempfile
 import time
 
 import guest
@@ -112,18 +111,7 @@ def main():
     parser.add_argument("--wallshift", default=os.environ.get("GCLK_WALLSHIFT_SO"))
     parser.add_argument("--work", default=os.environ.get("GCLK_WORK"))
     args = parser.parse_args()
-    try:
-        qemu.available()
-        libvirtd.available()
-        if not args.guest or not os.path.exists(args.guest):
-            raise qemu.Skip("no test guest (--guest): the compiler may lack -m32")
-        if not args.wallshift or not os.path.exists(args.wallshift):
-            raise qemu.Skip("no wallshift.so (--wallshift)")
-        # not args.work: a path to a socket holds 107 bytes
-        with tempfile.TemporaryDirectory(prefix="gclk-") as work:
-            return body(args, work)
-    except qemu.Skip as reason:
-        return tally.skip_all(reason)
+    return libvirtd.run_test(body, args)
 
 
 if __name__ == "__main__":
