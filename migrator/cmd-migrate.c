@@ -125,6 +125,7 @@ static int open_end(struct migration *m)
 	s.disagree_limit_ns = (uint64_t)own->limit_ns;
 	s.own_resume = migration_runs_there(m);
 	s.tells_stop = migration_runs_there(m);
+	s.ask_monitor = own->ask_monitor;
 	/* else the stream tells, should somebody suspend it on the way */
 	s.running = !migration_runs_there(m) ? 0 : own->timeout_s ? 1 : -1;
 	migration_socket_mode(m, &s.mode, &s.group);
@@ -224,6 +225,7 @@ static int prepare(struct migration *m)
 	}
 	if (r == 0 && (read_this_host(&m->host, &error) < 0 ||
 		       migration_address(m->o->files[1], m->own->via, m->address, &error) < 0 ||
+		       address_pki(m->o->files[1], &m->pki, &m->own->tls, &error) < 0 ||
 		       migration_sockets(m, &error) < 0)) {
 		r = fail(m->o->files[1], &error, EFFECT_NONE, NULL);
 	}
@@ -580,6 +582,11 @@ static int set_unreadable(struct options *o, const char *text, struct gclk_error
 				 "\"%s\" is not pass or refuse", text);
 }
 
+static int set_verify(struct options *o, const char *text, struct gclk_error *reterr)
+{
+	return parse_verify(text, &((struct migrate_options *)o->own)->ask_monitor, reterr);
+}
+
 static int set_limit(struct options *o, const char *text, struct gclk_error *reterr)
 {
 	struct migrate_options *m = o->own;
@@ -629,6 +636,7 @@ static const struct option_row rows[] = {
 		"default 20ms" },
 	{ "unreadable", 0, "CHOICE", set_unreadable,
 		"a stream that cannot be filtered: pass (default), refuse" },
+	{ "verify", 0, "CHOICE", set_verify, VERIFY_HELP },
 	{ "max-disagreement", 0, "DURATION", set_limit,
 		"refuse where the hosts' clocks are further apart" },
 	{ "connect", 'c', "URI", set_connect,

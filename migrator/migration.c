@@ -12,9 +12,9 @@
 #include "core/util.h"
 #include "migrator/migration.h"
 #include "migrator/text.h"
+#include "migrator/virt/address.h"
 
 #define DIRECTORY "/run/guestclock"
-#define DAEMON_SOCKET DIRECTORY "/guestclockd.sock"
 
 bool migration_runs_there(const struct migration *m)
 {
@@ -28,76 +28,11 @@ bool migration_copies_disks(const struct migration *m)
 
 /* ---- where the other end is ---- */
 
-/* What a URI's authority may hold here: it goes into a shell's command line. */
-static bool is_plain(const char *text, size_t n)
-{
-	static const char good[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-				   "0123456789._-:@[]";
-
-	return n > 0 && text[0] != '-' && strspn(text, good) >= n;
-}
-
-/* "user@host:port" to ssh's arguments. */
-static int ssh_command(const char *authority, size_t n, char to[512],
-		       struct gclk_error *reterr)
-{
-	const char *end = authority + n, *port = end;
-
-	while (port > authority && port[-1] >= '0' && port[-1] <= '9') {
-		port--;
-	}
-	if (port == authority || port == end || port[-1] != ':') {
-		port = end + 1;
-	}
-	if (!is_plain(authority, n)) {
-		return gclk_fail(reterr, GCLK_USAGE, NULL, GCLK_NO_OFFSET,
-				 "\"%.*s\" is no host that ssh could be asked for; say --via "
-				 "exec:COMMAND",
-				 (int)GCLK_MIN(n, (size_t)80), authority);
-	}
-	snprintf(to, 512, "exec:ssh -T -o BatchMode=yes%s%.*s %.*s guestclock proxy --stdio",
-		 port < end ? " -p " : "", port < end ? (int)(end - port) : 0,
-		 port < end ? port : "", (int)(port - 1 - authority), authority);
-	return 0;
-}
-
-static int from_uri(const char *uri, char to[512], struct gclk_error *reterr)
-{
-	const char *slashes = strstr(uri, "://");
-	const char *authority = slashes ? slashes + 3 : "";
-	const char *plus = memchr(uri, '+', slashes ? (size_t)(slashes - uri) : 0);
-	const char *at;
-	size_t n = strcspn(authority, "/?#");
-	size_t n_transport = plus ? (size_t)(slashes - plus - 1) : 0;
-
-	if (n_transport == 3 && !strncmp(plus, "+ssh", 4)) {
-		return ssh_command(authority, n, to, reterr);
-	}
-	if (slashes && n == 0 && (!plus || (n_transport == 4 && !strncmp(plus, "+unix", 5)))) {
-		gclk_text_copy(to, 512, "unix:" DAEMON_SOCKET);
-		return 0;
-	}
-	if (slashes && (!plus || (n_transport == 3 && !strncmp(plus, "+tls", 4)))) {
-		at = memchr(authority, '@', n);
-		n -= at ? (size_t)(at + 1 - authority) : 0;
-		authority = at ? at + 1 : authority;
-		/* libvirt's own port is not the daemon's */
-		while (n && authority[0] != '[' && memchr(authority, ':', n)) {
-			n--;
-		}
-		snprintf(to, 512, "tls:%.*s", (int)GCLK_MIN(n, (size_t)400), authority);
-		return 0;
-	}
-	return gclk_fail(reterr, GCLK_USAGE, NULL, GCLK_NO_OFFSET,
-			 "the URI does not say how to reach guestclock there; say --via "
-			 "ssh's exec:COMMAND, tls:HOST or unix:PATH");
-}
-
 int migration_address(const char *desturi, const char *via, char to[512],
 		      struct gclk_error *reterr)
 {
 	if (!via) {
-		return from_uri(desturi, to, reterr);
+		return address_of_uri(desturi, to, reterr);
 	}
 	if (strlen(via) >= 512) {
 		return gclk_fail(reterr, GCLK_RANGE, NULL, GCLK_NO_OFFSET,

@@ -11,6 +11,8 @@
 #include "migrator/message.h"
 #include "migrator/options.h"
 #include "migrator/peer/source_end.h"
+#include "migrator/proof.h"
+#include "migrator/virt/address.h"
 #include "migrator/virt/events.h"
 #include "migrator/virt/migrate.h"
 
@@ -39,7 +41,7 @@ struct migrate_options {
 	unsigned n_disks;
 	unsigned timeout_s;
 	int64_t max_hold_ns, limit_ns;
-	uint8_t unreadable, disagree;
+	uint8_t unreadable, disagree, ask_monitor;
 	struct peer_tls tls;
 };
 
@@ -54,6 +56,7 @@ struct migration {
 	char uuid[VIR_UUID_STRING_BUFLEN];
 	struct gclk_host host;
 	char address[512];	/* of the destination end */
+	struct address_pki pki;
 	char path[108], disks_path[108];
 	struct source_end *end;
 	struct virt_events *events;
@@ -73,9 +76,7 @@ bool migration_copies_disks(const struct migration *m);
 /**
  * migration_address() - where the destination end is, from --via or from DESTURI
  *
- * qemu+ssh://HOST: exec:ssh HOST guestclock proxy --stdio; qemu+tls://HOST, qemu://HOST:
- * tls:HOST; a UNIX socket: unix:/run/guestclock/guestclockd.sock. Errors: GCLK_USAGE for
- * a transport that says nothing of it.
+ * As address_of_uri() has it. Errors: GCLK_USAGE for a transport that says nothing of it.
  */
 int migration_address(const char *desturi, const char *via, char to[512],
 		      struct gclk_error *reterr);

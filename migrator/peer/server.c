@@ -16,9 +16,11 @@
 
 #include "core/error.h"
 #include "core/util.h"
+#include "migrator/peer/port.h"
 #include "migrator/peer/server.h"
 
 #define HANDSHAKE_NS (10 * GCLK_NS_PER_S)
+#define TURN_AWAY_NS GCLK_NS_PER_S
 #define NAMES_MAX 64
 #define NAME_BYTES 256
 
@@ -266,12 +268,27 @@ static int shake_hands(struct server *server, int fd, struct tls **ret, char *na
 		return r;
 	}
 	tls_peer_name(*ret, name, size);
-	if (!is_named(server, name)) {
-		*ret = tls_free(*ret);
-		return gclk_fail(reterr, GCLK_REFUSED, name, GCLK_NO_OFFSET,
-				 "a certificate with this name may not connect");
-	}
-	return 0;
+	return is_named(server, name)
+		       ? 0
+		       : gclk_fail(reterr, GCLK_REFUSED, name, GCLK_NO_OFFSET,
+				   "a certificate with this name may not connect");
+}
+
+/* It may know why, and hears it: what it has said meanwhile would cut the answer short. */
+static void turn_away(struct link *link, const struct gclk_error *error)
+{
+	int64_t until_ns = clock_mono_ns() + TURN_AWAY_NS;
+	struct port port;
+	char rest[512];
+	long n;
+
+	port_init(&port, link);
+	port_sorry(&port, error);
+	link_shut(&port.link);
+	do {
+		n = link_read(&port.link, rest, sizeof(rest), NULL);
+	} while (n > 0 || (n == LINK_WAIT && link_wait(&port.link, false, until_ns)));
+	port_close(&port);
 }
 
 static int welcome_link(struct connection *c, struct link *link,
@@ -282,13 +299,16 @@ static int welcome_link(struct connection *c, struct link *link,
 	int r = c->tls ? shake_hands(c->server, c->fd, &tls, name, sizeof(name), reterr)
 		       : check_user(c->server, c->fd, name, sizeof(name), reterr);
 
-	if (r < 0) {
+	if (r < 0 && c->tls && !tls) {
 		close(c->fd);
 		return r;
 	}
 	link_init(link, c->fd, c->fd, name);
 	link->tls = tls;
-	return 0;
+	if (r < 0) {
+		turn_away(link, reterr);
+	}
+	return r;
 }
 
 static void *serve(void *arg)

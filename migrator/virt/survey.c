@@ -14,6 +14,7 @@
 #include "core/util.h"
 #include "migrator/peer/source_end.h"
 #include "migrator/situation.h"
+#include "migrator/virt/address.h"
 #include "migrator/virt/connect.h"
 #include "migrator/virt/domain.h"
 #include "migrator/virt/survey.h"
@@ -97,6 +98,7 @@ static void take_profile(struct surveyed *seen, const struct gclk_host *profile)
 static int dial(struct surveyed *seen, struct gclk_error *reterr)
 {
 	struct source_end_options options;
+	struct address_pki pki;
 	char path[64];
 	struct source_end *end;
 	int r;
@@ -110,7 +112,10 @@ static int dial(struct surveyed *seen, struct gclk_error *reterr)
 	options.there_path = "/run/guestclock/hosts.sock";
 	options.mode = 0600;
 	options.address = seen->via;
-	r = source_end_open(&options, &end, reterr);
+	r = address_pki(seen->uri, &pki, &options.tls, reterr);
+	if (r == 0) {
+		r = source_end_open(&options, &end, reterr);
+	}
 	if (r < 0) {
 		return r;
 	}

@@ -35,6 +35,7 @@ SOCKET, NBD_SOCKET = ("/run/guestclock/%s%s.sock" % (UUID, kind) for kind in (""
 DAEMON_SOCKET = "/run/guestclock/guestclockd.sock"
 HOST_UUID = {"a": "11111111-1111-4111-8111-111111111111",
              "b": "22222222-2222-4222-8222-222222222222"}
+ADDRESS = {"a": "192.0.2.1", "b": "192.0.2.2"}	# see connect()
 ENOUGH = 25			# reports: half a second
 SETTLED = 5			# the first ones of a guest that has just booted or arrived
 
@@ -68,10 +69,14 @@ def domain_xml(guest_elf, serial, name=NAME, uuid=UUID, mib=16, vcpus=1, cmdline
 
 
 class TwoHosts:
-    """work: a directory of a short name that every user may search (mkdtemp in /tmp)."""
+    """work: a directory of a short name that every user may search (mkdtemp in /tmp).
 
-    def __init__(self, work, guest_elf, wallshift=None, user="root", **domain):
+    listen: the libvirts listen for TLS; what is in WORK/a/pki, WORK/b/pki is there already.
+    """
+
+    def __init__(self, work, guest_elf, wallshift=None, user="root", listen=False, **domain):
         self.work, self.hosts, self.closing = work, {}, []
+        self.listen = listen
         os.chmod(work, 0o755)
         self.port = libvirtd.SerialPort(os.path.join(work, "serial"))
         os.chmod(self.port.path, 0o666)
@@ -91,10 +96,10 @@ class TwoHosts:
 
         def start(name):
             at = os.path.join(self.work, name)
-            os.makedirs(at)
+            os.makedirs(at, exist_ok=True)
             try:
                 self.hosts[name] = libvirtd.Host(
-                    at, uuid=HOST_UUID[name], name=name, user=user,
+                    at, uuid=HOST_UUID[name], name=name, user=user, listen=self.listen,
                     wallshift=wallshift and os.path.abspath(wallshift))
             except (qemu.Skip, OSError, subprocess.SubprocessError) as reason:
                 reasons.append(reason)
@@ -115,6 +120,18 @@ class TwoHosts:
 
     def __exit__(self, *exc):
         self.close()
+
+    def connect(self):
+        """A cable between the hosts: they reach each other by name."""
+        link = "ip link add net0 type veth peer name net0 netns %d" % self.b.process.pid
+        done = self.a.run(["sh", "-c", link])
+        if done.returncode:
+            raise qemu.Skip("no network between namespaces: " + done.stderr.strip())
+        for name, host in self.hosts.items():
+            with open(os.path.join(host.at, "etc/hosts"), "a", encoding="utf-8") as out:
+                out.write("".join("%s %s\n" % (ADDRESS[one], one) for one in ADDRESS))
+            host.run(["sh", "-ec", "ip address add %s/24 dev net0; ip link set net0 up" %
+                      ADDRESS[name]], check=True)
 
     # ---- the guest ----
 
@@ -185,9 +202,9 @@ class TwoHosts:
         self.closing.append(Events(self.hosts[host]))
         return self.closing[-1]
 
-    def guestclockd(self, host, program, *options, env=None, timeout=10):
+    def guestclockd(self, host, program, *options, env=None, timeout=10, path=DAEMON_SOCKET):
         """The daemon, running in that host. A Popen: its pid is the daemon's."""
-        path = self.socket_in(host, DAEMON_SOCKET)
+        path = self.socket_in(host, path)
         log = os.path.join(self.work, host, "guestclockd.log")
         with open(log, "ab") as out:
             child = self.hosts[host].popen([os.path.abspath(program)] + list(options), env=env,

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* The parts of `guestclock migrate` that need no libvirt: addresses, the stop. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "gclk-test.h"
 #include "migrator/migration.h"
+
+#define SSH "exec:ssh -T -o BatchMode=yes"
 
 static struct gclk_error error;
 
@@ -13,14 +16,32 @@ GCLK_TEST(migration, the_other_end_from_the_uri)
 		const char *uri, *address;
 	} rows[] = {
 		{ "qemu+ssh://host2/system",
-		  "exec:ssh -T -o BatchMode=yes host2 guestclock proxy --stdio" },
-		{ "qemu+ssh://root@host2:2222/system?keyfile=/x",
-		  "exec:ssh -T -o BatchMode=yes -p 2222 root@host2 guestclock proxy --stdio" },
-		{ "qemu+ssh://root@host2", "exec:ssh -T -o BatchMode=yes root@host2 guestclock proxy --stdio" },
+		  SSH " host2 guestclock proxy --stdio --libvirt qemu:///system" },
+		{ "qemu+ssh://root@host2:2222/session?x=y",
+		  SSH " -p 2222 root@host2 guestclock proxy --stdio --libvirt qemu:///session" },
+		{ "qemu+ssh://root@host2", SSH " root@host2 guestclock proxy --stdio" },
+		{ "qemu+ssh://root@[fe80::1]:22/", SSH " -p 22 root@fe80::1 guestclock proxy --stdio" },
+		/* as libvirt gives them to ssh */
+		{ "qemu+ssh://h/system?no_verify=1&keyfile=/my%20key&command=/opt/ssh",
+		  "exec:/opt/ssh -T -o BatchMode=yes -i '/my key' -o StrictHostKeyChecking=no h "
+		  "guestclock proxy --stdio --libvirt qemu:///system" },
+		{ "qemu+ssh://h/system?keyfile=a%27%3bb&no_verify=0;known_hosts=/x",
+		  SSH " -i 'a'\\'';b' h guestclock proxy --stdio --libvirt qemu:///system" },
+		{ "qemu+libssh2://h/system?known_hosts=/k h&known_hosts_verify=auto&command=x",
+		  SSH " -o StrictHostKeyChecking=accept-new -o 'UserKnownHostsFile=\"/k h\"' h "
+		      "guestclock proxy --stdio --libvirt qemu:///system" },
+		{ "qemu+libssh://h/system?known_hosts_verify=ignore",
+		  SSH " -o StrictHostKeyChecking=no h guestclock proxy --stdio --libvirt "
+		      "qemu:///system" },
+		/* through two shells */
+		{ "qemu+ssh://h/system?socket=/run/x#z",
+		  SSH " h guestclock proxy --stdio --libvirt "
+		      "''\\''qemu+unix:///system?socket=/run/x'\\'''" },
 		{ "qemu+tls://host2.example.org/system", "tls:host2.example.org" },
 		{ "qemu+tls://host2:16514/system", "tls:host2" },
 		{ "qemu://admin@host2/system", "tls:host2" },
 		{ "qemu:///system", "unix:/run/guestclock/guestclockd.sock" },
+		{ "qemu://[fe80::1]:16514/system", "tls:[fe80::1]" },
 		{ "qemu+unix:///system?socket=/x/y", "unix:/run/guestclock/guestclockd.sock" },
 	};
 
@@ -39,13 +60,22 @@ GCLK_TEST(migration, what_says_nothing_is_usage)
 	static const char *const bad[] = {
 		"",
 		"host2",
-		"qemu+libssh2://host2/system",
 		"qemu+tcp://host2/system",
 		"qemu+ssh:///system",
 		"qemu+ssh://host2;reboot/system",
 		"qemu+ssh://$(reboot)/system",
 		"qemu+ssh://-oProxyCommand=reboot/system",
 		"qemu+ssh://a b/system",
+		"qemu+ssh://-x@host2/system",
+		"qemu+ssh://user@/system",
+		"qemu+ssh://host2:x/system",
+		"qemu+ssh://[fe80::1/system",
+		"qemu+ssh://[host2]/system",
+		"qemu+ssh://host2/$(reboot)",
+		"$(reboot)+ssh://host2/system",
+		"qemu+ssh://host2/system?keyfile=%0areboot",
+		"qemu+ssh://host2/system?keyfile=%4",
+		"qemu+ssh://host2/system?socket=%00",
 	};
 
 	for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
@@ -54,6 +84,33 @@ GCLK_TEST(migration, what_says_nothing_is_usage)
 		GCLK_EQ(migration_address(bad[i], NULL, to, &error), -GCLK_USAGE);
 		CU_ASSERT_STRING_EQUAL(to, "untouched");
 	}
+}
+
+GCLK_TEST(migration, keys_and_certificates_where_libvirt_has_them)
+{
+	struct peer_tls files = { .key = "/my/key" };
+	struct address_pki space;
+	char text[900] = "qemu+ssh://h/system?keyfile=", to[ADDRESS_BYTES];
+
+	GCLK_EQ(address_pki("qemu+tls://h/system?no_verify=0&pkipath=/p%20q", &space, &files,
+			    &error), 0);
+	CU_ASSERT_STRING_EQUAL(files.ca, "/p q/cacert.pem");
+	CU_ASSERT_STRING_EQUAL(files.certificate, "/p q/clientcert.pem");
+	CU_ASSERT_STRING_EQUAL(files.key, "/my/key");
+	CU_ASSERT_PTR_NULL(files.crl);
+	files = (struct peer_tls){ 0 };
+	GCLK_EQ(setenv("HOME", "/nonexistent", 1), 0);
+	GCLK_EQ(address_pki("qemu+tls://h/system", &space, &files, &error), 0);
+	CU_ASSERT_PTR_NULL(files.ca);
+	/* what does not fit is not cut off */
+	memset(text + strlen(text), 'k', 255);
+	GCLK_EQ(address_of_uri(text, to, &error), 0);
+	strcat(text, "k");
+	GCLK_EQ(address_of_uri(text, to, &error), -GCLK_USAGE);
+	strcpy(text, "qemu+ssh://h/system?keyfile=");
+	memset(text + strlen(text), '\'', 200);
+	text[strlen("qemu+ssh://h/system?keyfile=") + 200] = 0;
+	GCLK_EQ(address_of_uri(text, to, &error), -GCLK_RANGE);
 }
 
 /* Wherever in the span it was, the answer covers it; and it is no wider than it must be. */
