@@ -118,17 +118,29 @@ static void three_digits(char *to, size_t size, uint64_t n, uint64_t unit)
 	}
 }
 
-char *text_approx(char to[TEXT_BYTES], int64_t ns)
+#define S_NS ((uint64_t)GCLK_NS_PER_S)
+
+/* What text_approx() shows of so much: whole hours of days, ..., or three digits. */
+static uint64_t shown_step(uint64_t ns)
+{
+	uint64_t step = 1, s = ns / S_NS;
+
+	if (s >= 120) {
+		return S_NS * (s >= 86400 ? 3600 : s >= 3600 ? 60 : 1);
+	}
+	while (ns / step >= 1000) {
+		step *= 10;
+	}
+	return step;
+}
+
+static char *approx(char to[TEXT_BYTES], const char *sign, uint64_t ns)
 {
 	static const struct {
 		uint64_t ns;
 		const char *name;
-	} units[] = {
-		{ 1000000000, "s" }, { 1000000, "ms" }, { 1000, "us" }, { 1, "ns" }
-	};
-	uint64_t n = ns < 0 ? 0 - (uint64_t)ns : (uint64_t)ns;
-	uint64_t s = n / 1000000000;
-	const char *sign = ns < 0 ? "-" : "";
+	} units[] = { { S_NS, "s" }, { 1000000, "ms" }, { 1000, "us" }, { 1, "ns" } };
+	uint64_t s = ns / S_NS;
 	char number[32];
 	unsigned i = 0;
 
@@ -136,19 +148,26 @@ char *text_approx(char to[TEXT_BYTES], int64_t ns)
 		snprintf(to, TEXT_BYTES, "%s%" PRIu64 " d %" PRIu64 " h", sign, s / 86400,
 			 s % 86400 / 3600);
 	} else if (s >= 3600) {
-		snprintf(to, TEXT_BYTES, "%s%" PRIu64 " h %" PRIu64 " min", sign,
-			 s / 3600, s % 3600 / 60);
+		snprintf(to, TEXT_BYTES, "%s%" PRIu64 " h %" PRIu64 " min", sign, s / 3600,
+			 s % 3600 / 60);
 	} else if (s >= 120) {
-		snprintf(to, TEXT_BYTES, "%s%" PRIu64 " min %" PRIu64 " s", sign, s / 60,
-			 s % 60);
+		snprintf(to, TEXT_BYTES, "%s%" PRIu64 " min %" PRIu64 " s", sign, s / 60, s % 60);
 	} else {
-		while (i < 3 && n < units[i].ns) {
+		while (i < 3 && ns < units[i].ns) {
 			i++;
 		}
-		three_digits(number, sizeof(number), n, units[i].ns);
+		three_digits(number, sizeof(number), ns, units[i].ns);
 		snprintf(to, TEXT_BYTES, "%s%s %s", sign, number, units[i].name);
 	}
 	return to;
+}
+
+char *text_approx(char to[TEXT_BYTES], int64_t ns)
+{
+	uint64_t n = ns < 0 ? 0 - (uint64_t)ns : (uint64_t)ns;
+	uint64_t step = shown_step(n);
+
+	return approx(to, ns < 0 ? "-" : "", (n + step / 2) / step * step);
 }
 
 char *text_hz(char to[TEXT_BYTES], uint64_t hz, uint64_t den)
@@ -217,15 +236,13 @@ char *text_local(char to[TEXT_BYTES], int64_t ns, int64_t now_ns)
 
 char *text_uncertain(char to[TEXT_BYTES], uint64_t ns)
 {
-	char span[TEXT_BYTES];
+	uint64_t n = GCLK_MIN(ns, (uint64_t)INT64_MAX), step = shown_step(n);
 
 	if (ns == GCLK_UNBOUNDED) {
 		snprintf(to, TEXT_BYTES, "%sunbounded", plus_minus());
-	} else {
-		snprintf(to, TEXT_BYTES, "%s%.40s", plus_minus(),
-			 text_approx(span, (int64_t)GCLK_MIN(ns, (uint64_t)INT64_MAX)));
+		return to;
 	}
-	return to;
+	return approx(to, plus_minus(), (n + step - 1) / step * step);
 }
 
 /* One cell per character: bytes that continue one, and escape sequences, take none. */

@@ -30,12 +30,12 @@ const char *plus_minus(void);
  *	text_count	"4 512 345 678"
  *	text_signed	the same with a sign, always
  *	text_span	exact: "2h13min7.000000001s"
- *	text_approx	three digits: "3.21 ms", "2 h 13 min"; negative too
+ *	text_approx	three digits, rounded: "3.21 ms", "2 h 13 min"; negative too
  *	text_hz		exact: "2.000000123 GHz", "1.193182 MHz", "18.2 Hz"; of @hz / @den
  *	text_instant	RFC 3339 in UTC, as many decimals as @uncertainty_ns makes worth
  *	text_local	"14:26:48.125 (CET)", the local time of day; with the date if
  *			it is not that of @now_ns
- *	text_uncertain	"±1.2 ms", "±unbounded"
+ *	text_uncertain	"±1.2 ms", "±unbounded"; rounded up: it is a bound
  */
 char *text_count(char to[TEXT_BYTES], uint64_t n);
 char *text_signed(char to[TEXT_BYTES], int64_t n);

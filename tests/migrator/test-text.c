@@ -27,11 +27,17 @@ GCLK_TEST(text, approximate_spans)
 	CU_ASSERT_STRING_EQUAL(text_approx(to, 999), "999 ns");
 	CU_ASSERT_STRING_EQUAL(text_approx(to, 1000), "1.00 us");
 	CU_ASSERT_STRING_EQUAL(text_approx(to, -12345678), "-12.3 ms");
-	CU_ASSERT_STRING_EQUAL(text_approx(to, 119900000000), "119 s");
+	CU_ASSERT_STRING_EQUAL(text_approx(to, -2999999737), "-3.00 s");
+	CU_ASSERT_STRING_EQUAL(text_approx(to, 999500), "1.00 ms");
+	CU_ASSERT_STRING_EQUAL(text_approx(to, 999499), "999 us");
+	CU_ASSERT_STRING_EQUAL(text_uncertain(to, 3551000) + strlen("±"), "3.56 ms");
+	CU_ASSERT_STRING_EQUAL(text_uncertain(to, 3550000) + strlen("±"), "3.55 ms");
+	CU_ASSERT_STRING_EQUAL(text_uncertain(to, INT64_MAX) + strlen("±"), "106752 d 0 h");
+	CU_ASSERT_STRING_EQUAL(text_approx(to, 119900000000), "2 min 0 s");
 	CU_ASSERT_STRING_EQUAL(text_approx(to, 120000000000), "2 min 0 s");
 	CU_ASSERT_STRING_EQUAL(text_approx(to, INT64_C(7980) * 1000000000), "2 h 13 min");
 	CU_ASSERT_STRING_EQUAL(text_approx(to, INT64_C(90000) * 1000000000), "1 d 1 h");
-	CU_ASSERT_STRING_EQUAL(text_approx(to, INT64_MIN), "-106751 d 23 h");
+	CU_ASSERT_STRING_EQUAL(text_approx(to, INT64_MIN), "-106752 d 0 h");
 }
 
 GCLK_TEST(text, frequencies_are_exact)
