@@ -7,6 +7,7 @@
 #include "core/util.h"
 #include "migrator/hook/learned.h"
 #include "migrator/message.h"
+#include "migrator/proof.h"
 #include "migrator/report-json.h"
 #include "migrator/verbs.h"
 #include "migrator/virt/restore.h"
@@ -34,8 +35,13 @@ static int set_max_hold(struct options *o, const char *text, struct gclk_error *
 	return parse_span(text, &((struct own *)o->own)->restore.max_hold_ns, reterr);
 }
 
+static int set_verify(struct options *o, const char *text, struct gclk_error *reterr)
+{
+	return parse_verify(text, &((struct own *)o->own)->restore.ask_monitor, reterr);
+}
+
 enum { CONNECT, RUNNING, PAUSED, BYPASS_CACHE, XML, MANAGED, IMAGE, MAX_HOLD, SET_TIME, AUDIT,
-       STATE };
+       STATE, VERIFY };
 
 static const struct option_row rows[] = {
 	[CONNECT] = { "connect", 'c', "URI", set_uri, "libvirt's URI; default as virsh has it" },
@@ -56,6 +62,7 @@ static const struct option_row rows[] = {
 	[AUDIT] = { "audit", 0, "FILE", set_audit_path, "default " AUDIT_PATH },
 	[STATE] = { "state", 0, "DIRECTORY", set_state_dir,
 		"what earlier restores taught; default " LEARNED_DIR },
+	[VERIFY] = { "verify", 0, "CHOICE", set_verify, VERIFY_HELP },
 };
 
 static int answer(const struct options *o, const struct move *move)

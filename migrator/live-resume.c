@@ -48,6 +48,12 @@ static int watch_libvirt(void *resume, int64_t give_up_ns, struct destination_ra
 	return r;
 }
 
+static int ask_libvirt(void *resume, const char *command, bool human, char **ret,
+		       struct gclk_error *reterr)
+{
+	return resume_ask(resume, command, human, ret, reterr);
+}
+
 static void close_libvirt(void *resume)
 {
 	resume_close(resume);
@@ -56,7 +62,8 @@ static void close_libvirt(void *resume)
 const struct destination_resume *live_resume(void)
 {
 	static const struct destination_resume table = { open_libvirt, at_libvirt,
-							 watch_libvirt, close_libvirt };
+							 watch_libvirt, ask_libvirt,
+							 close_libvirt };
 
 	return &table;
 }

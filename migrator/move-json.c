@@ -24,6 +24,8 @@ enum kind {
 	SPAN,		/* >= 0 */
 	KNOWN_SPAN,	/* the same; null is 0 */
 	KNOWN_UNSIGNED, /* null is 0 */
+	READ,		/* of a clock that was read; else null, which is 0 */
+	READ_WIDTH,
 	BOUND,		/* null is GCLK_UNBOUNDED */
 };
 
@@ -54,6 +56,10 @@ static const struct row clock_rows[] = {
 	ROW(move_clock, correction_ns, SIGNED),
 	ROW(move_clock, error_ns, SIGNED),
 	ROW(move_clock, bound_ns, BOUND),
+	ROW(move_clock, read_by, TEXT),
+	ROW(move_clock, read_ns, READ),
+	ROW(move_clock, read_width_ns, READ_WIDTH),
+	ROW(move_clock, unread, TEXT),
 };
 
 static const struct row ledger_rows[] = {
@@ -82,9 +88,14 @@ static struct json_object *value_of(const struct row *row, const char *base)
 		return json_text(at);
 	}
 	memcpy(&n, at, sizeof(n));
+	if ((row->kind == READ || row->kind == READ_WIDTH) &&
+	    !((const struct move_clock *)(const void *)base)->read_by[0]) {
+		return NULL;
+	}
 	switch (row->kind) {
 	case SIGNED:
 	case SPAN:
+	case READ:
 		return json_i64((int64_t)n);
 	case KNOWN_SPAN:
 		return n ? json_i64((int64_t)n) : NULL;
@@ -129,6 +140,7 @@ static struct json_object *clocks_json(const struct move *move)
 
 		json_put(map, "clock", json_text(move->clocks[i].clock));
 		put_rows(map, clock_rows, GCLK_COUNT(clock_rows), &move->clocks[i]);
+		json_put(map, "proof", json_text(move_proof_names[move->clocks[i].proof]));
 		json_append(list, map);
 	}
 	return list;
@@ -237,10 +249,11 @@ static bool decimal(struct json_object *value, bool is_signed, uint64_t *ret)
 static int read_number(struct json_object *value, const struct row *row, uint64_t *ret,
 		       struct gclk_error *reterr)
 {
-	bool is_signed =
-		row->kind == SIGNED || row->kind == SPAN || row->kind == KNOWN_SPAN;
+	bool is_signed = row->kind == SIGNED || row->kind == SPAN ||
+			 row->kind == KNOWN_SPAN || row->kind == READ;
 
-	if (!value && (row->kind == KNOWN_SPAN || row->kind == KNOWN_UNSIGNED)) {
+	if (!value && (row->kind == KNOWN_SPAN || row->kind == KNOWN_UNSIGNED ||
+		       row->kind == READ || row->kind == READ_WIDTH)) {
 		*ret = 0;
 		return 0;
 	}
@@ -252,7 +265,7 @@ static int read_number(struct json_object *value, const struct row *row, uint64_
 		return wrong(reterr, GCLK_MALFORMED, row->name,
 			     "this is no 64-bit integer");
 	}
-	if (is_signed && row->kind != SIGNED && (int64_t)*ret < 0) {
+	if ((row->kind == SPAN || row->kind == KNOWN_SPAN) && (int64_t)*ret < 0) {
 		return wrong(reterr, GCLK_RANGE, row->name, "the span is negative");
 	}
 	return 0;
@@ -362,6 +375,11 @@ static int read_clock(struct json_object *item, struct move *move,
 			  &which, reterr);
 
 	gclk_text_copy(clock->clock, sizeof(clock->clock), gclk_clock_names[which]);
+	/* earlier releases did not read any back */
+	if (r == 0 && member(item, "proof")) {
+		r = read_name(member(item, "proof"), "proof", move_proof_names,
+			      GCLK_COUNT(move_proof_names), &clock->proof, reterr);
+	}
 	return r ? r : read_rows(item, clock_rows, GCLK_COUNT(clock_rows), clock, reterr);
 }
 

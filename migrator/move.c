@@ -22,6 +22,12 @@ const char *const move_verdict_names[6] = {
 	[MOVE_REFUSED] = "refused", [MOVE_CANCELLED] = "cancelled",
 };
 
+const char *const move_proof_names[3] = {
+	[MOVE_UNVERIFIED] = "unverified",
+	[MOVE_VERIFIED] = "verified",
+	[MOVE_DIFFERS] = "differs",
+};
+
 void move_init(struct move *move, const char *verb)
 {
 	memset(move, 0, sizeof(*move));

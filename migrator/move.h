@@ -21,6 +21,14 @@ enum move_verdict {
 };
 extern const char *const move_verdict_names[6]; /* "done", "unproven", ... */
 
+/* Was a clock read back once the guest ran, and was it what had been planned (R7)? */
+enum move_proof {
+	MOVE_UNVERIFIED,
+	MOVE_VERIFIED,
+	MOVE_DIFFERS,
+};
+extern const char *const move_proof_names[3];
+
 #define MOVE_TEXT 256
 
 /* One clock of the guest. */
@@ -30,6 +38,11 @@ struct move_clock {
 	int64_t error_ns;      /* known: what it reads minus what the policy asks for */
 	uint64_t bound_ns;     /* the rest is less than this; or GCLK_UNBOUNDED */
 	uint8_t start;	       /* enum gclk_carrier_start; not in the JSON */
+	uint8_t proof;	       /* enum move_proof */
+	char read_by[16];      /* "tsc-offset", "clock-page", "counter", "qom"; "": not read */
+	int64_t read_ns;       /* what it read minus what was planned, .error_ns included */
+	uint64_t read_width_ns; /* how well that was read */
+	char unread[96];       /* why it is unverified; "" else */
 };
 
 #define MOVE_LEDGER_MAX 16
@@ -97,7 +110,8 @@ void move_ran(struct move *move, const struct gclk_instant *at, const char *basi
  * {"schema": "guestclock.v1", "verb": ..., "domain", "uuid", "from", "to", "written",
  *  "verdict", "why", "stopped", "planned", "ran", "gap_ns", "blackout_ns", "hold_ns",
  *  "disagreement", "round_trip_ns", "clocks", "ledger", "findings"}; what is not known
- * is null.
+ * is null. Of a clock: {"clock", "correction_ns", "error_ns", "bound_ns", "proof":
+ * "unverified|verified|differs", "read_by", "read_ns", "read_width_ns", "unread"}.
  */
 struct json_object *move_to_json(const struct move *move);
 

@@ -229,6 +229,9 @@ GCLK_API const struct gclk_finding_info gclk_finding_table[] = {
 	ROW(GUEST_WALL_CLOCK_APART, "guest-wall-clock-apart", GCLK_WARNING, 0, "the guest's wall clock is not its host's",
 	    "By its agent the guest's wall clock differs from that of the host that it runs on by more than asking explains: it was left behind by a pause or a move, or nobody keeps it right.",
 	    "Let a time service in the guest keep it, or set it once: virsh domtime DOMAIN --now.")
+	ROW(CLOCK_NOT_AS_PLANNED, "clock-not-as-planned", GCLK_ERROR, 0, "a clock was read back and is not what was written",
+	    "Once the guest ran, the clock was read from outside the guest: its TSC in the kernel's debugfs, its clock page, its RTC or HPET through the hypervisor. It differs from the plan by more than the plan's bound and the reading's width together: the write was ignored, or somebody else has set the clock meanwhile.",
+	    "Do not trust this guest's time here. Restore it on another host, or set its clocks from within.")
 };
 /* clang-format on */
 GCLK_API const unsigned gclk_n_finding_infos = GCLK_COUNT(gclk_finding_table);

@@ -168,15 +168,20 @@ static bool look(struct late *late, struct following *f)
  */
 static bool write_again(struct late *late, struct following *f)
 {
+	const struct gclk_when written = late->situation->when;
 	struct gclk_error error;
 	int64_t begin_ns;
 
 	predict(late, f->now_ns, f->position);
 	if (plan_it(late, &error) < 0 || !look(late, f) || is_near(late, f->position)) {
+		/* what stands in the image is what holds: the same plan for the same instants */
+		late->situation->when = written;
+		plan_it(late, &error);
 		return false;
 	}
 	begin_ns = wall_clock_ns();
 	if (gclk_image_late_write(late->source->image, late->plan, &error) < 0) {
+		late->outcome = LATE_RACED;	/* nobody knows which part of it was written */
 		return false;
 	}
 	late->n_writes++;

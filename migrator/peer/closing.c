@@ -151,6 +151,17 @@ static void resume(struct session *s)
 	predict(s);
 }
 
+/* What the guest's clocks are now (R7); the monitor only if the operator wants it asked. */
+static void verify(struct session *s, bool resumes)
+{
+	bool ask = s->move.ask_monitor && resumes && s->options.resume->ask;
+
+	if (s->run_ns) {
+		proof_read(&s->proof, "", s->pid, ask ? s->options.resume->ask : NULL, s->resume,
+			   &s->report);
+	}
+}
+
 void session_conclude(struct session *s)
 {
 	struct move *move = &s->report;
@@ -171,6 +182,7 @@ void session_conclude(struct session *s)
 		snprintf(move->why, sizeof(move->why),
 			 "the hypervisor did not confirm: %.200s", s->main_error.message);
 	}
+	verify(s, resumes);
 	move->written_ns = clock_wall_ns();
 	put_report(s);
 	session_log(s, 6, "%s: gap %lld ns, blackout %lld ns",

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -185,6 +186,7 @@ static void session_free(struct session *s)
 	}
 	pthread_cond_destroy(&s->changed);
 	pthread_mutex_destroy(&s->lock);
+	proof_free(&s->proof);
 	free(s);
 }
 
@@ -712,6 +714,15 @@ static int dial_hypervisor(struct session *s, const char *path, struct link *ret
 	return r;
 }
 
+/* Who listens at the other end of the socket. */
+static pid_t process_of(const struct link *link)
+{
+	struct ucred user = { 0 };
+	socklen_t n = sizeof(user);
+
+	return getsockopt(link->in, SOL_SOCKET, SO_PEERCRED, &user, &n) < 0 ? 0 : user.pid;
+}
+
 static int run_channel(struct session *s, const struct wire_hello *hello,
 		       struct port *port, struct gclk_error *reterr)
 {
@@ -723,6 +734,9 @@ static int run_channel(struct session *s, const struct wire_hello *hello,
 
 	if (r < 0) {
 		return r;
+	}
+	if (hello->role == WIRE_MAIN) {
+		s->pid = process_of(&b); /* read after the release */
 	}
 	r = welcome(port, hello, NULL, reterr);
 	if (r == 0) {

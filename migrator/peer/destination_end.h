@@ -32,6 +32,9 @@ struct destination_resume {
 	/* others resume it: when did it run? */
 	int (*watch)(void *resume, int64_t give_up_ns, struct destination_ran *ret,
 		     struct gclk_error *reterr);
+	/* asks the hypervisor's monitor: as proof_ask (migrator/proof.h) */
+	int (*ask)(void *resume, const char *command, bool human, char **ret,
+		   struct gclk_error *reterr);
 	void (*close)(void *resume);
 };
 

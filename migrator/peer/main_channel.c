@@ -343,6 +343,7 @@ static int make_plan(struct main_channel *m, struct gclk_error *reterr)
 		move_take_plan(&s->report, state, carrier, &s->host, m->plan);
 	}
 	if (r == 0) {
+		proof_take(&s->proof, m->plan->state, carrier, &s->host, &when);
 		s->run_ns = when.run.ns;
 		s->load = when.load;
 	}

@@ -9,6 +9,7 @@
 #include "migrator/peer/asker.h"
 #include "migrator/peer/destination_end.h"
 #include "migrator/peer/margins.h"
+#include "migrator/proof.h"
 
 enum session_state {
 	SESSION_OPEN,
@@ -52,6 +53,8 @@ struct session {
 	struct gclk_instant load;		/* T_load, as planned */
 	bool runs;				/* it is to run at all */
 	int64_t released_ns, shut_ns;		/* wall clock; 0: not yet */
+	struct proof proof;			/* what the plan has put where */
+	pid_t pid;				/* the hypervisor's; 0: not known */
 };
 
 /* Breaks everything off, unless the last byte has gone. Returns whether it did. */

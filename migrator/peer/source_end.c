@@ -457,6 +457,7 @@ static void move_say(struct wire_move *move, const struct source_end_options *o)
 	move->max_hold_ns = o->max_hold_ns;
 	move->own_resume = o->own_resume;
 	move->tells_stop = o->tells_stop;
+	move->ask_monitor = o->ask_monitor;
 	move->running = o->running;
 	move->unreadable = o->unreadable;
 	move->disagree = o->disagree;

@@ -59,6 +59,7 @@ struct source_end_options {
 	int64_t max_hold_ns;	 /* how long the guest may be held back for its instant */
 	uint8_t own_resume;	 /* the destination end resumes the guest, which arrives paused */
 	uint8_t tells_stop;	 /* source_end_stopped() will be called: worth waiting for */
+	uint8_t ask_monitor;	 /* the destination may ask the hypervisor's monitor afterwards */
 	int8_t running;		 /* 1; 0: it is suspended and stays so; -1: the stream tells */
 	uint8_t unreadable;	 /* enum peer_unreadable */
 	uint8_t disagree;	 /* enum peer_disagree */

@@ -290,6 +290,7 @@ static int take_switches(struct wire_move *to, const Guestclock__V1__PeerMove *f
 	to->max_hold_ns = from->has_max_hold_ns ? from->max_hold_ns : PEER_MAX_HOLD_NS;
 	to->own_resume = from->has_own_resume && from->own_resume;
 	to->tells_stop = from->has_tells_stop && from->tells_stop;
+	to->ask_monitor = from->has_ask_monitor && from->ask_monitor;
 	to->running = from->has_running ? (from->running ? 1 : 0) : -1;
 	to->unreadable = from->has_unreadable ? (uint8_t)from->unreadable : PEER_PASS;
 	to->disagree = from->has_disagree ? (uint8_t)from->disagree : PEER_CORRECT;
@@ -594,6 +595,8 @@ static uint8_t *frame_control(const struct wire_hello *from,
 	m.own_resume = w->own_resume;
 	m.has_tells_stop = 1;
 	m.tells_stop = w->tells_stop;
+	m.has_ask_monitor = w->ask_monitor != 0;
+	m.ask_monitor = w->ask_monitor;
 	m.has_running = w->running >= 0;
 	m.running = w->running > 0;
 	m.unreadable = (Guestclock__V1__PeerUnreadable)w->unreadable;

@@ -66,6 +66,7 @@ struct wire_move {
 	int64_t max_hold_ns;
 	uint8_t own_resume;
 	uint8_t tells_stop;
+	uint8_t ask_monitor;
 	int8_t running;			/* -1: not said */
 	uint8_t unreadable;		/* enum peer_unreadable */
 	uint8_t disagree;		/* enum peer_disagree */

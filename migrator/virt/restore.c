@@ -14,7 +14,9 @@
 #include "core/util.h"
 #include "migrator/hook/late.h"
 #include "migrator/message.h"
+#include "migrator/offsets.h"
 #include "migrator/payload.h"
+#include "migrator/proof.h"
 #include "migrator/report-plan.h"
 #include "migrator/virt/connect.h"
 #include "migrator/virt/paths.h"
@@ -57,6 +59,7 @@ struct restoring {
 	int status;
 	struct gclk_error call_error;
 	int64_t ready_ns;
+	struct proof proof;
 };
 
 static const char *name_of(const struct restoring *r)
@@ -360,6 +363,22 @@ static void settle(struct restoring *r, const struct gclk_instant *ran)
 	}
 }
 
+static int ask(void *ctx, const char *command, bool human, char **ret,
+	       struct gclk_error *reterr)
+{
+	return resume_ask(ctx, command, human, ret, reterr);
+}
+
+/* What the guest's clocks are now (R7). */
+static void verify(struct restoring *r)
+{
+	pid_t pid = offsets_pid_of("", r->move->domain);
+
+	proof_take(&r->proof, r->late.plan->state, gclk_image_carrier(r->source.image),
+		   &r->situation.host, &r->late.plan->when);
+	proof_read(&r->proof, "", pid, r->options->ask_monitor ? ask : NULL, r->resume, r->move);
+}
+
 static void learn(struct restoring *r)
 {
 	struct gclk_error error;
@@ -392,6 +411,7 @@ static int run_it(struct restoring *r)
 	settle(r, &resumed.at);
 	r->move->hold_ns = GCLK_MAX(run_ns - r->ready_ns, 0);
 	move_ran(r->move, &resumed.at, resumed.basis, TOLERANCE_NS);
+	verify(r);
 	if (r->late.outcome == LATE_RACED) {
 		r->move->verdict = MOVE_UNPROVEN;
 		snprintf(r->move->why, sizeof(r->move->why),
@@ -566,6 +586,7 @@ int restore_run(struct guard *guard, const struct restore_options *options,
 		audit(r);
 	}
 	resume_close(r->resume);
+	proof_free(&r->proof);
 	gclk_plan_free(r->late.plan);
 	source_close(&r->source);
 	if (r->temporary[0]) {

@@ -20,6 +20,7 @@ struct restore_options {
 	const char *state_dir;	/* what earlier restores taught; NULL: LEARNED_DIR */
 	bool running, paused, bypass_cache, set_guest_time;
 	int64_t max_hold_ns;
+	uint8_t ask_monitor;	/* afterwards, for what shows nowhere else */
 };
 
 /**

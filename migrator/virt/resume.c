@@ -7,6 +7,8 @@
 #include <sys/prctl.h>
 #include <time.h>
 
+#include <libvirt/libvirt-qemu.h>
+
 #include "core/error.h"
 #include "core/util.h"
 #include "migrator/virt/events.h"
@@ -390,4 +392,26 @@ int resume_watch(struct resume *resume, int64_t give_up_ns, struct resumed *ret,
 	}
 	fill(resume, before_ns, after_ns, ret);
 	return 0;
+}
+
+int resume_ask(struct resume *resume, const char *command, bool human, char **ret,
+	       struct gclk_error *reterr)
+{
+	int r;
+
+	if (!resume->domain) {
+		look(resume);
+	}
+	if (!resume->domain) {
+		return gclk_fail(reterr, GCLK_STATE, NULL, GCLK_NO_OFFSET,
+				 "the domain is not there to be asked");
+	}
+	*ret = NULL;
+	r = virDomainQemuMonitorCommand(resume->domain, command, ret,
+					human ? VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP : 0);
+	if (r < 0) {
+		r = virt_fail(reterr, GCLK_SYS, "asking QEMU's monitor");
+		virResetLastError();
+	}
+	return r;
 }

@@ -12,6 +12,8 @@
 #ifndef GCLK_MIGRATOR_VIRT_RESUME_H
 #define GCLK_MIGRATOR_VIRT_RESUME_H
 
+#include <stdbool.h>
+
 #include <guestclock/error.h>
 #include <guestclock/plan.h>
 
@@ -53,6 +55,16 @@ void resume_has_arrived(struct resume *resume, int64_t at_ns);
 /* Others resume it: when did it run? Errors as above; GCLK_STATE: not until @give_up_ns. */
 int resume_watch(struct resume *resume, int64_t give_up_ns, struct resumed *ret,
 		 struct gclk_error *reterr);
+
+/**
+ * resume_ask() - a question to QEMU's monitor, which marks the domain as tainted
+ * @human:	in the monitor's language for people, else QMP
+ * @ret:	malloc()ed
+ *
+ * libvirt lets it wait while a job of the domain goes on. Errors: GCLK_SYS, GCLK_STATE.
+ */
+int resume_ask(struct resume *resume, const char *command, bool human, char **ret,
+	       struct gclk_error *reterr);
 
 /* Accepts NULL, returns NULL. */
 struct resume *resume_close(struct resume *resume);

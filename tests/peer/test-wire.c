@@ -37,6 +37,7 @@ static void fill_hello(struct wire_message *m)
 	move->max_hold_ns = 20 * GCLK_NS_PER_MS;
 	move->own_resume = 1;
 	move->tells_stop = 1;
+	move->ask_monitor = 1;
 	move->running = 1;
 	move->unreadable = PEER_REFUSE;
 	move->disagree = PEER_WARN;
