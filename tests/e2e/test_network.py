@@ -7,7 +7,7 @@ libvirt has them: libvirt's own connection, and ours. What is not let in moves n
 Disks that are not shared go along.
 
     test_network.py --guest guest.elf --wallshift wallshift.so --guestclock guestclock
-                    --guestclockd guestclockd [--long] [--seed N]
+                    --guestclockd guestclockd --exchange bench-exchange [--long] [--seed N]
 """
 import argparse
 import os
@@ -189,6 +189,32 @@ def not_by_tls(hosts, ours):
             via=second_daemon(hosts, tls_names="CN=somebody"))
 
 
+# ---- how far the clocks are apart ----
+
+def apart(hosts):
+    """What the two ends make of a wall clock that is wrong by 3 s, on all sorts of ways."""
+    t, two = hosts.t, hosts.two
+    shift, seconds = 3 * 10**9, 20 if hosts.args.long else 2
+    two.b.set_wall(shift)
+    for name, here, there in (("the cable", None, None),
+                              ("20 ms, jitter 5 ms", "delay 20ms 5ms", "delay 20ms 5ms"),
+                              ("5 ms, 1 % lost", "delay 5ms loss 1%", "delay 5ms loss 1%"),
+                              ("30 ms there, 10 ms back", "delay 30ms", "delay 10ms")):
+        wrong = [done.stderr for done in (
+            host.run(["tc", "qdisc", "replace", "dev", "net0", "root", "netem"] + how.split())
+            for host, how in ((two.a, here), (two.b, there)) if how) if done.returncode]
+        if wrong:
+            t.skip("clocks apart, " + name, "tc netem: " + wrong[0].strip())
+            continue
+        done = two.a.run([os.path.abspath(hosts.args.exchange), str(seconds), "tls:b",
+                          str(shift)])
+        t.check("clocks apart, " + name, done.returncode == 0,
+                " ".join((done.stdout + done.stderr).split()))
+    for host in two.hosts.values():
+        host.run(["tc", "qdisc", "del", "dev", "net0", "root"])
+    two.b.set_wall(0)
+
+
 # ---- disks ----
 
 IMAGES = "/var/lib/libvirt/images"
@@ -313,6 +339,7 @@ def body(args, work):
             hosts = Network(t, two, args)
             by_ssh(hosts)
             by_tls(hosts, ours)
+            apart(hosts)
             disks(hosts, ours, rng)
         except (libvirtd.VirshError, qemu.QmpError, subprocess.SubprocessError) as error:
             t.check("moves", False, repr(error))
@@ -325,6 +352,7 @@ def main():
     parser.add_argument("--wallshift", default=os.environ.get("GCLK_WALLSHIFT_SO"))
     parser.add_argument("--guestclock", required=True)
     parser.add_argument("--guestclockd", required=True)
+    parser.add_argument("--exchange", required=True, help="bench-exchange")
     parser.add_argument("--long", action="store_true")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     return libvirtd.run_test(body, parser.parse_args())
