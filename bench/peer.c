@@ -5,18 +5,22 @@
  *	bench-peer [MIB]
  *
  * A writer, the source end's relay, TLS over loopback, the destination end's relay with and
- * without the filter, a reader: in one process, turn by turn, the best of each. Then the same
- * over a UNIX socket instead of TLS, and the cipher by itself.
+ * without the filter, a reader: in one process, turn by turn, the best of each. The same way
+ * through two socat, with the same cipher and certificates, in the same turns. Then over a
+ * UNIX socket instead of TLS, and the cipher by itself.
  */
 #include <inttypes.h>
 #include <netinet/in.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -31,6 +35,7 @@
 #include "migrator/peer/relay.h"
 
 #define PIECE (256u << 10)
+#define FIRST 65536
 #define TURNS 5
 #define RAM (UINT64_C(1) << 30)
 
@@ -126,19 +131,72 @@ static void *run(void *arg)
 	return NULL;
 }
 
+struct reader {
+	int fd;
+	sem_t began;	/* something has come: all is connected */
+	uint64_t total;
+	pthread_t thread;
+};
+
 static void *drain(void *arg)
 {
-	int fd = *(int *)arg;
+	struct reader *r = arg;
 	char *buffer = malloc(PIECE);
-	uint64_t total = 0;
 	ssize_t n;
 
-	while ((n = read(fd, buffer, PIECE)) > 0) {
-		total += (uint64_t)n;
+	while ((n = read(r->fd, buffer, PIECE)) > 0) {
+		if (r->total == 0) {
+			sem_post(&r->began);
+		}
+		r->total += (uint64_t)n;
 	}
 	free(buffer);
-	shutdown(fd, SHUT_WR);
-	return (void *)(uintptr_t)total;
+	shutdown(r->fd, SHUT_WR);
+	return NULL;
+}
+
+static void feed(int fd, const struct bytes *stream, size_t from, size_t to)
+{
+	while (from < to) {
+		ssize_t n = write(fd, stream->p + from, GCLK_MIN(PIECE, to - from));
+
+		if (n <= 0) {
+			fprintf(stderr, "the way has ended too early\n");
+			exit(1);
+		}
+		from += (size_t)n;
+	}
+}
+
+/* The stream into @in until all of it has come out; counted from when the first bytes have. */
+static double pass(const struct bytes *stream, int in, struct reader *reader,
+		   void (*begin)(void *ctx), void *ctx)
+{
+	struct timespec until;
+	double s;
+
+	sem_init(&reader->began, 0, 0);
+	pthread_create(&reader->thread, NULL, drain, reader);
+	feed(in, stream, 0, FIRST);
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += 10;
+	if (sem_timedwait(&reader->began, &until) != 0) {
+		fprintf(stderr, "nothing came\n");
+		exit(1);
+	}
+	if (begin) {
+		begin(ctx);
+	}
+	s = -now_s(CLOCK_MONOTONIC);
+	feed(in, stream, FIRST, stream->n);
+	shutdown(in, SHUT_WR);
+	pthread_join(reader->thread, NULL);
+	sem_destroy(&reader->began);
+	if (reader->total != stream->n) {
+		fprintf(stderr, "not all of it came\n");
+		exit(1);
+	}
+	return s + now_s(CLOCK_MONOTONIC);
 }
 
 /* Two connected TCP sockets on this host. */
@@ -170,9 +228,9 @@ static struct figures turn(const struct bytes *stream, struct tls_identity *clie
 	struct runner source = { .client = client }, destination = { .server = server };
 	struct gclk_filter *filter = NULL;
 	int in[2], between[2], out[2];
-	pthread_t s, d, reader;
+	struct reader reader = { 0 };
+	pthread_t s, d;
 	struct figures f;
-	void *got;
 
 	if (socketpair(AF_UNIX, SOCK_STREAM, 0, in) < 0 ||
 	    socketpair(AF_UNIX, SOCK_STREAM, 0, out) < 0) {
@@ -196,26 +254,15 @@ static struct figures turn(const struct bytes *stream, struct tls_identity *clie
 	}
 	pthread_create(&s, NULL, run, &source);
 	pthread_create(&d, NULL, run, &destination);
-	pthread_create(&reader, NULL, drain, &out[1]);
-	f.s = -now_s(CLOCK_MONOTONIC);
-	for (size_t i = 0; i < stream->n;) {
-		ssize_t n = write(in[0], stream->p + i, GCLK_MIN(PIECE, stream->n - i));
-
-		if (n <= 0) {
-			exit(1);
-		}
-		i += (size_t)n;
-	}
-	shutdown(in[0], SHUT_WR);
-	pthread_join(reader, &got);
-	f.s += now_s(CLOCK_MONOTONIC);
+	reader.fd = out[1];
+	f.s = pass(stream, in[0], &reader, NULL, NULL);
 	pthread_join(s, NULL);
 	pthread_join(d, NULL);
 	close(in[0]);
 	close(out[1]);
 	f.cpu_s = source.cpu_s + destination.cpu_s;
-	if ((uintptr_t)got != stream->n || (filter && gclk_filter_findings(filter)->n)) {
-		fprintf(stderr, "not all of it came, or it was not filtered\n");
+	if (filter && gclk_filter_findings(filter)->n) {
+		fprintf(stderr, "it was not filtered\n");
 		exit(1);
 	}
 	gclk_filter_free(filter);
@@ -228,19 +275,153 @@ static void better(struct figures *best, struct figures f)
 	best->cpu_s = best->cpu_s == 0 || f.cpu_s < best->cpu_s ? f.cpu_s : best->cpu_s;
 }
 
-static void compare(const char *name, const struct bytes *stream, struct tls_identity *client,
-		    struct tls_identity *server)
+/* ---- socat ---- */
+
+struct socats {
+	pid_t pids[2];
+	double before_s;	/* of what came before the stream */
+};
+
+static double cpu_of(pid_t pid)
 {
+	clockid_t clock;
+
+	return clock_getcpuclockid(pid, &clock) == 0 ? now_s(clock) : 0;
+}
+
+static void begin_socats(void *ctx)
+{
+	struct socats *s = ctx;
+
+	s->before_s = cpu_of(s->pids[0]) + cpu_of(s->pids[1]);
+}
+
+static double end_socats(const struct socats *s)
+{
+	double cpu = -s->before_s;
+
+	for (unsigned i = 0; i < 2; i++) {
+		struct rusage used;
+		int status;
+
+		if (wait4(s->pids[i], &status, 0, &used) != s->pids[i] || status != 0) {
+			fprintf(stderr, "socat failed\n");
+			exit(1);
+		}
+		cpu += (double)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) +
+		       (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1e6;
+	}
+	return cpu;
+}
+
+/* Between @fd as its standard input and output and that TLS address. 0: there is none. */
+static pid_t spawn_socat(int fd, const char *block, const char *address)
+{
+	const char *argv[] = { "socat", "-b", block, "STDIO", address, NULL };
+	posix_spawn_file_actions_t actions;
+	pid_t pid;
+	int r;
+
+	posix_spawn_file_actions_init(&actions);
+	posix_spawn_file_actions_adddup2(&actions, fd, 0);
+	posix_spawn_file_actions_adddup2(&actions, fd, 1);
+	posix_spawn_file_actions_addclosefrom_np(&actions, 3);
+	r = posix_spawnp(&pid, "socat", &actions, NULL, (char **)(uintptr_t)argv, environ);
+	posix_spawn_file_actions_destroy(&actions);
+	return r == 0 ? pid : 0;
+}
+
+static unsigned free_port(void)
+{
+	struct sockaddr_in address = { .sin_family = AF_INET,
+				       .sin_addr = { htonl(INADDR_LOOPBACK) } };
+	socklen_t n = sizeof(address);
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	if (bind(fd, (struct sockaddr *)&address, n) < 0 ||
+	    getsockname(fd, (struct sockaddr *)&address, &n) < 0) {
+		exit(1);
+	}
+	close(fd);
+	return ntohs(address.sin_port);
+}
+
+/* {0} where there is no socat. */
+static struct figures socat_turn(const struct bytes *stream, const struct peer_tls *files,
+				 const char *block)
+{
+	struct reader reader = { 0 };
+	struct figures f = { 0 };
+	struct socats socats = { 0 };
+	char listen[600], dial[600], common[400];
+	unsigned port = free_port();
+	int in[2], out[2];
+
+	snprintf(common, sizeof(common), "cert=%s,key=%s,cafile=%s,verify=1,"
+		 "openssl-min-proto-version=TLS1.3,nodelay", files->certificate, files->key,
+		 files->ca);
+	snprintf(listen, sizeof(listen), "OPENSSL-LISTEN:%u,bind=127.0.0.1,reuseaddr,%s", port,
+		 common);
+	snprintf(dial, sizeof(dial), "OPENSSL:127.0.0.1:%u,commonname=bench,retry=100,"
+		 "interval=0.02,%s", port, common);
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, in) < 0 ||
+	    socketpair(AF_UNIX, SOCK_STREAM, 0, out) < 0) {
+		exit(1);
+	}
+	socats.pids[0] = spawn_socat(out[0], block, listen);
+	socats.pids[1] = socats.pids[0] ? spawn_socat(in[1], block, dial) : 0;
+	close(in[1]);
+	close(out[0]);
+	if (socats.pids[1]) {
+		reader.fd = out[1];
+		f.s = pass(stream, in[0], &reader, begin_socats, &socats);
+		f.cpu_s = end_socats(&socats);
+	}
+	close(in[0]);
+	close(out[1]);
+	return f;
+}
+
+static void print(const char *name, struct figures f, double gib)
+{
+	printf("  %-26s %6.3f GiB/s, %6.3f CPU s per GiB\n", name, gib / f.s, f.cpu_s / gib);
+}
+
+static void against(const char *name, struct figures ours, struct figures theirs)
+{
+	printf("  filter on / %-14s %6.3f of the speed, %6.3f of the CPU\n", name,
+	       theirs.s / ours.s, ours.cpu_s / theirs.cpu_s);
+}
+
+/* @files: NULL for a UNIX socket. */
+static void compare(const char *name, const struct bytes *stream, struct tls_identity *client,
+		    struct tls_identity *server, const struct peer_tls *files)
+{
+	static const char *const blocks[] = { "8192", "262144" };
 	double gib = (double)stream->n / (1 << 30);
-	struct figures with = { 0 }, without = { 0 };
+	struct figures with = { 0 }, without = { 0 }, socat[2] = { { 0 } };
+	char label[40];
 
 	for (unsigned i = 0; i < TURNS; i++) {
 		better(&without, turn(stream, client, server, false));
 		better(&with, turn(stream, client, server, true));
+		for (unsigned j = 0; files && j < GCLK_COUNT(blocks); j++) {
+			better(&socat[j], socat_turn(stream, files, blocks[j]));
+		}
 	}
-	printf("%-6s filter off %6.3f GiB/s %6.3f CPU s per GiB; on %6.3f GiB/s %6.3f; "
-	       "%.3f of the speed, %.3f of the CPU\n", name, gib / without.s, without.cpu_s / gib,
-	       gib / with.s, with.cpu_s / gib, without.s / with.s, with.cpu_s / without.cpu_s);
+	printf("%s\n", name);
+	print("filter off", without, gib);
+	print("filter on", with, gib);
+	against("off", with, without);
+	for (unsigned j = 0; files && j < GCLK_COUNT(blocks); j++) {
+		if (socat[j].s == 0) {
+			printf("  socat: skipped: it is not installed\n");
+			break;
+		}
+		snprintf(label, sizeof(label), "socat -b %s", blocks[j]);
+		print(label, socat[j], gib);
+		against(label, with, socat[j]);
+	}
 }
 
 /* One thread encrypting records of 16 KiB, as TLS does. */
@@ -281,8 +462,8 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	printf("%zu MiB, best of %d\n", mib, TURNS);
-	compare("TLS", &stream, client, server);
-	compare("UNIX", &stream, NULL, NULL);
+	compare("TLS", &stream, client, server, &files);
+	compare("UNIX", &stream, NULL, NULL, NULL);
 	cipher_alone();
 	tls_identity_free(client);
 	tls_identity_free(server);
