@@ -292,7 +292,7 @@ static void read_tsc(struct reading *r)
 
 /* ---- the monitor ---- */
 
-/* "0000000000fed000f0: 0x12 0x34": the numbers behind each colon. */
+/* "00000000fed000f0: 0x12 0x34": the numbers between each colon and the end of its line. */
 static bool parse_dump(const char *text, uint32_t *to, unsigned n)
 {
 	unsigned had = 0;
@@ -300,11 +300,11 @@ static bool parse_dump(const char *text, uint32_t *to, unsigned n)
 	while (text && had < n && (text = strchr(text, ':'))) {
 		char *end;
 
-		for (text++; had < n; text = end) {
+		for (text++; had < n && !strncmp(text, " 0x", 3); text = end) {
 			unsigned long value = strtoul(text, &end, 16);
 
-			if (end == text || value > UINT32_MAX) {
-				break;
+			if (value > UINT32_MAX) {
+				return false;
 			}
 			to[had++] = (uint32_t)value;
 		}

@@ -42,6 +42,11 @@ static void random_clock(struct move_clock *clock, unsigned which)
 	clock->correction_ns = (int64_t)gclk_random_bits();
 	clock->error_ns = (int64_t)gclk_random_bits();
 	clock->bound_ns = gclk_random_below(3) ? gclk_random_bits() : GCLK_UNBOUNDED;
+	clock->proof = (uint8_t)gclk_random_below(3);
+	strcpy(clock->read_by, clock->proof ? "tsc-offset" : "");
+	clock->read_ns = clock->proof ? (int64_t)gclk_random_bits() : 0;
+	clock->read_width_ns = clock->proof ? gclk_random_bits() : 0;
+	random_text(clock->unread, clock->proof ? 1 : sizeof(clock->unread));
 }
 
 static void random_entry(struct gclk_ledger_entry *entry, unsigned which)
@@ -129,6 +134,11 @@ GCLK_TEST(move, json_brings_everything_back)
 		GCLK_EQ(b->findings.n, a->findings.n);
 		GCLK_EQ(b->findings.n_refusing, a->findings.n_refusing);
 		CU_ASSERT_STRING_EQUAL(b->domain, a->domain);
+		for (uint32_t k = 0; k < a->n_clocks; k++) {
+			GCLK_EQ(b->clocks[k].proof, a->clocks[k].proof);
+			GCLK_EQ(b->clocks[k].read_ns, a->clocks[k].read_ns);
+			CU_ASSERT_STRING_EQUAL(b->clocks[k].unread, a->clocks[k].unread);
+		}
 		free(text);
 		free(again);
 	}
