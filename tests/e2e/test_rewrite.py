@@ -143,7 +143,7 @@ def ticks(lab):
         for policy in ("merge", "discard"):
             def attempt():
                 saved = measure.Saved(lab, append, lines=60)
-                run = measure.rewritten(saved, *on_axis(policy), pause_s=4, lines=60)
+                run = measure.rewritten(saved, *on_axis(policy), pause_s=2, lines=60)
                 return [fault for timer in timers(saved)
                         for fault in tick_faults(run, timer, own_elapsed(run))]
             check_ticks(lab, "%s, %s" % (via, policy), attempt)
@@ -160,9 +160,9 @@ def timers(saved):
 
 @case
 def policies(lab):
-    """freeze, wall and cap over a gap of 6 s."""
+    """freeze, wall and cap over a gap of 4 s."""
     saved = measure.Saved(lab, ALL, lines=80)
-    run = measure.rewritten(saved, "--gap", "freeze", pause_s=6, lines=80)
+    run = measure.rewritten(saved, "--gap", "freeze", pause_s=4, lines=80)
     check_clocks(lab, "freeze", run, -own_elapsed(run))	# the RTC is the host's, untouched
     run = measure.rewritten(saved, "--gap", "wall", lines=80)
     check_clocks(lab, "wall", run, -own_elapsed(run))
@@ -245,7 +245,7 @@ def hour(lab):
 @case
 def slew(lab):
     """RTC with driftfix=slew and catchup: every tick of the gap is replayed; discard: none."""
-    for rtc, gap_s in (("base=utc,driftfix=slew", 8), ("clock=vm,driftfix=slew", 8)):
+    for rtc, gap_s in (("base=utc,driftfix=slew", 5), ("clock=vm,driftfix=slew", 5)):
         saved = measure.Saved(lab, "rtc=64 report=20", lines=40, rtc=rtc)
         hz = 32768 / saved.image.get("mc146818rtc", "period")
         for policy in ("catchup", "discard"):
@@ -301,7 +301,7 @@ def modes(lab):
             ("rtc vm", ALL, {"rtc": "base=utc,clock=vm"}),
             ("localtime", ALL, {"rtc": "base=localtime"})):
         saved = measure.Saved(lab, append, lines=80, **options)
-        run = measure.rewritten(saved, pause_s=3, lines=80)
+        run = measure.rewritten(saved, lines=80)
         check_clocks(lab, name, run, 0)
         check_cont(lab, name, run)
 
@@ -335,7 +335,7 @@ def icount(lab):
 def live(lab):
     """Saved by a live migration, and a TSC that must not have gone back."""
     saved = measure.Saved(lab, ALL, lines=80, live=True)
-    run = measure.rewritten(saved, pause_s=3, lines=80)
+    run = measure.rewritten(saved, lines=80)
     check_clocks(lab, "live", run, 0)
     lab.check("live: the TSC goes on from where it was",
               run.after[0]["t0"] > saved.before[-1]["t9"])
