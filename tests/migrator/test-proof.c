@@ -8,13 +8,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <guestclock/devices.h>
 #include <guestclock/kvm.h>
 
 #include "../plan/world.h"
+#include "core/calendar.h"
 #include "core/error.h"
 #include "core/pvclock.h"
 #include "core/util.h"
@@ -165,14 +165,12 @@ static void put_counter(const struct running *r, char *to)
 
 static void put_rtc(const struct running *r, char *to)
 {
-	int64_t below;
-	time_t s = gclk_rtc_seconds_at(&r->state->rtc, now_ns() + r->rtc_off_ns, &below);
-	struct tm tm;
+	int64_t below, s = gclk_rtc_seconds_at(&r->state->rtc, now_ns() + r->rtc_off_ns, &below);
+	struct gclk_civil day = gclk_civil_from_days(s / 86400);
 
-	gmtime_r(&s, &tm);
 	sprintf(to, "{\"return\":{\"tm_sec\":%d,\"tm_min\":%d,\"tm_hour\":%d,\"tm_mday\":%d,"
-		"\"tm_mon\":%d,\"tm_year\":%d},\"id\":\"libvirt-9\"}", tm.tm_sec, tm.tm_min,
-		tm.tm_hour, tm.tm_mday, tm.tm_mon, tm.tm_year);
+		"\"tm_mon\":%d,\"tm_year\":%d},\"id\":\"libvirt-9\"}", (int)(s % 60),
+		(int)(s / 60 % 60), (int)(s / 3600 % 24), day.day, day.month - 1, day.year - 1900);
 }
 
 static int ask(void *ctx, const char *command, bool human, char **ret, struct gclk_error *reterr)
