@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -6,6 +7,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "core/error.h"
@@ -18,6 +20,7 @@
 #define CONNECTIONS_MAX 64
 #define DRAIN_NS (5 * GCLK_NS_PER_S)
 #define MEET_MS 5000
+#define LEFT_S 60
 
 struct inner_end {
 	struct destination_end *end;
@@ -60,6 +63,51 @@ static int meeting_directory(char to[96], struct gclk_error *reterr)
 				 "it is not this user's own directory");
 	}
 	return 0;
+}
+
+static bool is_session(const char *name)
+{
+	return strlen(name) == 2 * WIRE_SESSION_BYTES &&
+	       strspn(name, "0123456789abcdef") == 2 * WIRE_SESSION_BYTES;
+}
+
+/* Nobody listens there. One that is being made does not yet: it is younger. */
+static bool is_left_behind(const char *path)
+{
+	struct timespec now;
+	struct link other;
+	struct gclk_error error;
+	struct stat st;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	if (lstat(path, &st) < 0 || !S_ISSOCK(st.st_mode) ||
+	    (now.tv_sec - st.st_mtim.tv_sec < LEFT_S && now.tv_sec >= st.st_mtim.tv_sec)) {
+		return false;
+	}
+	if (link_dial_unix(path, 100, &other, &error) == 0) {
+		link_close(&other);
+		return false;
+	}
+	return error.sys_errno == ECONNREFUSED;
+}
+
+/* An end that was killed could not remove its socket. */
+static void sweep_meetings(void)
+{
+	char directory[96], path[96 + 256];
+	struct dirent *entry;
+	DIR *dir;
+
+	if (meeting_directory(directory, NULL) < 0 || !(dir = opendir(directory))) {
+		return;
+	}
+	while ((entry = readdir(dir))) {
+		snprintf(path, sizeof(path), "%s/%s", directory, entry->d_name);
+		if (is_session(entry->d_name) && is_left_behind(path)) {
+			unlink(path);
+		}
+	}
+	closedir(dir);
 }
 
 static int meeting_socket(const uint8_t session[WIRE_SESSION_BYTES], char to[160],
@@ -185,6 +233,7 @@ static int run_control(const struct destination_options *options, struct port *p
 	char path[160];
 	int r = meeting_socket(hello->session, path, reterr);
 
+	sweep_meetings();
 	if (r == 0) {
 		r = inner_start(&inner, options, path, reterr);
 	}

@@ -167,6 +167,38 @@ def wait_for(ready, timeout, what):
     raise qemu.QmpError("timeout waiting for " + what)
 
 
+class Left:
+    """What stands where children meet: of one that was killed, of a new one, of one that lives."""
+
+    def __init__(self):
+        at = "/run/guestclock-ends-0" if os.geteuid() == 0 else os.path.join(
+            os.environ.get("XDG_RUNTIME_DIR", "/tmp"), "guestclock-ends-%d" % os.geteuid())
+        os.makedirs(at, mode=0o700, exist_ok=True)
+        self.paths = {name: os.path.join(at, os.urandom(16).hex())
+                      for name in ("dead", "new", "alive")}
+        self.paths["other"] = os.path.join(at, "of-somebody-else")
+        self.sockets = {}
+        for name, path in self.paths.items():
+            self.sockets[name] = socket.socket(socket.AF_UNIX)
+            self.sockets[name].bind(path)
+            if name == "alive":
+                self.sockets[name].listen()
+            else:
+                self.sockets[name].close()
+            if name != "new":
+                os.utime(path, (time.time() - 120,) * 2)
+
+    def wrong(self):
+        return [name for name, path in self.paths.items()
+                if os.path.exists(path) == (name == "dead")]
+
+    def close(self):
+        for name, path in self.paths.items():
+            self.sockets[name].close()
+            if os.path.exists(path):
+                os.unlink(path)
+
+
 def stdio(lab, *args):
     return "exec:exec '%s' proxy --stdio --directory '%s' --margins '%s' %s" % (
         lab.command, lab.work, lab.path("margins"), " ".join(args))
@@ -333,7 +365,13 @@ def stock(lab):
 @case
 def child(lab):
     """exec: the destination end is a child's standard input and output."""
-    check_moved(lab, "child", lambda pair: source(lab, pair, stdio(lab)))
+    left = Left()
+    try:
+        check_moved(lab, "child", lambda pair: source(lab, pair, stdio(lab)))
+        lab.check("child: of what is left behind, what killed ends had goes",
+                  not left.wrong(), repr(left.wrong()))
+    finally:
+        left.close()
 
 
 @case
