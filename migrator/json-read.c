@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "core/error.h"
+#include "core/text.h"
 #include "core/util.h"
 #include "migrator/json-state.h"
 
@@ -110,13 +111,90 @@ static int reckon(const char *text, size_t size, struct gclk_error *reterr)
 	return 0;
 }
 
+/* The bytes of the character at @text, which is UTF-8; its number. */
+static unsigned character(const char *text, uint32_t *ret)
+{
+	const unsigned char *p = (const unsigned char *)text;
+	unsigned n = *p < 0x80 ? 1 : *p < 0xe0 ? 2 : *p < 0xf0 ? 3 : 4;
+
+	*ret = n == 1 ? *p : *p & (0x7fU >> n);
+	for (unsigned i = 1; i < n; i++) {
+		*ret = *ret << 6 | (p[i] & 0x3f);
+	}
+	return n;
+}
+
+/*
+ * The next piece of a text in ASCII: a character, or what a backslash escapes as it is.
+ * Returns the bytes of the text that it stands for.
+ */
+static unsigned next_piece(const char *text, size_t left, char to[13], unsigned *ret_n)
+{
+	uint32_t c;
+	unsigned n = character(text, &c);
+
+	if (n == 1 && (c != '\\' || left == 1)) {
+		*ret_n = 1;
+		to[0] = *text;
+	} else if (n == 1) {
+		n += character(text + 1, &c);
+		*ret_n = n;
+		memcpy(to, text, n);
+	} else if (c < 0x10000) {
+		*ret_n = (unsigned)snprintf(to, 13, "\\u%04x", c & 0xffff);
+	} else {
+		*ret_n = (unsigned)snprintf(to, 13, "\\u%04x\\u%04x",
+					    0xd7c0 + (c >> 10 & 0x7ff), 0xdc00 + (c & 0x3ff));
+	}
+	return n;
+}
+
+/*
+ * The text with \u for all that is not ASCII, NULL without memory. Told to be strict,
+ * json-c 0.18 (Debian 13) takes the bytes of such characters for control characters.
+ */
+static char *in_ascii(const char *text, size_t size, size_t *ret_size)
+{
+	char *ascii = malloc(3 * size + 13), *to = ascii;
+	unsigned n;
+
+	for (size_t i = 0; ascii && i < size; to += n) {
+		i += next_piece(text + i, size - i, to, &n);
+	}
+	*ret_size = ascii ? (size_t)(to - ascii) : 0;
+	return ascii;
+}
+
+/* Where in @text that is whose offset in ASCII is @at. */
+static size_t before_escapes(const char *text, size_t size, size_t at)
+{
+	size_t i = 0;
+	unsigned n;
+
+	for (size_t before = 0; i < size && before < at; before += n) {
+		char piece[13];
+
+		i += next_piece(text + i, size - i, piece, &n);
+		if (n == 2 && before + 1 == at) {	/* between a backslash and its character */
+			return i - 1;
+		}
+	}
+	return i;
+}
+
 static int parse_with(struct json_tokener *tokener, const char *text, size_t size,
 		      struct json_object **ret, struct gclk_error *reterr)
 {
-	struct json_object *tree = json_tokener_parse_ex(tokener, text, (int)size);
+	size_t n;
+	char *ascii = in_ascii(text, size, &n);
+	struct json_object *tree = ascii ? json_tokener_parse_ex(tokener, ascii, (int)n) : NULL;
 	enum json_tokener_error error = json_tokener_get_error(tokener);
-	size_t end = json_tokener_get_parse_end(tokener);
+	size_t end = before_escapes(text, size, json_tokener_get_parse_end(tokener));
 
+	free(ascii);
+	if (!ascii) {
+		return gclk_fail(reterr, GCLK_NOMEM, "json", GCLK_NO_OFFSET, "out of memory");
+	}
 	if (error == json_tokener_continue) {
 		json_object_put(tree);
 		return gclk_fail(reterr, GCLK_TRUNCATED, "json", size, "the JSON has no end");
@@ -155,12 +233,15 @@ int json_parse(const char *text, size_t size, struct json_object **ret,
 	if (r < 0) {
 		return r;
 	}
+	if (!gclk_text_is_utf8(text, size)) {
+		return gclk_fail(reterr, GCLK_MALFORMED, "json", GCLK_NO_OFFSET,
+				 "the JSON is no UTF-8");
+	}
 	tokener = json_tokener_new_ex(DEPTH_MAX);
 	if (!tokener) {
 		return gclk_fail(reterr, GCLK_NOMEM, "json", GCLK_NO_OFFSET, "out of memory");
 	}
-	json_tokener_set_flags(tokener, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8 |
-						JSON_TOKENER_ALLOW_TRAILING_CHARS);
+	json_tokener_set_flags(tokener, JSON_TOKENER_STRICT | JSON_TOKENER_ALLOW_TRAILING_CHARS);
 	r = parse_with(tokener, text, size, ret, reterr);
 	json_tokener_free(tokener);
 	return r;

@@ -11,6 +11,7 @@
 #include "bundle/bind.h"
 #include "bundle/memory.h"
 #include "core/error.h"
+#include "core/text.h"
 
 #define PATH_BYTES 96
 
@@ -209,30 +210,6 @@ bool gclk_message_resize(ProtobufCMessage *message, const ProtobufCFieldDescript
 
 /* ---- one field ---- */
 
-/* UTF-8 as RFC 3629 has it: shortest form, no surrogates, at most U+10FFFF. */
-static bool is_utf8(const char *text)
-{
-	const unsigned char *p = (const unsigned char *)text;
-
-	while (*p) {
-		unsigned char c = *p++;
-		unsigned more = c < 0x80 ? 0 : c < 0xe0 ? 1 : c < 0xf0 ? 2 : 3;
-		unsigned char low = c == 0xe0 ? 0xa0 : c == 0xf0 ? 0x90 : 0x80;
-		unsigned char high = c == 0xed ? 0x9f : c == 0xf4 ? 0x8f : 0xbf;
-
-		if ((c >= 0x80 && c < 0xc2) || c > 0xf4) {
-			return false;
-		}
-		for (; more > 0; more--, low = 0x80, high = 0xbf) {
-			if (*p < low || *p > high) {
-				return false;
-			}
-			p++;
-		}
-	}
-	return true;
-}
-
 static int fail_at(struct gclk_error *reterr, enum gclk_status status, const char *path,
 		   const char *name, const char *what)
 {
@@ -356,7 +333,8 @@ static int set_field(ProtobufCMessage *message, const ProtobufCFieldDescriptor *
 
 	switch (row->type) {
 	case GCLK_TYPE_STRING:
-		if (present && (!memchr(at, 0, row->size) || !is_utf8(at))) {
+		if (present && (!memchr(at, 0, row->size) ||
+				!gclk_text_is_utf8(at, strlen(at)))) {
 			return fail_at(reterr, GCLK_RANGE, path, row->name,
 				       "the text is not UTF-8 with an end");
 		}
@@ -393,7 +371,7 @@ static int get_text(void *base, const struct gclk_field *row, const char *text,
 		return fail_at(reterr, GCLK_RANGE, path, row->name,
 			       "the text is longer than its field");
 	}
-	if (!is_utf8(text)) {
+	if (!gclk_text_is_utf8(text, strlen(text))) {
 		return fail_at(reterr, GCLK_MALFORMED, path, row->name, "the text is not UTF-8");
 	}
 	memcpy((char *)base + row->offset, text, n + 1);

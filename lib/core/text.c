@@ -103,3 +103,26 @@ void gclk_text_vformat(char *to, size_t size, const char *format, va_list args)
 		vsnprintf(to, size, format, args);
 	}
 }
+
+bool gclk_text_is_utf8(const char *text, size_t size)
+{
+	const unsigned char *p = (const unsigned char *)text, *end = p + size;
+
+	while (p < end) {
+		unsigned char c = *p++;
+		unsigned more = c < 0x80 ? 0 : c < 0xe0 ? 1 : c < 0xf0 ? 2 : 3;
+		unsigned char low = c == 0xe0 ? 0xa0 : c == 0xf0 ? 0x90 : 0x80;
+		unsigned char high = c == 0xed ? 0x9f : c == 0xf4 ? 0x8f : 0xbf;
+
+		if ((c >= 0x80 && c < 0xc2) || c > 0xf4) {
+			return false;
+		}
+		for (; more > 0; more--, low = 0x80, high = 0xbf) {
+			if (p == end || *p < low || *p > high) {
+				return false;
+			}
+			p++;
+		}
+	}
+	return true;
+}

@@ -4,6 +4,7 @@
 #define GCLK_CORE_TEXT_H
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 /* Copies what fits of @from, always with its NUL. @size > 0. */
@@ -17,5 +18,8 @@ void gclk_text_copy(char *to, size_t size, const char *from);
  */
 void gclk_text_vformat(char *to, size_t size, const char *format, va_list args)
 	__attribute__((format(printf, 3, 0)));
+
+/* UTF-8 as RFC 3629 has it: shortest form, no surrogates, at most U+10FFFF. */
+bool gclk_text_is_utf8(const char *text, size_t size);
 
 #endif

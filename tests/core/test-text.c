@@ -59,3 +59,31 @@ GCLK_TEST(text, copies_what_fits)
 	gclk_text_copy(to, sizeof(to), "");
 	CU_ASSERT(!strcmp(to, ""));
 }
+
+GCLK_TEST(text, utf8_has_one_form)
+{
+	static const struct {
+		const char *text;
+		bool fine;
+	} cases[] = {
+		{ "", true }, { "abc\x7f", true }, { "\xc2\x80", true }, { "\xdf\xbf", true },
+		{ "\xe0\xa0\x80", true }, { "\xed\x9f\xbf", true }, { "\xee\x80\x80", true },
+		{ "\xf0\x90\x80\x80", true }, { "\xf4\x8f\xbf\xbf", true },
+		{ "\x80", false }, { "\xc0\xaf", false }, { "\xc1\xbf", false },
+		{ "\xe0\x9f\xbf", false }, { "\xed\xa0\x80", false },
+		{ "\xf0\x8f\xbf\xbf", false }, { "\xf4\x90\x80\x80", false },
+		{ "\xf5\x80\x80\x80", false }, { "\xff", false }, { "\xc2" "a", false },
+		{ "\xe2\x82" "a", false }, { "\xf0\x9f\x98" "a", false },
+	};
+
+	for (unsigned i = 0; i < GCLK_COUNT(cases); i++) {
+		size_t n = strlen(cases[i].text);
+
+		CU_ASSERT(gclk_text_is_utf8(cases[i].text, n) == cases[i].fine);
+		/* what ends in the middle of a character is none */
+		for (size_t cut = 1; cases[i].fine && n < 5 && cut < n && i > 1; cut++) {
+			CU_ASSERT(!gclk_text_is_utf8(cases[i].text, cut));
+		}
+	}
+	CU_ASSERT(gclk_text_is_utf8("a\0b", 3));
+}

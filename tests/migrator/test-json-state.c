@@ -257,6 +257,12 @@ GCLK_TEST(json_state, text_that_is_no_json_object_is_refused)
 		{ "{\"a\": 01}", GCLK_MALFORMED },
 		{ "{\"a\": /* \" */ 1}", GCLK_MALFORMED },
 		{ "{\"a\": \"\xff\"}", GCLK_MALFORMED },
+		{ "{\"\xc2\xb5s\": \"\xe2\x82\xac \xf0\x9f\x98\x80\"}", 0 },
+		{ "{\"a\": \"\xc0\xaf\"}", GCLK_MALFORMED },
+		{ "{\"a\": \"\\\xc2\xb5\"}", GCLK_MALFORMED },
+		{ "{\"a\": \"\\\\\xc2\xb5\\n\"}", 0 },
+		{ "{\"a\": \"\\", GCLK_TRUNCATED },
+		{ "\xc2\xb5", GCLK_MALFORMED },
 		{ "{\"a\": [[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]}", GCLK_MALFORMED },
 	};
 
