@@ -47,7 +47,8 @@ static int look(const char *path, const struct gclk_image *image)
 	struct gclk_plan *plan = gclk_plan_new(state->n_vcpus);
 	struct gclk_host host;
 	struct gclk_error error = { .status = GCLK_NOMEM, .message = "out of memory" };
-	int r = plan ? gclk_host_read(&host, 0, &error) : -GCLK_NOMEM;
+	/* a tenth of a second for a TSC whose frequency the kernel does not tell */
+	int r = plan ? gclk_host_read(&host, 100000000, &error) : -GCLK_NOMEM;
 
 	if (r == 0) {
 		r = gclk_plan(state, gclk_image_carrier(image), &host, &when, &none,
