@@ -67,13 +67,15 @@ class Check:
         self.total = Total()
         self.began = time.monotonic()
 
-    def say(self, name, what, since):
-        print("%-28s %-40s %5.0f s" % (name, what, time.monotonic() - since), flush=True)
+    def say(self, name, what, since, more=""):
+        """One write: two may be speaking at once."""
+        line = "%-28s %-40s %5.0f s" % (name, what, time.monotonic() - since)
+        sys.stdout.write("\n".join([line] + ([more] if more else [])) + "\n")
+        sys.stdout.flush()
 
     def fail(self, name, output, since, cases=1):
         self.total.add(0, cases, 0)
-        self.say(name, "FAILED", since)
-        print(tail(output, 40), flush=True)
+        self.say(name, "FAILED", since, tail(output, 40))
 
     def setup(self, name, arguments, env):
         """Configure a build directory once; meson notices changes by itself."""
@@ -107,9 +109,9 @@ class Check:
         done = subprocess.run(command + list(arguments), env=environment(env), text=True,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         if done.returncode != 0 and again:
-            self.say("test " + name, "failed; once more later", since)
-            print(tail("\n".join(line for line in done.stdout.split("\n")
-                                 if re.search(r"FAIL|TIMEOUT|^failed", line)), 8), flush=True)
+            self.say("test " + name, "failed; once more later", since,
+                     tail("\n".join(line for line in done.stdout.split("\n")
+                                    if re.search(r"FAIL|TIMEOUT|^failed", line)), 8))
             return False
         counts, bad = (0, 0, 0), []
         if os.path.exists(log):
@@ -119,9 +121,8 @@ class Check:
         if done.returncode != 0 and not bad:
             bad.append(done.stdout)
             self.total.add(0, 1, 0)
-        self.say("test " + name, "%d passed, %d failed, %d skipped" % counts, since)
-        for output in bad:
-            print(tail(output, 60), flush=True)
+        self.say("test " + name, "%d passed, %d failed, %d skipped" % counts, since,
+                 "\n".join(tail(output, 60) for output in bad))
         return done.returncode == 0
 
     def _one_result(self, result, counts, bad):
@@ -150,19 +151,19 @@ class Check:
             output = (error.stdout or b"").decode(errors="replace") + "\ntimed out"
             status = 1
         counts = self.total.add_output(output, status == 0)
-        self.say(name, "%d passed, %d failed, %d skipped" % counts, since)
-        if status != 0:
-            print(tail(output, 60), flush=True)
+        self.say(name, "%d passed, %d failed, %d skipped" % counts, since,
+                 tail(output, 60) if status != 0 else "")
 
     # ---- the ways ----
 
-    def compilers(self):
-        for name, compiler in (("gcc", "gcc"), ("clang", "clang")):
-            env = {"CC": compiler}
-            directory = self.build(name, env=env)
-            if directory:
-                once = [] if name == "gcc" else ["--no-suite", "oracle"]
-                self.meson_test(name, directory, ["--no-suite", "e2e", "--no-suite", "lab"] + once, env)
+    def compiler(self, name, once=()):
+        """All but the emulated machines; of what need not be asked twice, nothing."""
+        env = {"CC": name}
+        directory = self.build(name, env=env)
+        if directory:
+            without = ["e2e", "lab"] + list(once)
+            self.meson_test(name, directory,
+                            [word for suite in without for word in ("--no-suite", suite)], env)
 
     def sanitizers(self):
         env = dict(SANITIZERS, CC="clang")
@@ -189,39 +190,45 @@ class Check:
                 continue
             self.meson_test("%s %s" % (name, ", ".join(PURE)), directory, names, env)
 
-    def end_to_end(self):
-        """Stock QEMU with guests in it, two side by side: they mostly wait.
+    def all_ways(self):
+        self.compiler("gcc")
+        self.compiler("clang", once=["oracle"])
+        self.sanitizers()
+        self.pure_layers()
 
-        They measure milliseconds, on machines that do other things too: what fails is asked
-        again, alone.
+    def with_guests(self):
+        """Stock QEMU with guests in it, while all the rest has what these leave.
+
+        The guests' tests mostly wait, and measure milliseconds: what runs beside them has
+        the lowest class of priority, and what fails is asked again when nothing else runs.
         """
-        directory = os.path.join(BUILD, "gcc")
-        if not os.path.exists(os.path.join(directory, "build.ninja")):
-            return			# which has failed already
-        if not self.options.long:
-            self.side_by_side("e2e", directory)
+        directory = self.build("gcc", env={"CC": "gcc"})
+        if directory is None:
+            self.all_ways()
             return
-        for name in suite_of(directory, "e2e"):
-            longer = ["--test-args=--long"] if takes_long(directory, name) else []
-            self.meson_test(name, directory, [name] + longer, patience=12)
+        rest = threading.Thread(target=idly, args=(self.all_ways,))
+        rest.start()
+        failed = self.side_by_side("e2e", directory)
+        rest.join()
+        failed += self.side_by_side("lab", directory)	# emulated hosts have a time of their own
+        for name in failed:
+            self.meson_test(name, directory, [name], patience=1)
 
     def side_by_side(self, suite, directory):
-        """Two tests of a suite at a time; what failed once more by itself."""
+        """Two tests of a suite at a time; the names of those that failed."""
         names = suite_of(directory, suite)
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
             tests = [pool.submit(self.meson_test, name, directory, ["--no-rebuild", name],
                                  patience=1, again=True) for name in names]
-        for name in [name for name, test in zip(names, tests) if not test.result()]:
-            self.meson_test(name, directory, [name], patience=1)
+        return [name for name, test in zip(names, tests) if not test.result()]
 
-    def laboratory(self):
-        """Emulated hosts, whose time is their own."""
+    def long_guests(self):
         directory = os.path.join(BUILD, "gcc")
-        if os.path.exists(os.path.join(directory, "build.ninja")):
-            self.side_by_side("lab", directory)
-            if self.options.long:
-                self.meson_test("laboratory, 100 moves", directory,
-                                ["lab-minivmm-moves", "--test-args=--long"], patience=12)
+        if not os.path.exists(os.path.join(directory, "build.ninja")):
+            return			# which has failed already
+        for name in suite_of(directory, "lab") + suite_of(directory, "e2e"):
+            longer = ["--test-args=--long"] if takes_long(directory, name) else []
+            self.meson_test(name, directory, [name] + longer, patience=12)
 
     def longer(self):
         """The random tests once more, with twenty times as many cases."""
@@ -240,20 +247,25 @@ class Check:
             self.meson_test(name, directory, [name, "--test-args=" + more], patience=12)
 
     def run(self):
-        self.compilers()
-        self.sanitizers()
-        self.pure_layers()
+        if self.options.quick or self.options.long:
+            self.all_ways()
+        else:
+            self.with_guests()
         if self.options.long:
             self.longer()
-        if not self.options.quick:
-            self.laboratory()
-            self.end_to_end()
+            self.long_guests()
         for reason, times in sorted(self.total.reasons.items()):
             print(reason + (" (%d times)" % times if times > 1 else ""))
         print("%d s in all" % (time.monotonic() - self.began))
         print("%d passed, %d failed, %d skipped" %
               (self.total.passed, self.total.failed, self.total.skipped))
         return 1 if self.total.failed or not self.total.passed else 0
+
+
+def idly(what):
+    """what(), and all that it starts, when nobody else wants a processor."""
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))	# of this thread
+    what()
 
 
 def environment(env):
