@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -131,18 +132,19 @@ static const char *priority(const char *severity)
 	return !strcmp(severity, "error") ? "<3>" : !strcmp(severity, "warning") ? "<4>" : "<6>";
 }
 
-static unsigned n_errors;
+static atomic_uint n_errors;
 
 unsigned errors_said(void)
 {
-	return n_errors;
+	return atomic_load(&n_errors);
 }
 
 static void emit(const char *severity, const char *file, const char *id,
 		 enum effect effect, const char *try, const char *sentence)
 {
-	n_errors += !strcmp(severity, "error");
+	atomic_fetch_add(&n_errors, !strcmp(severity, "error"));
 	fflush(stdout);
+	flockfile(stderr); /* a line of another thread's comes before it or after it */
 	fprintf(stderr, "%sguestclock: %s: ", priority(severity), severity);
 	if (file) {
 		put_text(stderr, strcmp(file, "-") ? file : "standard input");
@@ -163,6 +165,7 @@ static void emit(const char *severity, const char *file, const char *id,
 		fprintf(stderr, " Try: guestclock explain %s", id);
 	}
 	fputc('\n', stderr);
+	funlockfile(stderr);
 }
 
 void message(const char *severity, const char *file, const char *id, enum effect effect,
