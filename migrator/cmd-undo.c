@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "migrator/conf.h"
+#include "migrator/confine/confine.h"
 #include "migrator/report-json.h"
 #include "migrator/verbs.h"
 
@@ -22,7 +24,7 @@ static int say_failed(const char *path, const struct gclk_error *error)
 static int run(const struct options *o)
 {
 	struct progress progress = { 0 };
-	const struct gclk_image_options options = {
+	struct gclk_image_options options = {
 		.snapshot = o->snapshot,
 		.writable = 1,
 		.progress = progress_step,
@@ -33,6 +35,9 @@ static int run(const struct options *o)
 
 	if (!strcmp(o->files[0], "-")) {
 		return usage_error("undo", "standard input cannot be changed");
+	}
+	if (confine_worker(o->conf, &options.worker, &error) < 0) {
+		return fail(o->conf ? o->conf : CONF_PATH, &error, EFFECT_NONE, NULL);
 	}
 	r = gclk_image_undo(o->files[0], &options, &undone, &error);
 	progress_end(&progress);

@@ -112,10 +112,11 @@ static const struct {
 	{ "policy", "replay_max", parse_replay_max_setting },
 };
 
-/* Sections of guestclockd and the hook, which read them themselves. */
+/* Sections of guestclockd, the hook and confine/, which read them themselves. */
 static bool other_readers(const char *section)
 {
-	return !strcmp(section, "daemon") || !strcmp(section, "hook");
+	return !strcmp(section, "daemon") || !strcmp(section, "hook") ||
+	       !strcmp(section, "privilege");
 }
 
 struct reading {

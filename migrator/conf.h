@@ -15,7 +15,8 @@
  *	long_gap = 60s			; a longer counted gap is warned about
  *	replay_max = 100000		; ticks replayed per timer, at most
  *
- * and the sections [daemon] (migrator/daemon/conf.h) and [hook] (migrator/hook/conf.h).
+ * and the sections [daemon] (migrator/daemon/conf.h), [hook] (migrator/hook/conf.h) and
+ * [privilege] (migrator/confine/confine.h).
  */
 #ifndef GCLK_MIGRATOR_CONF_H
 #define GCLK_MIGRATOR_CONF_H

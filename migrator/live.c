@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "core/util.h"
+#include "migrator/confine/confine.h"
 #include "migrator/message.h"
 #include "migrator/verbs.h"
 
@@ -28,7 +29,11 @@ static const struct verb *const verbs[] = {
 int main(int argc, char **argv)
 {
 	const char *name = argc > 1 ? argv[1] : "";
+	int r = confine_entry(argc, argv);
 
+	if (r >= 0) {
+		return r;
+	}
 	signal(SIGPIPE, SIG_IGN); /* a neighbour that goes is an error, not an end */
 	for (unsigned i = 0; verbs[i]; i++) {
 		if (!strcmp(name, verbs[i]->name)) {

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "core/util.h"
+#include "migrator/confine/confine.h"
 #include "migrator/message.h"
 #include "migrator/verbs.h"
 
@@ -123,7 +124,11 @@ static int run_other(const struct other_verb *verb, char **argv)
 int main(int argc, char **argv)
 {
 	const char *name = argc > 1 ? argv[1] : NULL;
+	int r = confine_entry(argc, argv);
 
+	if (r >= 0) {
+		return r;
+	}
 	if (!name) {
 		help(stderr);
 		return GCLK_USAGE;

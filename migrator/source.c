@@ -12,6 +12,8 @@
 
 #include "core/error.h"
 #include "core/util.h"
+#include "migrator/conf.h"
+#include "migrator/confine/confine.h"
 #include "migrator/json-state.h"
 #include "migrator/source.h"
 #include "migrator/text.h"
@@ -210,11 +212,13 @@ static int open_bundle(struct source *s, bool is_json, struct gclk_error *reterr
 }
 
 /* Which of several snapshots is meant, the operator must say. */
-static int list_snapshots(const char *path)
+static int list_snapshots(const char *path, const struct gclk_worker *worker)
 {
 	static const char *const headings[] = { ">ID", "NAME", "TAKEN", ">GUEST CLOCK" };
 	struct gclk_snapshot *all = calloc(64, sizeof(*all));
-	int n = all ? gclk_image_list_snapshots(path, all, 64, NULL) : 0;
+	int n = !all	? 0
+		: worker ? gclk_worker_list_snapshots(worker, path, all, 64, NULL)
+			 : gclk_image_list_snapshots(path, all, 64, NULL);
 	struct table table;
 
 	if (n <= 1) {
@@ -265,7 +269,7 @@ static void take_record(struct source *s)
 }
 
 static int open_image(struct source *s, const struct options *o, enum source_use use,
-		      struct gclk_error *reterr)
+		      const struct gclk_worker *worker, struct gclk_error *reterr)
 {
 	const struct gclk_image_options options = {
 		.snapshot = o->snapshot,
@@ -277,6 +281,7 @@ static int open_image(struct source *s, const struct options *o, enum source_use
 		.plain = use == SOURCE_PLAIN,
 		.progress = progress_step,
 		.progress_ctx = &s->progress,
+		.worker = worker,
 	};
 	int r = gclk_image_open(s->path, &options, &s->image, reterr);
 
@@ -360,6 +365,7 @@ static bool looks_like_json(const unsigned char *bytes, size_t n)
 int source_open(struct source *s, const char *path, const struct options *o,
 		enum source_use use)
 {
+	const struct gclk_worker *worker;
 	unsigned char first[PEEK_BYTES];
 	struct gclk_error error;
 	size_t n = 0;
@@ -381,12 +387,14 @@ int source_open(struct source *s, const char *path, const struct options *o,
 	}
 	if (gclk_bytes_are_bundle(first, n) || looks_like_json(first, n)) {
 		r = open_bundle(s, looks_like_json(first, n), &error);
+	} else if (confine_worker(o->conf, &worker, &error) < 0) {
+		return fail(o->conf ? o->conf : CONF_PATH, &error, EFFECT_NONE, NULL);
 	} else {
 		if (n >= 4 && !memcmp(first, "QFI\xfb", 4) &&
-		    !given(o, OPTION(SNAPSHOT)) && (r = list_snapshots(path)) != 0) {
+		    !given(o, OPTION(SNAPSHOT)) && (r = list_snapshots(path, worker)) != 0) {
 			return r;
 		}
-		r = open_image(s, o, use, &error);
+		r = open_image(s, o, use, worker, &error);
 	}
 	if (r < 0) {
 		return fail(path, &error, EFFECT_NONE, NULL);

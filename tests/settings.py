@@ -77,7 +77,7 @@ def main():
     sample = sample_settings(read(args.sample))
     manual = manual_settings(read(args.manual))
     t.check("the sample has settings of all sections",
-          {section for section, _ in sample} == {"policy", "daemon", "hook"}, repr(len(sample)))
+          {section for section, _ in sample} == {"policy", "daemon", "hook", "privilege"}, repr(len(sample)))
     unknown = sorted(set(sample) - manual)
     t.check("the manual knows those of the sample", not unknown, repr(unknown))
     daemon, command, said = with_settings(args, sample)

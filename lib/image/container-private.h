@@ -60,9 +60,6 @@ void gclk_container_forget(struct gclk_container *c);
 /* Size of the captured stream, with what followed it already then. */
 uint64_t gclk_container_original_size(const struct gclk_container *c);
 
-/* Do patches change the length? Only a copy can then be made, or taken back. */
-bool gclk_patches_change_length(const struct gclk_patch *patches, size_t n_patches);
-
 /* Everything that forbids writing these, beyond what gclk_undo_apply() checks itself. */
 int gclk_container_check_writable(struct gclk_container *c, const struct gclk_patch *patches,
 				  size_t n_patches, size_t n_payload,

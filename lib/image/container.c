@@ -520,13 +520,13 @@ static int open_it(struct gclk_container *c, const struct gclk_container_options
 	if (c->info.pipe && options->spool_beside) {
 		r = spool(c, options->spool_beside, reterr);
 	}
-	if (r == 0 && options->writable) {
+	if (r == 0 && options->writable && !options->io) {
 		r = c->info.file.regular && c->spool.fd < 0 ?
 		    gclk_file_lock(c->fd, c->name, reterr) :
 		    gclk_fail(reterr, GCLK_UNSUPPORTED, c->name, GCLK_NO_OFFSET,
 			      "only a regular file can be rewritten in place");
 	}
-	c->file = gclk_io_file(c->fd);
+	c->file = options->io ? *options->io : gclk_io_file(c->fd);
 	r = r < 0 ? r : recognise(c, options, reterr);
 	return r < 0 ? r : settle(c, reterr);
 }

@@ -51,6 +51,8 @@ struct gclk_container_options {
 	 * a file.
 	 */
 	const char *spool_beside;
+	/* By which the file is written, where its descriptor cannot be; then nothing is locked. */
+	const struct gclk_io *io;
 	bool sync;			/* copies are on the disk when they get their name */
 	struct gclk_progress progress;	/* of passes over the whole; may be empty */
 };
@@ -192,5 +194,12 @@ struct gclk_copy {
  */
 int gclk_container_copy(struct gclk_container *c, const char *out_path,
 			const struct gclk_copy *copy, struct gclk_error *reterr);
+
+/* The same into an empty file, which is left to the caller to name. */
+int gclk_container_copy_fd(struct gclk_container *c, int fd, const struct gclk_copy *copy,
+			   struct gclk_error *reterr);
+
+/* Do patches change the length? Only a copy can then be made, or taken back. */
+bool gclk_patches_change_length(const struct gclk_patch *patches, size_t n_patches);
 
 #endif

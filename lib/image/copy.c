@@ -364,3 +364,16 @@ int gclk_container_copy(struct gclk_container *c, const char *out_path,
 	gclk_output_close(&j.out);
 	return r;
 }
+
+int gclk_container_copy_fd(struct gclk_container *c, int fd, const struct gclk_copy *copy,
+			   struct gclk_error *reterr)
+{
+	static char path[] = "the copy";
+	struct job j = { .c = c, .copy = copy, .out = { .fd = fd, .path = path, .sync = c->sync } };
+	int r = check_job(c, copy, reterr);
+
+	if (r < 0) {
+		return r;
+	}
+	return c->qcow2 ? copy_qcow2(&j, reterr) : copy_stream(&j, reterr);
+}

@@ -12,6 +12,7 @@
 #include "image/domain-xml.h"
 #include "image/image.h"
 #include "image/qemu/carrier.h"
+#include "image/worker/asker.h"
 
 GCLK_API const char *const gclk_image_format_names[3] = { "qemu-stream", "libvirt-save",
 							  "qcow2-snapshot" };
@@ -21,6 +22,7 @@ GCLK_API struct gclk_image *gclk_image_close(struct gclk_image *image)
 	if (!image) {
 		return NULL;
 	}
+	gclk_asker_free(image->asker);
 	gclk_bindings_free(&image->bindings);
 	gclk_tail_free(image->tail);
 	gclk_state_free(image->state);
@@ -35,8 +37,8 @@ GCLK_API struct gclk_image *gclk_image_close(struct gclk_image *image)
 	return NULL;
 }
 
-static int open_container(struct gclk_image *image, const struct gclk_image_options *options,
-			  struct gclk_error *reterr)
+static int open_container(struct gclk_image *image, const struct gclk_image_inside *inside,
+			  const struct gclk_image_options *options, struct gclk_error *reterr)
 {
 	struct gclk_container_options how = {
 		.writable = options->writable,
@@ -46,6 +48,12 @@ static int open_container(struct gclk_image *image, const struct gclk_image_opti
 		.progress = image->progress,
 	};
 
+	if (inside) {
+		how.io = inside->io;
+		how.writable = inside->io != NULL;
+		return gclk_container_open_fd(inside->fd, inside->name, &how, &image->container,
+					      reterr);
+	}
 	if (!strcmp(image->path, "-")) {
 		return gclk_container_open_fd(STDIN_FILENO, "standard input", &how,
 					      &image->container, reterr);
@@ -183,15 +191,34 @@ int gclk_image_read_state(struct gclk_image *image, struct gclk_error *reterr)
 	return r;
 }
 
-GCLK_API int gclk_image_open(const char *path, const struct gclk_image_options *options,
-			     struct gclk_image **ret_image, struct gclk_error *reterr)
+static int read_image(struct gclk_image *image, const struct gclk_image_inside *inside,
+		      const struct gclk_image_options *options, struct gclk_error *reterr)
 {
-	static const struct gclk_image_options defaults;
+	enum gclk_view view = options->as_it_stands ? GCLK_VIEW_CURRENT : GCLK_VIEW_ORIGINAL;
+	int r = open_container(image, inside, options, reterr);
+
+	if (r < 0) {
+		return r;
+	}
+	image->info = gclk_container_info(image->container);
+	if ((r = read_tail(image, view, reterr)) < 0 ||
+	    (r = gclk_image_read_state(image, reterr)) < 0) {
+		return r;
+	}
+	if (options->want_page_clock && (r = gclk_image_find_page_clock(image, reterr)) < 0) {
+		return r;
+	}
+	gclk_image_find_evidence(image);
+	return 0;
+}
+
+static int open_as(const char *path, const struct gclk_image_inside *inside,
+		   const struct gclk_image_options *options, struct gclk_image **ret_image,
+		   struct gclk_error *reterr)
+{
 	struct gclk_image *image = calloc(1, sizeof(*image));
-	enum gclk_view view;
 	int r;
 
-	options = options ? options : &defaults;
 	if (!image || !(image->path = strdup(path))) {
 		free(image);
 		return gclk_fail(reterr, GCLK_NOMEM, NULL, GCLK_NO_OFFSET, "out of memory");
@@ -199,28 +226,36 @@ GCLK_API int gclk_image_open(const char *path, const struct gclk_image_options *
 	image->progress.report = options->progress;
 	image->progress.ctx = options->progress_ctx;
 	image->plain = options->plain;
-	if ((r = open_container(image, options, reterr)) < 0) {
-		goto fail;
+	r = options->worker ? gclk_asker_open(image, path, options, reterr) :
+			      read_image(image, inside, options, reterr);
+	if (r < 0) {
+		gclk_image_close(image);
+		return r;
 	}
-	image->info = gclk_container_info(image->container);
-	view = options->as_it_stands ? GCLK_VIEW_CURRENT : GCLK_VIEW_ORIGINAL;
-	if ((r = read_tail(image, view, reterr)) < 0 ||
-	    (r = gclk_image_read_state(image, reterr)) < 0) {
-		goto fail;
-	}
-	if (options->want_page_clock && (r = gclk_image_find_page_clock(image, reterr)) < 0) {
-		goto fail;
-	}
-	gclk_image_find_evidence(image);
 	*ret_image = image;
 	return 0;
-fail:
-	gclk_image_close(image);
-	return r;
+}
+
+GCLK_API int gclk_image_open(const char *path, const struct gclk_image_options *options,
+			     struct gclk_image **ret_image, struct gclk_error *reterr)
+{
+	static const struct gclk_image_options defaults;
+
+	return open_as(path, NULL, options ? options : &defaults, ret_image, reterr);
+}
+
+int gclk_image_open_inside(const struct gclk_image_inside *inside,
+			   const struct gclk_image_options *options, struct gclk_image **ret,
+			   struct gclk_error *reterr)
+{
+	return open_as(inside->name, inside, options, ret, reterr);
 }
 
 GCLK_API enum gclk_image_format gclk_image_format(const struct gclk_image *image)
 {
+	if (image->asker) {
+		return gclk_asker_format(image->asker);
+	}
 	switch (image->info->kind) {
 	case GCLK_CONTAINER_LIBVIRT:
 		return GCLK_FORMAT_LIBVIRT_SAVE;
@@ -234,7 +269,8 @@ GCLK_API enum gclk_image_format gclk_image_format(const struct gclk_image *image
 
 GCLK_API const char *gclk_image_compression(const struct gclk_image *image)
 {
-	const char *name = gclk_compression_name(image->info->compression);
+	const char *name = image->asker ? gclk_asker_compression(image->asker) :
+				  gclk_compression_name(image->info->compression);
 
 	return name ? name : "unknown";
 }
@@ -246,13 +282,20 @@ GCLK_API const struct gclk_state *gclk_image_state(const struct gclk_image *imag
 
 GCLK_API int gclk_image_was_running(const struct gclk_image *image)
 {
-	const struct gclk_libvirt_save *save = image->info->libvirt;
+	const struct gclk_libvirt_save *save;
 
+	if (image->asker) {
+		return gclk_asker_was_running(image->asker);
+	}
+	save = image->info->libvirt;
 	return save ? save->was_running != 0 : -1;
 }
 
 GCLK_API uint64_t gclk_image_digest(const struct gclk_image *image)
 {
+	if (image->asker) {
+		return gclk_asker_digest(image->asker);
+	}
 	return lzma_crc64(image->tail->bytes, image->tail->size, 0);
 }
 
@@ -294,6 +337,9 @@ GCLK_API int gclk_image_source_field(const struct gclk_image *image, unsigned in
 	const struct gclk_located *row;
 	int is_signed;
 
+	if (i->asker) {
+		return gclk_asker_field(i->asker, index, ret);
+	}
 	if (index >= image->bindings.n) {
 		return 0;
 	}
@@ -318,6 +364,9 @@ GCLK_API const void *gclk_image_record(const struct gclk_image *image, size_t *r
 	const struct gclk_undo *undo;
 
 	*ret_size = 0;
+	if (image->asker) {
+		return gclk_asker_record(image->asker, ret_size);
+	}
 	if (gclk_container_undo(image->container, &undo, NULL, NULL) != 0) {
 		return NULL;
 	}
@@ -325,19 +374,13 @@ GCLK_API const void *gclk_image_record(const struct gclk_image *image, size_t *r
 	return undo->payload;
 }
 
-GCLK_API int gclk_image_list_snapshots(const char *path, struct gclk_snapshot *ret, unsigned max,
-				       struct gclk_error *reterr)
+/* Of an opened container, which it frees. */
+static int list_snapshots(struct gclk_container *container, struct gclk_snapshot *ret,
+			  unsigned max)
 {
-	struct gclk_container_options how = { .defer_snapshot = true };
-	const struct gclk_container_info *info;
-	struct gclk_container *container;
+	const struct gclk_container_info *info = gclk_container_info(container);
 	unsigned n = 0;
-	int r = gclk_container_open(path, &how, &container, reterr);
 
-	if (r < 0) {
-		return r;
-	}
-	info = gclk_container_info(container);
 	for (size_t i = 0; i < info->n_snapshots; i++) {
 		const struct gclk_qcow2_snapshot *snapshot = &info->snapshots[i];
 
@@ -355,4 +398,24 @@ GCLK_API int gclk_image_list_snapshots(const char *path, struct gclk_snapshot *r
 	}
 	gclk_container_free(container);
 	return (int)GCLK_MIN(n, (unsigned)INT32_MAX);
+}
+
+static const struct gclk_container_options listing = { .defer_snapshot = true };
+
+int gclk_snapshots_of(int fd, const char *name, struct gclk_snapshot *ret, unsigned max,
+		      struct gclk_error *reterr)
+{
+	struct gclk_container *container;
+	int r = gclk_container_open_fd(fd, name, &listing, &container, reterr);
+
+	return r < 0 ? r : list_snapshots(container, ret, max);
+}
+
+GCLK_API int gclk_image_list_snapshots(const char *path, struct gclk_snapshot *ret, unsigned max,
+				       struct gclk_error *reterr)
+{
+	struct gclk_container *container;
+	int r = gclk_container_open(path, &listing, &container, reterr);
+
+	return r < 0 ? r : list_snapshots(container, ret, max);
 }

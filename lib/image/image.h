@@ -14,9 +14,12 @@
 
 #define GCLK_EVIDENCE_MAX 4
 
+struct gclk_asker;
+
 /* Of a live stream (filter.c) there is no container, and what is opened from it is NULL. */
 struct gclk_image {
 	char *path;
+	struct gclk_asker *asker;		/* another process has the rest; state, domain, evidence are here */
 	struct gclk_container *container;
 	const struct gclk_container_info *info;
 	struct gclk_tail *tail;			/* of the original stream */
@@ -41,6 +44,28 @@ struct gclk_image {
 	uint8_t *span;
 	bool late;
 };
+
+/* A file that somebody else has opened, for worker/work.c. */
+struct gclk_image_inside {
+	int fd;
+	const char *name;			/* for messages */
+	const struct gclk_io *io;		/* by which it is written; NULL: it is not */
+};
+int gclk_image_open_inside(const struct gclk_image_inside *inside,
+			   const struct gclk_image_options *options, struct gclk_image **ret,
+			   struct gclk_error *reterr);
+
+/* gclk_image_write() into an empty file that has no name yet. */
+int gclk_image_write_fd(struct gclk_image *image, const struct gclk_plan *plan,
+			const void *payload, size_t payload_size, int fd,
+			struct gclk_error *reterr);
+
+/* gclk_image_undo() in place: 0, GCLK_UNDO_NONE, or that only a copy without patches does. */
+#define GCLK_UNDO_BY_COPY 2
+int gclk_undo_inside(struct gclk_container *container, struct gclk_error *reterr);
+
+int gclk_snapshots_of(int fd, const char *name, struct gclk_snapshot *ret, unsigned max,
+		      struct gclk_error *reterr);
 
 /* From image->tail to image->state and the rows that encode it. */
 int gclk_image_read_state(struct gclk_image *image, struct gclk_error *reterr);

@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "core/util.h"
 #include "image/image.h"
+#include "image/worker/asker.h"
 
 #define PATCH_MAX 256			/* bytes of the widest field */
 
@@ -73,8 +74,12 @@ GCLK_API int gclk_image_encode(struct gclk_image *image, const struct gclk_plan 
 			       struct gclk_error *reterr)
 {
 	uint8_t *to, was[PATCH_MAX];
-	int r = reserve(image, reterr);
+	int r;
 
+	if (image->asker) {
+		return gclk_asker_encode(image->asker, plan, ret_changes, ret_n, reterr);
+	}
+	r = reserve(image, reterr);
 	if (r < 0) {
 		return r;
 	}
@@ -133,8 +138,12 @@ GCLK_API int gclk_image_patch(struct gclk_image *image, const struct gclk_plan *
 {
 	const struct gclk_image_change *changes;
 	unsigned n;
-	int r = gclk_image_encode(image, plan, &changes, &n, reterr);
+	int r;
 
+	if (image->asker) {
+		return gclk_asker_patch(image->asker, plan, payload, payload_size, reterr);
+	}
+	r = gclk_image_encode(image, plan, &changes, &n, reterr);
 	if (r < 0) {
 		return r;
 	}
@@ -166,9 +175,14 @@ static void span_of(const struct gclk_image *image, uint32_t *ret_begin, uint32_
 
 GCLK_API void gclk_image_late_span(struct gclk_image *image, struct gclk_image_span *ret)
 {
-	uint64_t tail = image->info->stream_offset + image->tail->offset;
+	uint64_t tail;
 	uint32_t begin, end;
 
+	if (image->asker) {
+		gclk_asker_span(image->asker, ret);
+		return;
+	}
+	tail = image->info->stream_offset + image->tail->offset;
 	span_of(image, &begin, &end);
 	ret->begin = tail + begin;
 	ret->end = tail + end;
@@ -219,8 +233,13 @@ GCLK_API int gclk_image_late_begin(struct gclk_image *image, const struct gclk_p
 				   struct gclk_image_span *ret_span, struct gclk_error *reterr)
 {
 	struct gclk_patch range;
-	int r = encode_span(image, plan, &range, reterr);
+	int r;
 
+	if (image->asker) {
+		return gclk_asker_late_begin(image->asker, plan, payload, payload_size, ret_span,
+					     reterr);
+	}
+	r = encode_span(image, plan, &range, reterr);
 	if (r < 0) {
 		return r;
 	}
@@ -244,6 +263,9 @@ GCLK_API int gclk_image_late_write(struct gclk_image *image, const struct gclk_p
 	struct gclk_patch range;
 	int r;
 
+	if (image->asker) {
+		return gclk_asker_late_write(image->asker, plan, reterr);
+	}
 	if (!image->late) {
 		return gclk_fail(reterr, GCLK_STATE, image->path, GCLK_NO_OFFSET,
 				 "no late rewriting has begun");
@@ -253,22 +275,46 @@ GCLK_API int gclk_image_late_write(struct gclk_image *image, const struct gclk_p
 						    range.new_bytes, range.n_new, reterr);
 }
 
+static int make_copy(struct gclk_image *image, const struct gclk_plan *plan,
+		     const void *payload, size_t payload_size, struct gclk_copy *ret,
+		     struct gclk_error *reterr)
+{
+	const struct gclk_image_change *changes;
+	unsigned n;
+	int r = gclk_image_encode(image, plan, &changes, &n, reterr);
+
+	if (r == 0) {
+		*ret = (struct gclk_copy){ .patches = image->patches, .n_patches = n,
+					   .payload = payload, .n_payload = payload_size,
+					   .replace = true, .plain = image->plain,
+					   .progress = image->progress };
+	}
+	return r;
+}
+
 GCLK_API int gclk_image_write(struct gclk_image *image, const struct gclk_plan *plan,
 			      const void *payload, size_t payload_size, const char *out_path,
 			      struct gclk_error *reterr)
 {
-	const struct gclk_image_change *changes;
-	struct gclk_copy copy = { .payload = payload, .n_payload = payload_size, .replace = true,
-				  .plain = image->plain, .progress = image->progress };
-	unsigned n;
-	int r = gclk_image_encode(image, plan, &changes, &n, reterr);
+	struct gclk_copy copy;
+	int r;
 
-	if (r < 0) {
-		return r;
+	if (image->asker) {
+		return gclk_asker_write(image->asker, plan, payload, payload_size, out_path,
+					reterr);
 	}
-	copy.patches = image->patches;
-	copy.n_patches = n;
-	return gclk_container_copy(image->container, out_path, &copy, reterr);
+	r = make_copy(image, plan, payload, payload_size, &copy, reterr);
+	return r < 0 ? r : gclk_container_copy(image->container, out_path, &copy, reterr);
+}
+
+int gclk_image_write_fd(struct gclk_image *image, const struct gclk_plan *plan,
+			const void *payload, size_t payload_size, int fd,
+			struct gclk_error *reterr)
+{
+	struct gclk_copy copy;
+	int r = make_copy(image, plan, payload, payload_size, &copy, reterr);
+
+	return r < 0 ? r : gclk_container_copy_fd(image->container, fd, &copy, reterr);
 }
 
 /* An image whose record is torn needs the end of its stream, which only a walk finds. */
@@ -290,14 +336,33 @@ static int tell_end(struct gclk_container *container, struct gclk_error *reterr)
 	return r;
 }
 
+int gclk_undo_inside(struct gclk_container *container, struct gclk_error *reterr)
+{
+	const struct gclk_undo *undo = NULL;
+	bool in_place = gclk_container_info(container)->in_place;
+	int r = in_place ? tell_end(container, reterr) : 0;
+
+	r = r < 0 ? r : gclk_container_undo(container, &undo, NULL, reterr);
+	if (r == 0 && (!in_place ||
+		       gclk_patches_change_length(undo->patches, undo->n_patches))) {
+		return GCLK_UNDO_BY_COPY;
+	}
+	/* a torn record is no record, but is taken away */
+	return r < 0 || !in_place ? r : gclk_container_revert(container, reterr);
+}
+
 GCLK_API int gclk_image_undo(const char *path, const struct gclk_image_options *options,
 			     int *ret_undone, struct gclk_error *reterr)
 {
 	struct gclk_container_options how = { .writable = true,
 					      .snapshot = options ? options->snapshot : NULL };
 	struct gclk_container *container;
-	int r = gclk_container_open(path, &how, &container, reterr);
+	int r;
 
+	if (options && options->worker) {
+		return gclk_asker_undo(path, options, ret_undone, reterr);
+	}
+	r = gclk_container_open(path, &how, &container, reterr);
 	if (r < 0) {
 		return r;
 	}

@@ -23,6 +23,7 @@
 #include "core/error.h"
 #include "core/time.h"
 #include "core/util.h"
+#include "migrator/confine/confine.h"
 #include "migrator/hook/conf.h"
 #include "migrator/hook/late.h"
 #include "migrator/hook/needs.h"
@@ -36,6 +37,8 @@
 /* The follower: how long a reader may rest, and a domain may take to run once loaded. */
 #define IDLE_NS (120 * GCLK_NS_PER_S)
 #define RUN_LIMIT_NS (5 * GCLK_NS_PER_S)
+/* Writing in time before a reader does not wait behind others. */
+#define FOLLOWER_NICE (-10)
 /* How much later than planned the guest may run without the report calling it late. */
 #define TOLERANCE_NS (100 * GCLK_NS_PER_MS)
 
@@ -293,7 +296,7 @@ static void follow(struct hook *hook)
 	struct stat st;
 	int64_t seen_ns = 0;
 
-	setpriority(PRIO_PROCESS, 0, -10);
+	setpriority(PRIO_PROCESS, 0, FOLLOWER_NICE);
 	late_follow(late, IDLE_NS, NULL, NULL);
 	if (late->closed_ns &&
 	    running_wait(NULL, hook->name, RUN_LIMIT_NS, &seen_ns)) {
@@ -363,9 +366,11 @@ static int rewrite(struct hook *hook)
 	if (fork() == 0) {
 		detach();
 		follow(hook);
-		_exit(0);
+		source_close(&hook->source);
 	}
-	return 0;
+	/* the image is the follower's from here on, and who reads it for us with it */
+	fflush(NULL);
+	_exit(0);
 }
 
 static int restore_begin(struct hook *hook)
@@ -481,11 +486,16 @@ static void too_late(int sig)
 int main(int argc, char **argv)
 {
 	static struct hook hook = { .state_dir = LEARNED_DIR };
-	int r = parse_arguments(&hook, argc, argv);
+	int r = confine_entry(argc, argv);
 
+	if (r >= 0) {
+		return r;
+	}
+	r = parse_arguments(&hook, argc, argv);
 	if (r) {
 		return r < 0 ? usage() : 0;
 	}
+	confine_set_nice(FOLLOWER_NICE);
 	signal(SIGALRM, too_late);
 	signal(SIGPIPE, SIG_IGN);
 	alarm(LIMIT_S);

@@ -26,6 +26,39 @@ enum gclk_image_format {
 };
 extern const char *const gclk_image_format_names[3];	/* "qemu-stream", ... as in JSON */
 
+/*
+ * Foreign bytes can be read by somebody who has nothing to lose: another process, in which
+ * gclk_image_work() runs at the other end of a socket. What it says is looked at before it
+ * is believed, and it writes nothing: it asks, and what would change the host's own words
+ * in the image (a domain's XML, a qcow2's header) is refused and ends it.
+ */
+struct gclk_worker_process {
+	int socket;			/* connected, SOCK_STREAM, AF_UNIX */
+	int pid;
+};
+
+struct gclk_worker {
+	/* Errors: whatever forbids it; then nothing is read. */
+	int (*start)(void *ctx, struct gclk_worker_process *ret, struct gclk_error *reterr);
+	/*
+	 * Closes the socket, ends the process. @failed: it has gone by itself, and @reterr is
+	 * to say why in one sentence ("... was killed by signal 31").
+	 */
+	void (*stop)(void *ctx, struct gclk_worker_process *process, int failed,
+		     struct gclk_error *reterr);
+	void *ctx;
+};
+
+/**
+ * gclk_image_work() - read images for the program at the other end
+ * @socket:	the other end of gclk_worker_process.socket
+ * @failure:	not NULL: it cannot be done safely, for this reason; says so and returns
+ *
+ * One image; returns 0 when the other end is done with it. Both ends must be the same
+ * release of this library. It opens nothing: files come through the socket, to be read.
+ */
+int gclk_image_work(int socket, const struct gclk_error *failure);
+
 struct gclk_image_options {
 	const char *snapshot;		/* qcow2: name or id; NULL: the only one */
 	uint8_t writable;		/* for gclk_image_patch() and gclk_image_undo(): locks the file */
@@ -41,6 +74,7 @@ struct gclk_image_options {
 	/* called now and then during a pass over the RAM; a non-zero result ends it with GCLK_STATE */
 	int (*progress)(void *ctx, uint64_t done, uint64_t total);	/* total 0: unknown */
 	void *progress_ctx;
+	const struct gclk_worker *worker;	/* reads it for us; NULL: nobody. Copied */
 };
 
 /**
@@ -51,7 +85,7 @@ struct gclk_image_options {
  * Ownership: @ret_image is the caller's, gclk_image_close().
  * Errors: GCLK_SYS, GCLK_TRUNCATED, GCLK_MALFORMED, GCLK_VERSION and GCLK_UNSUPPORTED
  * (postcopy, mapped-ram, ... by name) with the byte offset in the stream;
- * GCLK_STATE when it is in use.
+ * GCLK_STATE when it is in use; with a worker also GCLK_PEER when that one misbehaves.
  */
 int gclk_image_open(const char *path, const struct gclk_image_options *options,
 		    struct gclk_image **ret_image, struct gclk_error *reterr);
@@ -305,6 +339,10 @@ struct gclk_snapshot {
 /* Up to @max into @ret; returns how many there are, or a negative status. */
 int gclk_image_list_snapshots(const char *path, struct gclk_snapshot *ret, unsigned max,
 			      struct gclk_error *reterr);
+/* The same by a worker. */
+int gclk_worker_list_snapshots(const struct gclk_worker *worker, const char *path,
+			       struct gclk_snapshot *ret, unsigned max,
+			       struct gclk_error *reterr);
 
 /*
  * A live migration's stream, filtered as it flows. Pieces of any size are pushed; the
