@@ -77,16 +77,20 @@ static int verify_once(EVP_PKEY *key, struct gclk_bytes text, const uint8_t sign
 int gclk_crypto_verify(EVP_PKEY *key, struct gclk_bytes text, const uint8_t signature[64],
 		       struct gclk_error *reterr)
 {
-	int ok = verify_once(key, text, signature);
+	int ok;
 
+	ERR_clear_error();
+	ok = verify_once(key, text, signature);
 	if (ok == 0) {
+		ERR_clear_error();
 		ok = verify_once(key, text, signature);
 	}
 	if (ok == 1) {
 		ERR_clear_error();
 		return 0;
 	}
-	if (ok < 0) {
+	/* of a signature that does not match it has nothing to say; of a hash it cannot find, it has */
+	if (ok < 0 || ERR_peek_error()) {
 		return gclk_crypto_fail(reterr, "verify (Ed25519)");
 	}
 	if (gclk_crypto_lacks_memory()) {

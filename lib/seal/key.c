@@ -119,9 +119,15 @@ int gclk_seal_key_of(EVP_PKEY *sign, EVP_PKEY *agree, int is_private,
 
 GCLK_API int gclk_seal_key_new(struct gclk_seal_key **ret, struct gclk_error *reterr)
 {
-	EVP_PKEY *sign = EVP_PKEY_Q_keygen(NULL, NULL, "ED25519");
-	EVP_PKEY *agree = sign ? EVP_PKEY_Q_keygen(NULL, NULL, "X25519") : NULL;
+	EVP_PKEY *sign, *agree;
 
+	/* OpenSSL 3.0 generates keys in a context that it found no memory for, and falls */
+	if (!OSSL_LIB_CTX_get0_global_default()) {
+		return gclk_fail(reterr, GCLK_NOMEM, "key", GCLK_NO_OFFSET,
+				 "no memory for libcrypto");
+	}
+	sign = EVP_PKEY_Q_keygen(NULL, NULL, "ED25519");
+	agree = sign ? EVP_PKEY_Q_keygen(NULL, NULL, "X25519") : NULL;
 	return gclk_seal_key_of(sign, agree, 1, ret, reterr);
 }
 
