@@ -62,7 +62,7 @@
 #define TICK_NS 10			/* QEMU's */
 #define FS_PER_NS 1000000
 
-GCLK_API const struct gclk_hpet_dialect gclk_hpet_dialects[GCLK_N_DIALECTS] = {
+static const struct gclk_hpet_dialect dialects[GCLK_N_DIALECTS] = {
 	[GCLK_DIALECT_DATASHEET] = {
 		.name = "datasheet", .capability = 0x8086a001,
 	},
@@ -77,10 +77,11 @@ GCLK_API const struct gclk_hpet_dialect gclk_hpet_dialects[GCLK_N_DIALECTS] = {
 		.name = "kvm", .capability = 0x8086a001,
 	},
 };
+GCLK_API const struct gclk_hpet_dialect *const gclk_hpet_dialects = dialects;
 
 static const struct gclk_hpet_dialect *facts_of(const struct gclk_hpet *hpet)
 {
-	return &gclk_hpet_dialects[hpet->dialect];
+	return &dialects[hpet->dialect];
 }
 
 static bool is_enabled(const struct gclk_hpet *hpet)
@@ -916,7 +917,7 @@ GCLK_API void gclk_hpet_init(struct gclk_hpet *hpet, enum gclk_dialect dialect,
 			     unsigned n_timers, uint32_t period, uint32_t route_capable,
 			     int64_t t)
 {
-	const struct gclk_hpet_dialect *f = &gclk_hpet_dialects[dialect];
+	const struct gclk_hpet_dialect *f = &dialects[dialect];
 
 	*hpet = (struct gclk_hpet){ .dialect = (uint8_t)dialect };
 	hpet->has = (UINT64_C(1) << gclk_hpet_n_fields) - 1;
@@ -1017,7 +1018,7 @@ static void rescale_timer(struct gclk_hpet_timer *timer, uint64_t now, struct re
 GCLK_API int gclk_hpet_convert(struct gclk_hpet *hpet, enum gclk_dialect to, uint32_t period,
 			       int64_t t, uint64_t *ret_error_fs, struct gclk_error *reterr)
 {
-	const struct gclk_hpet_dialect *f = &gclk_hpet_dialects[to];
+	const struct gclk_hpet_dialect *f = &dialects[to];
 	struct rescaling by = { period_fs(hpet), period, 0 };
 	uint32_t frac;
 

@@ -35,7 +35,7 @@
 #define REG_TMCCT 0x390
 #define REG_TDCR 0x3e0
 
-GCLK_API const struct gclk_lapic_dialect gclk_lapic_dialects[GCLK_N_DIALECTS] = {
+static const struct gclk_lapic_dialect dialects[GCLK_N_DIALECTS] = {
 	[GCLK_DIALECT_DATASHEET] = {
 		.name = "datasheet", .has_deadline = 1, .mode_change_clears = 1,
 		.lvt_mask = LVT_VECTOR | LVT_MASKED | LVT_MODE,
@@ -49,10 +49,11 @@ GCLK_API const struct gclk_lapic_dialect gclk_lapic_dialects[GCLK_N_DIALECTS] = 
 		.lvt_mask = LVT_VECTOR | 0x1000 | LVT_MASKED | LVT_MODE,
 	},
 };
+GCLK_API const struct gclk_lapic_dialect *const gclk_lapic_dialects = dialects;
 
 static const struct gclk_lapic_dialect *facts_of(const struct gclk_lapic *lapic)
 {
-	return &gclk_lapic_dialects[lapic->dialect];
+	return &dialects[lapic->dialect];
 }
 
 static unsigned shift_of(uint32_t divide_config)

@@ -45,7 +45,7 @@
 
 enum { LSB = 1, MSB = 2, WORD = 3, WORD_HIGH = 4 };
 
-GCLK_API const struct gclk_pit_dialect gclk_pit_dialects[GCLK_N_DIALECTS] = {
+static const struct gclk_pit_dialect dialects[GCLK_N_DIALECTS] = {
 	[GCLK_DIALECT_DATASHEET] = {
 		.name = "datasheet",
 		.counts_bcd = 1, .loads_on_clock = 1, .gate_stops = 1, .reload_waits = 1,
@@ -62,10 +62,11 @@ GCLK_API const struct gclk_pit_dialect gclk_pit_dialects[GCLK_N_DIALECTS] = {
 		.min_period_ns = 200000, .reset_mode = NEVER_MODE,
 	},
 };
+GCLK_API const struct gclk_pit_dialect *const gclk_pit_dialects = dialects;
 
 static const struct gclk_pit_dialect *facts_of(const struct gclk_pit *pit)
 {
-	return &gclk_pit_dialects[pit->dialect];
+	return &dialects[pit->dialect];
 }
 
 static uint16_t bcd_of(uint32_t n)
@@ -1280,7 +1281,7 @@ GCLK_API void gclk_pit_lowered(struct gclk_pit *pit)
 
 GCLK_API void gclk_pit_init(struct gclk_pit *pit, enum gclk_dialect dialect, int64_t t)
 {
-	const struct gclk_pit_dialect *f = &gclk_pit_dialects[dialect];
+	const struct gclk_pit_dialect *f = &dialects[dialect];
 
 	*pit = (struct gclk_pit){ .dialect = (uint8_t)dialect };
 	pit->has = (UINT64_C(1) << gclk_pit_n_fields) - 1;

@@ -23,6 +23,15 @@
 /* An E row is a BOOL where its names are the booleans', else an ENUM. */
 #define UNIT_gclk_bool_names		GCLK_UNIT_BOOL
 
+/*
+ * A list of names. Rows use it itself; programs get a pointer, since lists grow and the size
+ * of what a program refers to is in the program.
+ */
+#define NAMES(list) \
+	extern const struct gclk_name list##_[]; \
+	GCLK_API const struct gclk_name *const list = list##_; \
+	const struct gclk_name list##_[]
+
 #define PLACE(R, member) \
 	.offset = offsetof(struct gclk_##R, member), \
 	.size = sizeof(((struct gclk_##R *)0)->member), \
@@ -41,10 +50,10 @@
 	  .type = GCLK_TYPE_##kind, .unit = GCLK_UNIT_##unit_, \
 	  PLACE(R, member) },
 #define ROW_E(R, kind, member, names_, doc_) \
-	{ .name = #member, .doc = doc_, .names = names_, .max = UINT64_MAX, \
+	{ .name = #member, .doc = doc_, .names = names_##_, .max = UINT64_MAX, \
 	  .type = GCLK_TYPE_##kind, .unit = UNIT_##names_, PLACE(R, member) },
 #define ROW_M(R, kind, member, names_, doc_) \
-	{ .name = #member, .doc = doc_, .names = names_, .max = UINT64_MAX, \
+	{ .name = #member, .doc = doc_, .names = names_##_, .max = UINT64_MAX, \
 	  .type = GCLK_TYPE_##kind, .unit = GCLK_UNIT_HEX, PLACE(R, member) },
 #define ROW_B(R, bytes, member, doc_) \
 	{ .name = #member, .doc = doc_, .type = GCLK_TYPE_BYTES, .unit = GCLK_UNIT_HEX, \
@@ -65,9 +74,9 @@
 	    SPAN_##kind(p->member, min_, max_))
 #define HOLDS_E(R, kind, member, names, doc) \
 	&& (!GCLK_HAS(R, p, member) || (UNIT_##names == GCLK_UNIT_BOOL ? p->member <= 1 : \
-					gclk_names_have(names, p->member)))
+					gclk_names_have(names##_, p->member)))
 #define HOLDS_M(R, kind, member, names, doc) \
-	&& (!GCLK_HAS(R, p, member) || !p->member || gclk_names_cover(names, p->member))
+	&& (!GCLK_HAS(R, p, member) || !p->member || gclk_names_cover(names##_, p->member))
 #define HOLDS_B(R, bytes, member, doc)
 #define HOLDS_S(R, bytes, member, doc) \
 	&& (!GCLK_HAS(R, p, member) || memchr(p->member, 0, bytes))

@@ -71,7 +71,7 @@ enum {
 #define C_UF 0x10
 #define C_FLAGS 0x70
 
-GCLK_API const struct gclk_rtc_dialect gclk_rtc_dialects[GCLK_N_DIALECTS] = {
+static const struct gclk_rtc_dialect dialects[GCLK_N_DIALECTS] = {
 	[GCLK_DIALECT_DATASHEET] = {
 		.name = "datasheet", .set_clears_uie = 1, .enable_raises = 1,
 		.uip_before_ns = 244140, .update_ns = 1984000, .other_crystals = 1,
@@ -88,10 +88,11 @@ GCLK_API const struct gclk_rtc_dialect gclk_rtc_dialects[GCLK_N_DIALECTS] = {
 		.uip_before_ns = 244140, .update_ns = 1984000, .other_crystals = 1,
 	},
 };
+GCLK_API const struct gclk_rtc_dialect *const gclk_rtc_dialects = dialects;
 
 static const struct gclk_rtc_dialect *facts_of(const struct gclk_rtc *rtc)
 {
-	return &gclk_rtc_dialects[rtc->dialect];
+	return &dialects[rtc->dialect];
 }
 
 static bool is_set(const struct gclk_rtc *rtc)

@@ -13,25 +13,25 @@
 
 /* clang-format off */
 
-GCLK_API const struct gclk_name gclk_bool_names[] = {
+NAMES(gclk_bool_names) = {
 	{ 0, "no" }, { 1, "yes" }, { 0, NULL },
 };
 
-GCLK_API const struct gclk_name gclk_axis_names[] = {
+NAMES(gclk_axis_names) = {
 	{ GCLK_AXIS_GUEST, "guest" },
 	{ GCLK_AXIS_REALTIME, "realtime" },
 	{ GCLK_AXIS_MONOTONIC, "monotonic" },
 	{ 0, NULL },
 };
 
-GCLK_API const struct gclk_name gclk_dialect_names[] = {
+NAMES(gclk_dialect_names) = {
 	{ GCLK_DIALECT_DATASHEET, "datasheet" },
 	{ GCLK_DIALECT_QEMU, "qemu" },
 	{ GCLK_DIALECT_KVM, "kvm" },
 	{ 0, NULL },
 };
 
-GCLK_API const struct gclk_name gclk_run_state_names[] = {
+NAMES(gclk_run_state_names) = {
 	{ GCLK_RUN_UNKNOWN, "unknown" },
 	{ GCLK_RUN_RUNNING, "running" },
 	{ GCLK_RUN_PAUSED, "paused" },
@@ -39,7 +39,7 @@ GCLK_API const struct gclk_name gclk_run_state_names[] = {
 	{ 0, NULL },
 };
 
-GCLK_API const struct gclk_name gclk_accelerator_names[] = {
+NAMES(gclk_accelerator_names) = {
 	{ GCLK_ACCEL_UNKNOWN, "unknown" },
 	{ GCLK_ACCEL_KVM, "kvm" },
 	{ GCLK_ACCEL_TCG, "tcg" },
@@ -48,7 +48,7 @@ GCLK_API const struct gclk_name gclk_accelerator_names[] = {
 };
 
 /* KVM_CLOCK_*; the kernel refuses the others */
-GCLK_API const struct gclk_name gclk_kvmclock_flag_names[] = {
+NAMES(gclk_kvmclock_flag_names) = {
 	{ 0x2, "tsc_stable" },
 	{ 0x4, "realtime" },
 	{ 0x8, "host_tsc" },
@@ -56,7 +56,7 @@ GCLK_API const struct gclk_name gclk_kvmclock_flag_names[] = {
 };
 
 /* The page is the guest's memory: whatever stands there is a reading. */
-GCLK_API const struct gclk_name gclk_pvclock_flag_names[] = {
+NAMES(gclk_pvclock_flag_names) = {
 	{ 0x01, "tsc_stable" },
 	{ 0x02, "guest_stopped" },
 	{ 0xfc, "reserved" },
@@ -64,7 +64,7 @@ GCLK_API const struct gclk_name gclk_pvclock_flag_names[] = {
 };
 
 /* Access modes, and the two steps of a word */
-GCLK_API const struct gclk_name gclk_pit_rw_names[] = {
+NAMES(gclk_pit_rw_names) = {
 	{ 0, "none" },
 	{ 1, "low" },
 	{ 2, "high" },
@@ -73,7 +73,7 @@ GCLK_API const struct gclk_name gclk_pit_rw_names[] = {
 	{ 0, NULL },
 };
 
-GCLK_API const struct gclk_name gclk_pit_status_names[] = {
+NAMES(gclk_pit_status_names) = {
 	{ 0x01, "bcd" },
 	{ 0x0e, "mode" },
 	{ 0x30, "access" },
@@ -82,13 +82,13 @@ GCLK_API const struct gclk_name gclk_pit_status_names[] = {
 	{ 0, NULL },
 };
 
-GCLK_API const struct gclk_name gclk_hpet_config_names[] = {
+NAMES(gclk_hpet_config_names) = {
 	{ 0x1, "enable" },
 	{ 0x2, "legacy" },
 	{ 0, NULL },
 };
 
-GCLK_API const struct gclk_name gclk_hpet_timer_config_names[] = {
+NAMES(gclk_hpet_timer_config_names) = {
 	{ 0x0002, "level" },
 	{ 0x0004, "interrupt_enable" },
 	{ 0x0008, "periodic" },
@@ -104,7 +104,7 @@ GCLK_API const struct gclk_name gclk_hpet_timer_config_names[] = {
 };
 
 /* Devices exist that keep the reserved bits as the guest wrote them. */
-GCLK_API const struct gclk_name gclk_lvtt_names[] = {
+NAMES(gclk_lvtt_names) = {
 	{ 0x000000ff, "vector" },
 	{ 0x00001000, "delivery_status" },
 	{ 0x00010000, "masked" },
@@ -114,7 +114,7 @@ GCLK_API const struct gclk_name gclk_lvtt_names[] = {
 	{ 0, NULL },
 };
 
-GCLK_API const struct gclk_name gclk_timer_kind_names[] = {
+NAMES(gclk_timer_kind_names) = {
 	{ GCLK_TIMER_OTHER, "other" },
 	{ GCLK_TIMER_WATCHDOG, "watchdog" },
 	{ 0, NULL },
@@ -153,7 +153,7 @@ static_assert(sizeof(struct gclk_state) <= UINT16_MAX, "offsets have 16 bits");
 #define PART(part, R, array) \
 	{ #part, &gclk_##R##_record, offsetof(struct gclk_state, part), array }
 
-GCLK_API const struct gclk_part gclk_parts[] = {
+static const struct gclk_part parts[] = {
 	PART(guest, guest, 0),
 	PART(tsc, tsc, 1),
 	PART(kvmclock, kvmclock, 0),
@@ -169,4 +169,5 @@ GCLK_API const struct gclk_part gclk_parts[] = {
 };
 /* clang-format on */
 
-GCLK_API const unsigned gclk_n_parts = GCLK_COUNT(gclk_parts);
+GCLK_API const struct gclk_part *const gclk_parts = parts;
+GCLK_API const unsigned gclk_n_parts = GCLK_COUNT(parts);

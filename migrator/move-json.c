@@ -400,7 +400,7 @@ static int read_ledger(struct json_object *item, struct move *move,
 	}
 	return r ? r
 		 : read_name(member(item, "policy"), "policy", gclk_tick_policy_names,
-			     GCLK_COUNT(gclk_tick_policy_names), &entry->policy, reterr);
+			     GCLK_N_TICK_POLICIES, &entry->policy, reterr);
 }
 
 /* One that this release does not know cannot be explained: it is counted. */
@@ -421,7 +421,7 @@ static int read_finding(struct json_object *item, struct move *move,
 		return 0;
 	}
 	r = read_name(member(item, "severity"), "severity", gclk_severity_names,
-		      GCLK_COUNT(gclk_severity_names), &finding->severity, reterr);
+		      GCLK_N_SEVERITIES, &finding->severity, reterr);
 	r = r ? r
 	      : read_text(member(item, "clock"), "clock", finding->clock,
 			  sizeof(finding->clock), reterr);

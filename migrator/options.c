@@ -212,7 +212,7 @@ int parse_gap(const char *text, uint8_t *ret_gap, int64_t *ret_cap_ns,
 		*ret_cap_ns = cap_ns;
 		return 0;
 	}
-	for (uint8_t i = 0; i < GCLK_COUNT(gclk_gap_policy_names); i++) {
+	for (uint8_t i = 0; i < GCLK_N_GAP_POLICIES; i++) {
 		if (i != GCLK_GAP_CAP && !strcmp(text, gclk_gap_policy_names[i])) {
 			*ret_gap = i;
 			return 0;
@@ -251,7 +251,7 @@ static int parse_one_tick(const char *text, size_t n, uint8_t ticks[],
 	}
 	if (equals) {
 		policy = find_name(gclk_tick_policy_names,
-				   GCLK_COUNT(gclk_tick_policy_names), equals + 1,
+				   GCLK_N_TICK_POLICIES, equals + 1,
 				   n - n_timer - 1);
 	}
 	if (policy <= GCLK_TICKS_UNKNOWN) {

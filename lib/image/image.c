@@ -14,8 +14,8 @@
 #include "image/qemu/carrier.h"
 #include "image/worker/asker.h"
 
-GCLK_API const char *const gclk_image_format_names[3] = { "qemu-stream", "libvirt-save",
-							  "qcow2-snapshot" };
+static const char *const format_names[] = { "qemu-stream", "libvirt-save", "qcow2-snapshot" };
+GCLK_API const char *const *const gclk_image_format_names = format_names;
 
 GCLK_API struct gclk_image *gclk_image_close(struct gclk_image *image)
 {

@@ -74,15 +74,16 @@ struct row {
 #define INDEX_OF(index_, member, phase_, flags_) index_,
 
 static const struct row rows[] = { MSRS(TSC_ROW, VCPU_ROW) };
-GCLK_API const uint32_t gclk_kvm_msrs[] = { MSR_TSC, MSRS(INDEX_OF, INDEX_OF) };
+static const uint32_t indices[] = { MSR_TSC, MSRS(INDEX_OF, INDEX_OF) };
 /* clang-format on */
-GCLK_API const unsigned gclk_n_kvm_msrs = GCLK_COUNT(gclk_kvm_msrs);
+GCLK_API const uint32_t *const gclk_kvm_msrs = indices;
+GCLK_API const unsigned gclk_n_kvm_msrs = GCLK_COUNT(indices);
 
 #define N_ROWS GCLK_COUNT(rows)
 
 _Static_assert(N_ROWS <= 64, "a bit of own.msrs_absent for each");
 
-GCLK_API const uint64_t gclk_kvm_ioctls[] = {
+static const uint64_t ioctls[] = {
 	KVM_CHECK_EXTENSION, KVM_ENABLE_CAP,
 	KVM_GET_TSC_KHZ, KVM_SET_TSC_KHZ,
 	KVM_GET_CLOCK, KVM_SET_CLOCK,
@@ -96,7 +97,8 @@ GCLK_API const uint64_t gclk_kvm_ioctls[] = {
 	KVM_SET_CLOCK_GUEST,
 #endif
 };
-GCLK_API const unsigned gclk_n_kvm_ioctls = GCLK_COUNT(gclk_kvm_ioctls);
+GCLK_API const uint64_t *const gclk_kvm_ioctls = ioctls;
+GCLK_API const unsigned gclk_n_kvm_ioctls = GCLK_COUNT(ioctls);
 
 /* The rows of one call, and the entries for them. */
 struct list {

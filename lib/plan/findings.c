@@ -20,7 +20,7 @@
 	  .explanation = explanation_, .advice = advice_ },
 
 /* clang-format off */
-GCLK_API const struct gclk_finding_info gclk_finding_table[] = {
+static const struct gclk_finding_info table[] = {
 	/* the gap */
 	ROW(CAPTURE_INSTANT_UNKNOWN, "capture-instant-unknown", GCLK_ERROR, 1, "nobody knows when the guest stopped",
 	    "The gap is the time from the stop of the guest to its resume. The image does not say when it was made, and nothing about it tells.",
@@ -234,16 +234,18 @@ GCLK_API const struct gclk_finding_info gclk_finding_table[] = {
 	    "Do not trust this guest's time here. Restore it on another host, or set its clocks from within.")
 };
 /* clang-format on */
-GCLK_API const unsigned gclk_n_finding_infos = GCLK_COUNT(gclk_finding_table);
-static_assert(GCLK_COUNT(gclk_finding_table) == GCLK_F_COUNT, "one row per number");
+GCLK_API const struct gclk_finding_info *const gclk_finding_table = table;
+GCLK_API const unsigned gclk_n_finding_infos = GCLK_COUNT(table);
+static_assert(GCLK_COUNT(table) == GCLK_F_COUNT, "one row per number");
 
-GCLK_API const char *const gclk_severity_names[3] = { "note", "warning", "error" };
+static const char *const severity_names[GCLK_N_SEVERITIES] = { "note", "warning", "error" };
+GCLK_API const char *const *const gclk_severity_names = severity_names;
 
 GCLK_API const struct gclk_finding_info *gclk_finding_by_id(const char *id)
 {
 	for (unsigned i = 0; i < gclk_n_finding_infos; i++) {
-		if (!strcmp(gclk_finding_table[i].id, id)) {
-			return &gclk_finding_table[i];
+		if (!strcmp(table[i].id, id)) {
+			return &table[i];
 		}
 	}
 	return NULL;
@@ -291,7 +293,7 @@ void gclk_findings_put(struct gclk_findings *findings, enum gclk_finding_number 
 	va_list args;
 
 	va_start(args, format);
-	add(findings, &gclk_finding_table[number], clock, format, args);
+	add(findings, &table[number], clock, format, args);
 	va_end(args);
 }
 

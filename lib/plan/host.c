@@ -4,7 +4,7 @@
 
 #include "devices/rows.h"
 
-GCLK_API const struct gclk_name gclk_tsc_basis_names[] = {
+NAMES(gclk_tsc_basis_names) = {
 	{ GCLK_TSC_UNKNOWN, "unknown" },
 	{ GCLK_TSC_GIVEN, "given" },
 	{ GCLK_TSC_CPUID, "cpuid" },
@@ -13,7 +13,7 @@ GCLK_API const struct gclk_name gclk_tsc_basis_names[] = {
 	{ 0, NULL },
 };
 
-GCLK_API const struct gclk_name gclk_host_flag_names[] = {
+NAMES(gclk_host_flag_names) = {
 	{ GCLK_HOST_CONSTANT_TSC, "constant_tsc" },
 	{ GCLK_HOST_NONSTOP_TSC, "nonstop_tsc" },
 	{ GCLK_HOST_TSC_KNOWN_FREQ, "tsc_known_freq" },

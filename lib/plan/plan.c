@@ -13,17 +13,23 @@
 #include "plan/findings.h"
 #include "plan/move.h"
 
-GCLK_API const char *const gclk_clock_names[GCLK_N_CLOCKS] = {
+static const char *const clock_names[GCLK_N_CLOCKS] = {
 	[GCLK_CLOCK_TSC] = "tsc",	    [GCLK_CLOCK_KVMCLOCK] = "kvmclock",
 	[GCLK_CLOCK_VIRTUAL] = "virtual_clock", [GCLK_CLOCK_RTC] = "rtc",
 	[GCLK_CLOCK_HPET] = "hpet",	    [GCLK_CLOCK_PM_TIMER] = "pm_timer",
 	[GCLK_CLOCK_PIT] = "pit",	    [GCLK_CLOCK_LAPIC] = "lapic",
 };
-GCLK_API const char *const gclk_gap_policy_names[4] = { "count", "freeze", "wall", "cap" };
-GCLK_API const char *const gclk_tick_policy_names[5] = { "unknown", "delay", "catchup", "merge",
-							 "discard" };
-GCLK_API const char *const gclk_tick_timer_names[GCLK_N_TICK_TIMERS] = { "pit", "rtc", "hpet",
-									 "lapic", "pm_timer" };
+static const char *const gap_policy_names[GCLK_N_GAP_POLICIES] = { "count", "freeze", "wall",
+								   "cap" };
+static const char *const tick_policy_names[GCLK_N_TICK_POLICIES] = {
+	"unknown", "delay", "catchup", "merge", "discard"
+};
+static const char *const tick_timer_names[GCLK_N_TICK_TIMERS] = { "pit", "rtc", "hpet", "lapic",
+								  "pm_timer" };
+GCLK_API const char *const *const gclk_clock_names = clock_names;
+GCLK_API const char *const *const gclk_gap_policy_names = gap_policy_names;
+GCLK_API const char *const *const gclk_tick_policy_names = tick_policy_names;
+GCLK_API const char *const *const gclk_tick_timer_names = tick_timer_names;
 
 GCLK_API const struct gclk_policy gclk_policy_default = {
 	.gap = GCLK_GAP_COUNT,

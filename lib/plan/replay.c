@@ -22,8 +22,8 @@
 
 #define ONE_SHOT_SPACING_NS (1 * GCLK_NS_PER_MS)	/* where there is no period to divide */
 
-GCLK_API const char *const gclk_replay_phase_names[5] = { "ready", "running", "stopped",
-							  "expired", "done" };
+static const char *const phase_names[] = { "ready", "running", "stopped", "expired", "done" };
+GCLK_API const char *const *const gclk_replay_phase_names = phase_names;
 
 static int is_over(const struct gclk_replay *replay)
 {

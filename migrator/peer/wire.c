@@ -223,7 +223,7 @@ static int take_ticks(struct gclk_policy *to, const Guestclock__V1__PeerPolicy *
 		int timer =
 			find_name(gclk_tick_timer_names, GCLK_N_TICK_TIMERS, t->timer);
 		int policy = find_name(gclk_tick_policy_names,
-				       GCLK_COUNT(gclk_tick_policy_names), t->policy);
+				       GCLK_N_TICK_POLICIES, t->policy);
 
 		if (timer < 0 || policy <= GCLK_TICKS_UNKNOWN) {
 			return bad(reterr, "policy.ticks",
@@ -264,7 +264,7 @@ static int take_policy(struct wire_move *to, const Guestclock__V1__PeerPolicy *f
 	if (!from) {
 		return 0;
 	}
-	if (from->has_gap && from->gap >= GCLK_COUNT(gclk_gap_policy_names)) {
+	if (from->has_gap && from->gap >= GCLK_N_GAP_POLICIES) {
 		return bad(reterr, "policy.gap", "no such policy");
 	}
 	p->gap = from->has_gap ? (uint8_t)from->gap : p->gap;
@@ -613,7 +613,7 @@ static uint8_t *frame_control(const struct wire_hello *from,
 	policy.ticks = rows;
 	for (unsigned i = 0; i < GCLK_N_TICK_TIMERS; i++) {
 		if (p->ticks[i].policy != GCLK_TICKS_UNKNOWN &&
-		    p->ticks[i].policy < GCLK_COUNT(gclk_tick_policy_names)) {
+		    p->ticks[i].policy < GCLK_N_TICK_POLICIES) {
 			Guestclock__V1__PeerTicks *t = &ticks[policy.n_ticks];
 
 			guestclock__v1__peer_ticks__init(t);

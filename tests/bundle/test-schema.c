@@ -233,11 +233,11 @@ static void check_names(const char *const *names, unsigned n,
 
 GCLK_TEST(schema, names_of_the_plan_are_the_same)
 {
-	check_names(gclk_gap_policy_names, GCLK_COUNT(gclk_gap_policy_names),
+	check_names(gclk_gap_policy_names, GCLK_N_GAP_POLICIES,
 		    &guestclock__v1__gap_policy__descriptor);
-	check_names(gclk_tick_policy_names, GCLK_COUNT(gclk_tick_policy_names),
+	check_names(gclk_tick_policy_names, GCLK_N_TICK_POLICIES,
 		    &guestclock__v1__tick_policy__descriptor);
-	check_names(gclk_severity_names, GCLK_COUNT(gclk_severity_names),
+	check_names(gclk_severity_names, GCLK_N_SEVERITIES,
 		    &guestclock__v1__severity__descriptor);
 }
 

@@ -71,7 +71,7 @@ struct gclk_pit_dialect {
 	uint32_t min_period_ns;		/* shorter periods are stretched to this */
 	uint8_t reset_mode;		/* mode after power-on */
 };
-extern const struct gclk_pit_dialect gclk_pit_dialects[GCLK_N_DIALECTS];
+extern const struct gclk_pit_dialect *const gclk_pit_dialects;	/* GCLK_N_DIALECTS */
 
 /* Power-on at @t. */
 void gclk_pit_init(struct gclk_pit *pit, enum gclk_dialect dialect, int64_t t);
@@ -150,7 +150,7 @@ struct gclk_rtc_dialect {
 	uint8_t other_crystals;		/* dividers 000, 001 have rates of their own for RS 1, 2 */
 	uint8_t acks_to_reinject;	/* ticks replayed in a row by reads of register C */
 };
-extern const struct gclk_rtc_dialect gclk_rtc_dialects[GCLK_N_DIALECTS];
+extern const struct gclk_rtc_dialect *const gclk_rtc_dialects;	/* GCLK_N_DIALECTS */
 
 /* Power-on at @t, showing @seconds since 1970; BCD, 24 h, 1024 Hz selected, nothing enabled. */
 void gclk_rtc_init(struct gclk_rtc *rtc, enum gclk_dialect dialect, int64_t seconds, int64_t t);
@@ -225,7 +225,7 @@ struct gclk_hpet_dialect {
 	uint8_t lowers_on_disable;	/* disabling a timer clears its status and lowers its line */
 	uint32_t capability;		/* low half of the capability register, without the timer count */
 };
-extern const struct gclk_hpet_dialect gclk_hpet_dialects[GCLK_N_DIALECTS];
+extern const struct gclk_hpet_dialect *const gclk_hpet_dialects;	/* GCLK_N_DIALECTS */
 
 /* What a call to the HPET did. */
 struct gclk_hpet_lines {
@@ -294,7 +294,7 @@ struct gclk_lapic_dialect {
 	uint32_t min_period_ns;		/* shorter periods are stretched to this */
 	uint32_t lvt_mask;		/* bits of the LVT register that can be written */
 };
-extern const struct gclk_lapic_dialect gclk_lapic_dialects[GCLK_N_DIALECTS];
+extern const struct gclk_lapic_dialect *const gclk_lapic_dialects;	/* GCLK_N_DIALECTS */
 
 void gclk_lapic_init(struct gclk_lapic *lapic, enum gclk_dialect dialect, uint32_t bus_ns,
 		     int64_t t);

@@ -24,7 +24,7 @@ enum gclk_image_format {
 	GCLK_FORMAT_LIBVIRT_SAVE,
 	GCLK_FORMAT_QCOW2_SNAPSHOT,
 };
-extern const char *const gclk_image_format_names[3];	/* "qemu-stream", ... as in JSON */
+extern const char *const *const gclk_image_format_names;	/* "qemu-stream", ... as in JSON */
 
 /*
  * Foreign bytes can be read by somebody who has nothing to lose: another process, in which

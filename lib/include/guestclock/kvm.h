@@ -134,9 +134,9 @@ struct gclk_kvm {
 };
 
 /* Lists for the VMM's own restore, which leaves these MSRs out, and for its seccomp filter. */
-extern const uint32_t gclk_kvm_msrs[];
+extern const uint32_t *const gclk_kvm_msrs;
 extern const unsigned gclk_n_kvm_msrs;
-extern const uint64_t gclk_kvm_ioctls[];
+extern const uint64_t *const gclk_kvm_ioctls;
 extern const unsigned gclk_n_kvm_ioctls;
 
 /* What KVM honours, for gclk_plan(). */

@@ -15,7 +15,7 @@ extern "C" {
 
 #define GCLK_UNBOUNDED UINT64_MAX	/* an uncertainty or a bound that nothing limits */
 
-extern const struct gclk_name gclk_tsc_basis_names[], gclk_host_flag_names[];
+extern const struct gclk_name *const gclk_tsc_basis_names, *const gclk_host_flag_names;
 
 /* clang-format off */
 /* What a host can do, and one simultaneous reading of its clocks. */
@@ -91,7 +91,7 @@ enum gclk_clock {
 	GCLK_N_CLOCKS,
 	GCLK_CLOCK_NONE = GCLK_N_CLOCKS,
 };
-extern const char *const gclk_clock_names[GCLK_N_CLOCKS];
+extern const char *const *const gclk_clock_names;	/* GCLK_N_CLOCKS */
 
 /*
  * The carrier: what the one who will load the state honours, one const row per
@@ -169,7 +169,8 @@ enum gclk_gap_policy {
 	GCLK_GAP_WALL,			/* monotonic clocks stand still, wall clocks are right */
 	GCLK_GAP_CAP,			/* count up to cap_ns, freeze the rest, wall clock too */
 };
-extern const char *const gclk_gap_policy_names[4];
+enum { GCLK_N_GAP_POLICIES = GCLK_GAP_CAP + 1 };
+extern const char *const *const gclk_gap_policy_names;
 
 enum gclk_tick_policy {
 	GCLK_TICKS_UNKNOWN,
@@ -178,14 +179,15 @@ enum gclk_tick_policy {
 	GCLK_TICKS_MERGE,
 	GCLK_TICKS_DISCARD,
 };
-extern const char *const gclk_tick_policy_names[5];
+enum { GCLK_N_TICK_POLICIES = GCLK_TICKS_DISCARD + 1 };
+extern const char *const *const gclk_tick_policy_names;
 
 /* The timers that a tick policy can be set for. */
 enum gclk_tick_timer {
 	GCLK_TICK_PIT, GCLK_TICK_RTC, GCLK_TICK_HPET, GCLK_TICK_LAPIC, GCLK_TICK_PM_TIMER,
 	GCLK_N_TICK_TIMERS,
 };
-extern const char *const gclk_tick_timer_names[GCLK_N_TICK_TIMERS];
+extern const char *const *const gclk_tick_timer_names;
 
 struct gclk_tick_choice {
 	uint8_t policy;			/* enum gclk_tick_policy */
@@ -209,7 +211,8 @@ enum gclk_severity {
 	GCLK_WARNING,
 	GCLK_ERROR,
 };
-extern const char *const gclk_severity_names[3];
+enum { GCLK_N_SEVERITIES = GCLK_ERROR + 1 };
+extern const char *const *const gclk_severity_names;
 
 /* A kind of finding: one row of the table that documents them all. */
 struct gclk_finding_info {
@@ -220,7 +223,7 @@ struct gclk_finding_info {
 	const char *explanation;	/* what it means, one paragraph */
 	const char *advice;		/* what to do */
 };
-extern const struct gclk_finding_info gclk_finding_table[];
+extern const struct gclk_finding_info *const gclk_finding_table;
 extern const unsigned gclk_n_finding_infos;
 const struct gclk_finding_info *gclk_finding_by_id(const char *id);
 
@@ -279,7 +282,7 @@ enum gclk_replay_phase {
 	GCLK_REPLAY_EXPIRED,		/* the horizon came first; what remained was dropped */
 	GCLK_REPLAY_DONE,		/* caught up */
 };
-extern const char *const gclk_replay_phase_names[5];
+extern const char *const *const gclk_replay_phase_names;
 
 /* What became of one attempt. */
 enum gclk_replay_outcome {

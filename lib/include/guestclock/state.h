@@ -26,11 +26,12 @@ extern "C" {
 #define GCLK_I64_MAX ((uint64_t)INT64_MAX)
 #define GCLK_TIMER_OFF (-1)		/* an expiry or transition that is not armed */
 
-extern const struct gclk_name gclk_axis_names[], gclk_dialect_names[], gclk_run_state_names[],
-	gclk_accelerator_names[], gclk_kvmclock_flag_names[], gclk_pvclock_flag_names[],
-	gclk_pit_rw_names[], gclk_pit_status_names[], gclk_hpet_config_names[],
-	gclk_hpet_timer_config_names[], gclk_lvtt_names[], gclk_timer_kind_names[],
-	gclk_bool_names[];
+extern const struct gclk_name *const gclk_axis_names, *const gclk_dialect_names,
+	*const gclk_run_state_names, *const gclk_accelerator_names,
+	*const gclk_kvmclock_flag_names, *const gclk_pvclock_flag_names,
+	*const gclk_pit_rw_names, *const gclk_pit_status_names, *const gclk_hpet_config_names,
+	*const gclk_hpet_timer_config_names, *const gclk_lvtt_names,
+	*const gclk_timer_kind_names, *const gclk_bool_names;
 
 /* The clock that an instant is read from. */
 enum gclk_axis {
@@ -388,7 +389,7 @@ struct gclk_part {
 	uint16_t offset;		/* of the record, or of the pointer to an array of them */
 	int is_array;			/* tsc, vcpu, lapic, timers */
 };
-extern const struct gclk_part gclk_parts[];
+extern const struct gclk_part *const gclk_parts;
 extern const unsigned gclk_n_parts;
 
 /**
