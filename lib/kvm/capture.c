@@ -8,6 +8,7 @@
  *	3 offsets, MSRs		the TSC of each vCPU is computed for that instant, and held
  *				against MSR 0x10, which is what the guest would read
  *	4 PIT, pages, devices
+ *	5 the wall clock once more: whether it was set meanwhile
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -20,6 +21,7 @@
 #include "kvm/backend.h"
 
 #define SAMPLES 3
+#define STEP_SAMPLES 9		/* what it can tell is as fine as the narrowest */
 #define CLOCK_TRIES 5
 #define TSC_TRIES 9
 #define TSC_SLACK_TICKS 1000	/* an offset that is ignored is off by far more */
@@ -255,6 +257,32 @@ static void capture_devices(const struct gclk_kvm *k, struct gclk_state *st)
 	}
 }
 
+/*
+ * A wall clock that was set amid the capture would leave an instant that nobody can place:
+ * whoever asks from now on asks the clock that was set. A step is what CLOCK_REALTIME gained on
+ * CLOCK_MONOTONIC, beyond what the readings took; both are slewed alike.
+ */
+static int follow_wall_clock(const struct gclk_kvm *k, const struct gclk_host *host,
+			     struct gclk_kvmclock *clock, const struct gclk_kvm_anchor *at,
+			     struct gclk_error *reterr)
+{
+	struct gclk_kvm_anchor now;
+	int r = gclk_kvm_sample(k, gclk_kvm_host_rate(host), STEP_SAMPLES, &now, reterr);
+	int64_t step, width;
+
+	if (r == 0) {
+		step = gclk_sub_sat(gclk_sub_sat(now.real_ns, now.mono_ns),
+				    gclk_sub_sat(at->real_ns, at->mono_ns));
+		width = (int64_t)(at->mono_width_ns + at->real_width_ns + now.mono_width_ns +
+				  now.real_width_ns);
+		if (step > width || step < -width) {
+			clock->realtime_ns += (uint64_t)step;
+			clock->flags &= ~(uint32_t)CLOCK_HAS_REALTIME;	/* it is ours now */
+		}
+	}
+	return r;
+}
+
 GCLK_API int gclk_kvm_capture(struct gclk_kvm *k, const struct gclk_host *host,
 			      struct gclk_state *st, struct gclk_error *reterr)
 {
@@ -272,6 +300,9 @@ GCLK_API int gclk_kvm_capture(struct gclk_kvm *k, const struct gclk_host *host,
 	if (r < 0 || (r = capture_clock(k, host, st, &at, reterr)) < 0 ||
 	    (r = capture_vcpus(k, host, st, &at, reterr)) < 0 ||
 	    (k->pit && (r = gclk_kvm_capture_pit(k, &st->pit, reterr)) < 0)) {
+		return r;
+	}
+	if ((r = follow_wall_clock(k, host, &st->kvmclock, &at, reterr)) < 0) {
 		return r;
 	}
 	believe_page(st);

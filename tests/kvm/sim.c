@@ -625,11 +625,20 @@ static int is_write(unsigned long request)
 	}
 }
 
+/* Everything that asks comes by here: somebody may set the wall clock at any moment. */
+static void maybe_step(struct sim *sim)
+{
+	if (++sim->readings == sim->step_at) {
+		sim->real0_ns += sim->step_ns;
+	}
+}
+
 static int sim_ioctl(void *context, int fd, unsigned long request, unsigned long arg)
 {
 	struct sim *sim = context;
 	int r;
 
+	maybe_step(sim);
 	if (++sim->calls == sim->fail_at) {
 		errno = EIO;
 		return -1;
@@ -653,6 +662,7 @@ static int sim_clock(void *context, int clock, int64_t *ret_ns)
 {
 	struct sim *sim = context;
 
+	maybe_step(sim);
 	sim_pass(sim, 18);
 	*ret_ns = clock == CLOCK_REALTIME ? real(sim) : (int64_t)mono(sim);
 	return 0;
@@ -662,6 +672,7 @@ static uint64_t sim_tsc(void *context)
 {
 	struct sim *sim = context;
 
+	maybe_step(sim);
 	sim_pass(sim, 8);
 	return host_tsc(sim);
 }

@@ -86,6 +86,8 @@ struct sim {
 	unsigned writes;		/* calls that changed something */
 	unsigned long ignore;		/* an ioctl that is taken and ignored */
 	uint32_t ignore_msr, refuse_msr;
+	unsigned readings, step_at;	/* before that call or reading of a clock its wall clock */
+	int64_t step_ns;		/* is stepped by so much; 0: never */
 	unsigned call_ns;
 	uint64_t random;
 	struct gclk_kvm_sys sys;

@@ -921,6 +921,86 @@ GCLK_TEST(kvm_failure, every_call_of_restore)
 	}
 }
 
+#define LAST_LOOK (9 * 5)	/* readings of gclk_kvm_sample() at the end of a capture */
+
+/* The state's instant in true time, from what no step moves. */
+static uint64_t true_instant(const struct world *w)
+{
+	return gclk_muldiv_floor_sat(w->st->kvmclock.host_ticks - w->src.tsc0, 1000000,
+				     w->src.kernel.khz);
+}
+
+/*
+ * How far the wall clock of the state is from what the wall clock says now of that instant; or
+ * said until the step, where that came amid the last look at it: that is after the capture.
+ */
+static uint64_t wall_error(const struct world *w)
+{
+	int64_t right = w->src.real0_ns + (int64_t)true_instant(w);
+	uint64_t now = size_of((int64_t)w->st->kvmclock.realtime_ns - right);
+	uint64_t before = size_of((int64_t)w->st->kvmclock.realtime_ns - right + w->src.step_ns);
+
+	return w->src.step_at + LAST_LOOK > w->src.readings ? GCLK_MIN(now, before) : now;
+}
+
+static uint64_t captured_bound(const struct world *w)
+{
+	struct gclk_when when;
+
+	gclk_kvm_when(w->st, NULL, &w->host_a, &when);
+	return when.captured.uncertainty_ns;
+}
+
+static const int64_t wall_steps[] = {
+	GCLK_NS_PER_S, -GCLK_NS_PER_S, 3600 * GCLK_NS_PER_S, -3600 * GCLK_NS_PER_S,
+	50 * GCLK_NS_PER_MS, -50 * GCLK_NS_PER_MS, 20000, -20000,
+};
+
+/* One capture with a step before its @at-th reading; whether it came to that. */
+static int captured_amid_step(const struct sim_kernel *kernel, unsigned at, int64_t step_ns)
+{
+	struct world w;
+	int came;
+
+	world_begin(&w, kernel, 2);
+	w.src.readings = 0;
+	w.src.step_at = at;
+	w.src.step_ns = step_ns;
+	if (fine(&w, gclk_kvm_capture(&w.a, &w.host_a, w.st, &w.error))) {
+		uint64_t bound = captured_bound(&w) + 1;	/* the division's */
+
+		if (wall_error(&w) > bound) {
+			printf("\n    %s, step of %lld ns before reading %u: %llu ns\n",
+			       kernel->name, (long long)step_ns, at,
+			       (unsigned long long)wall_error(&w));
+		}
+		CU_ASSERT(wall_error(&w) <= bound);
+		/* and what is no wall clock takes no notice */
+		CU_ASSERT(size_of((int64_t)(w.st->kvmclock.clock_ns - true_instant(&w))) < 100000);
+	}
+	came = w.src.readings >= at;
+	world_end(&w);
+	return came;
+}
+
+/* Somebody sets the wall clock amid a capture: the state says what it says from then on. */
+GCLK_TEST(kvm_failure, wall_clock_stepped_amid_a_capture)
+{
+	static const struct sim_kernel *const kernels[] = { &plain, &proposed, &middle, &old,
+							    &no_master, &intel_fast };
+	unsigned n = 0;
+
+	for (unsigned k = 0; k < GCLK_COUNT(kernels); k++) {
+		for (unsigned s = 0; s < GCLK_COUNT(wall_steps); s++) {
+			for (unsigned at = 1; captured_amid_step(kernels[k], at, wall_steps[s]); at++) {
+				n++;
+			}
+		}
+	}
+	printf("(%u steps) ", n);
+	CU_ASSERT(n > 1000);
+}
+
 /* Before there are vCPUs a failure leaves nothing that a second try would not set. */
 GCLK_TEST(kvm_failure, every_call_of_prepare)
 {
