@@ -180,8 +180,9 @@ class Verb:
 
     def reduced(self, out):
         """What does not hang on when and where it ran."""
-        return re.sub(rb"\d{4}-\d\d-\d\dT[\d:.]+Z|\d{2}:\d{2}:\d{2}(\.\d+)?|\d{19}|[\d.]+ (?:"
-                      rb"days?|h|min|m|s|ms) ago|in [\d.]+ \S+", b"T", out)
+        unit = rb"[\d.]+\s+(?:days?|h|min|m|s|ms)\s+"
+        return re.sub(rb"\d{4}-\d\d-\d\dT[\d:.]+Z|\d{2}:\d{2}:\d{2}(\.\d+)?|\d{19}|(?:" + unit +
+                      rb")+ago|in [\d.]+ \S+", b"T", out)
 
     def stream(self, world):
         """The image's bytes without the undo record, which tells when it was written."""
