@@ -26,6 +26,9 @@
 #define LOOK_NS (2 * GCLK_NS_PER_MS)
 #define HPET_COUNTER "xp /2wx 0xfed000f0"
 #define FS_PER_NS 1000000
+/* How often the guest's clock page is looked at for one of after the load. */
+#define PAGE_LOOKS 25
+#define PAGE_NAP_NS (20 * GCLK_NS_PER_MS)
 
 static const char needs_monitor[] = "only the monitor shows it, which was not to be asked";
 static const char not_shown[] = "nothing outside the guest shows it";
@@ -333,41 +336,63 @@ static bool dump(struct reading *r, const char *command, uint32_t *to, unsigned 
 }
 
 /*
+ * The page that the kernel writes when the first vCPU runs again. One that is older than
+ * the load, or was being written, is read again; a vCPU that sleeps has none.
+ */
+static bool read_page(struct reading *r, struct gclk_pvclock *ret)
+{
+	const struct timespec nap = { 0, PAGE_NAP_NS };
+	uint32_t words[GCLK_PVCLOCK_BYTES / 4];
+	struct gclk_error error;
+	char command[48];
+
+	snprintf(command, sizeof(command), "xp /8wx 0x%" PRIx64, r->p->page);
+	for (unsigned i = 0; i < PAGE_LOOKS; i++) {
+		int s;
+
+		if (!dump(r, command, words, GCLK_COUNT(words), GCLK_CLOCK_KVMCLOCK)) {
+			return false;
+		}
+		/* words of a little-endian machine */
+		s = gclk_pvclock_parse((const uint8_t *)words, ret, &error);
+		if (s == 0 && ret->tsc_timestamp >= r->p->tsc[0].ticks) {
+			return true;
+		}
+		unread(r->move, GCLK_CLOCK_KVMCLOCK,
+		       s < 0 ? error.message : "the guest's page is older than the load");
+		nanosleep(&nap, NULL);
+	}
+	return false;
+}
+
+/*
  * The guest's own page, with its TSC as debugfs shows it: what the guest would compute
- * at the instant of the sample. The kernel writes it anew when it must; one that was being
- * written is read again.
+ * now, which is after the page was written.
  */
 static void read_kvmclock(struct reading *r)
 {
 	const struct vcpu_offset *v = r->offsets.n ? &r->offsets.items[0] : NULL;
+	struct gclk_error error;
 	struct gclk_pvclock page;
-	uint32_t words[GCLK_PVCLOCK_BYTES / 4];
-	char command[48];
 	uint64_t ns;
-	int s = -1;
 
 	if (!clock_in(r->move, GCLK_CLOCK_KVMCLOCK)) {
 		return;
 	}
-	if (!r->p->page || !v) {
+	if (!r->p->page || !v || !r->p->n_tsc) {
 		unread(r->move, GCLK_CLOCK_KVMCLOCK,
 		       r->p->page ? "it stands on the TSC, which is not shown" :
 				    "the guest does not use its page");
 		return;
 	}
-	snprintf(command, sizeof(command), "xp /8wx 0x%" PRIx64, r->p->page);
-	for (unsigned i = 0; i < 3 && s < 0; i++) {
-		if (!dump(r, command, words, GCLK_COUNT(words), GCLK_CLOCK_KVMCLOCK)) {
-			return;
-		}
-		/* words of a little-endian machine */
-		s = gclk_pvclock_parse((const uint8_t *)words, &page, NULL);
-	}
-	if (s < 0) {
-		unread(r->move, GCLK_CLOCK_KVMCLOCK, "there is no clock page where it should be");
+	if (!read_page(r, &page)) {
 		return;
 	}
-	ns = gclk_pvclock_ns_wrap(&page, scaled(v, r->now.tsc_ticks));
+	if (gclk_host_sample(&r->now, &error) < 0 || wall_was_set(&r->p->host, &r->now) ||
+	    gclk_pvclock_ns_at(&page, scaled(v, r->now.tsc_ticks), &ns) < 0) {
+		unread(r->move, GCLK_CLOCK_KVMCLOCK, "the host's clocks and the page do not agree");
+		return;
+	}
 	compare(r->move, GCLK_CLOCK_KVMCLOCK, "clock-page",
 		limited((gclk_i128)(int64_t)(ns - r->p->kvmclock_ns) -
 			((gclk_i128)r->now.realtime_ns - r->p->run_ns)),
@@ -542,9 +567,9 @@ static void read_all(struct reading *r)
 {
 	read_tsc(r);
 	if (r->ask) {
-		read_kvmclock(r);
 		read_hpet(r);
 		read_rtc(r);
+		read_kvmclock(r);
 	} else {
 		unread(r->move, GCLK_CLOCK_KVMCLOCK, needs_monitor);
 		unread(r->move, GCLK_CLOCK_HPET, needs_monitor);

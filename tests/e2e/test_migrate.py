@@ -156,6 +156,19 @@ def judge(hosts, name, errors, report):
     return worst
 
 
+def read_back(t, name, report):
+    """What the monitor shows of an emulated guest is what was written (R7)."""
+    rows = {one["clock"]: one for one in report["clocks"]}
+    for clock in ("virtual_clock", "hpet", "rtc"):
+        row = rows[clock]
+        t.check("%s: %s was read back" % (name, clock), row["proof"] == "verified",
+                "%s by %s: %s ns off, read to %s" % (row["proof"], row["read_by"],
+                                                     row["read_ns"], row["read_width_ns"]))
+    t.check(name + ": of the rest nothing is claimed",
+            all(row["unread"] for row in rows.values() if row["proof"] == "unverified") and
+            rows["tsc"]["proof"] == "unverified", rows["tsc"]["unread"])
+
+
 def stock(hosts, name):
     """Plain libvirt through a relay: it loses the blackout."""
     t, two = hosts.t, hosts.two
@@ -182,9 +195,11 @@ def moves(hosts, n):
         if hosts.at == "a":
             hosts.two.b.set_wall(SHIFTS[i // 2 % len(SHIFTS)])
         name = "move %d" % (i + 1)
-        found = ours(hosts, name)
+        found = ours(hosts, name, *(["--verify", "monitor"] if i == n - 1 else []))
         if not found:
             return
+        if i == n - 1:
+            read_back(t, name, found[1])
         unsaid.append(judge(hosts, name, *found))
         blackouts.append(int(found[1]["blackout_ns"]))
         late.append(max(abs(int(one["error_ns"])) for one in found[1]["clocks"]))

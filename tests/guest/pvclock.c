@@ -20,7 +20,7 @@ static struct {
 	volatile int8_t shift;
 	volatile uint8_t flags;
 	uint8_t pad[2];
-} page __attribute__((aligned(64)));
+} page __attribute__((aligned(4096)));	/* where others look for one, as for Linux's */
 
 static bool present;
 
