@@ -173,6 +173,39 @@ bool session_break(struct session *session, const struct gclk_error *why, bool r
 	return broke;
 }
 
+int session_send(struct session *session, const struct wire_message *message,
+		 struct gclk_error *reterr)
+{
+	bool may;
+	int r;
+
+	pthread_mutex_lock(&session->lock);
+	may = !session->hung_up;
+	session->n_senders += may;
+	pthread_mutex_unlock(&session->lock);
+	if (!may) {
+		return gclk_fail(reterr, GCLK_STATE, NULL, GCLK_NO_OFFSET,
+				 "the control connection is closed");
+	}
+	r = port_send(session->port, message, NULL, reterr);
+	pthread_mutex_lock(&session->lock);
+	session->n_senders--;
+	pthread_cond_broadcast(&session->changed);
+	pthread_mutex_unlock(&session->lock);
+	return r;
+}
+
+/* Sending has a deadline of its own: so has this. */
+void session_hang_up(struct session *session)
+{
+	pthread_mutex_lock(&session->lock);
+	session->hung_up = true;
+	while (session->n_senders) {
+		pthread_cond_wait(&session->changed, &session->lock);
+	}
+	pthread_mutex_unlock(&session->lock);
+}
+
 static void session_free(struct session *s)
 {
 	if (s->resume) {
@@ -626,6 +659,7 @@ static int serve_session(struct destination_end *end, struct port *port,
 		options.session(1);
 	}
 	r = serve_control(end, s, hello, reterr);
+	session_hang_up(s);
 	session_leave(end, s);
 	if (options.session) {
 		options.session(-1);

@@ -129,7 +129,7 @@ static int ask_where(struct main_channel *m, struct gclk_error *reterr)
 	where.where.ran_offset = m->ran_offset;
 	where.where.stopped_offset = m->stopped_offset;
 	pthread_mutex_unlock(&s->lock);
-	r = port_send(s->port, &where, NULL, reterr);
+	r = session_send(s, &where, reterr);
 	pthread_mutex_lock(&s->lock);
 	while (r == 0 && !s->has_there && !s->has_stopped && s->state == SESSION_OPEN &&
 	       session_wait(s, deadline)) {

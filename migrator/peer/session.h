@@ -27,7 +27,7 @@ struct session {
 	const char *force[WIRE_FORCE_MAX + 1];	/* of move.policy */
 	struct gclk_host host;			/* this one */
 	int64_t opened_ns;			/* CLOCK_BOOTTIME */
-	struct port *port;			/* control */
+	struct port *port;			/* control; others than its thread: session_send() */
 	void *resume;				/* of options.resume, or NULL */
 	int cancel;	/* eventfd: readable: the channels are to break off */
 	int wake;	/* eventfd: the control thread is to look again */
@@ -46,6 +46,8 @@ struct session {
 	unsigned n_channels;
 	bool has_main, main_over;
 	struct gclk_error main_error;		/* .status 0: none */
+	unsigned n_senders;			/* within session_send() */
+	bool hung_up;				/* there is no port any more */
 
 	/* the main channel's answer; the control thread reads it after the release */
 	struct move report;
@@ -67,6 +69,18 @@ void session_wake(struct session *session);
 
 /* The lock is held: waits for a change until @deadline_ns (CLOCK_MONOTONIC). */
 bool session_wait(struct session *session, int64_t deadline_ns);
+
+/**
+ * session_send() - a message on the control connection, from the thread of a channel
+ *
+ * A channel may live longer than that connection, which is its own thread's. Errors: as
+ * port_send(), and GCLK_STATE once session_hang_up() was called.
+ */
+int session_send(struct session *session, const struct wire_message *message,
+		 struct gclk_error *reterr);
+
+/* The port goes: waits for those who send on it, and lets nobody begin to. */
+void session_hang_up(struct session *session);
 
 void session_log(const struct session *session, int priority, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
