@@ -2,6 +2,9 @@
 /* The live filter: what goes out is what came in, but for what a plan changes. */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "core/cursor.h"
@@ -18,11 +21,60 @@ static const char *const reals[] = {
 #define XBZRLE 5
 #define KVM 6
 
+#ifdef GCLK_TEST_FAR
+/* The same tests with a filter in another process; pieces of one byte take it too long. */
+#define LEAST_BYTES 997
+
+static int start_worker(void *ctx, struct gclk_worker_process *ret, struct gclk_error *reterr)
+{
+	int ends[2];
+
+	(void)ctx;
+	(void)reterr;
+	CU_ASSERT_FATAL(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0);
+	fflush(stdout);
+	*ret = (struct gclk_worker_process){ ends[0], fork() };
+	if (ret->pid == 0) {
+		close(ends[0]);
+		_exit(gclk_image_work(ends[1], NULL) < 0);
+	}
+	close(ends[1]);
+	return 0;
+}
+
+static void stop_worker(void *ctx, struct gclk_worker_process *process, int failed,
+			struct gclk_error *reterr)
+{
+	(void)ctx;
+	close(process->socket);
+	waitpid(process->pid, NULL, 0);
+	if (failed) {
+		*reterr = (struct gclk_error){ .message = "it has ended" };
+	}
+}
+
+static int new_far_filter(const struct gclk_filter_options *options, struct gclk_filter **ret,
+			  struct gclk_error *reterr)
+{
+	static const struct gclk_worker worker = { start_worker, stop_worker, NULL };
+	struct gclk_filter_options far = { 0 };
+
+	if (options) {
+		far = *options;
+	}
+	far.worker = &worker;
+	return gclk_filter_new(&far, ret, reterr);
+}
+#define gclk_filter_new new_far_filter
+#else
+#define LEAST_BYTES 1
+#endif
+
 enum cut { CUT_WHOLE, CUT_BYTES, CUT_RANDOM, N_CUTS };
 
 static size_t piece(enum cut cut, size_t left)
 {
-	size_t n = cut == CUT_WHOLE ? left : cut == CUT_BYTES ? 1 :
+	size_t n = cut == CUT_WHOLE ? left : cut == CUT_BYTES ? LEAST_BYTES :
 		   (size_t)gclk_random_bits() % 70000;
 
 	return GCLK_MIN(n, left);
@@ -919,4 +971,58 @@ GCLK_TEST(filter, damaged_values_are_planned_or_refused)
 		in.p[at] = was;
 	}
 	bytes_free(&in);
+}
+
+/* The least that a section `cpu` must have; every row of it is found. */
+static void put_bare_cpu(struct devices *d, unsigned n)
+{
+	device_begin(d, "cpu", n, "cpu", 12);
+	field_be(d, "env.tsc_offset", "uint64", 0, 8);
+	field_be(d, "env.mp_state", "uint32", 0, 4);
+	field_be(d, "env.tsc", "uint64", 0, 8);
+	field_be(d, "env.tsc_aux", "uint64", 0, 8);
+	field_be(d, "env.system_time_msr", "uint64", 0, 8);
+	field_be(d, "env.wall_clock_msr", "uint64", 0, 8);
+	device_end(d);
+}
+
+/* Small to send, and long to read for whoever looks at every row for each timer. */
+GCLK_TEST(filter, many_timers_of_many_vcpus_take_no_product_of_them)
+{
+	enum { VCPUS = GCLK_VCPUS_MAX, TIMERS = 1000000 };
+	uint8_t *zeros = calloc(TIMERS, 8);
+	struct gclk_filter *f = NULL;
+	struct bytes in = { 0 };
+	struct devices d;
+	size_t pass, held;
+	clock_t start;
+
+	put_header(&in, NULL);
+	put_command(&in, 1, NULL, 0);
+	put_start(&in, 2, "ram", 0, 4);
+	put64(&in, 4096 | W_MEM_SIZE);
+	put_name(&in, "pc.ram");
+	put64(&in, 4096);
+	put_eos(&in);
+	put_part(&in, 3, 2);
+	put_eos(&in);
+	devices_begin(&d, DIALECT_NO_CONFIGURATION, false);
+	for (unsigned i = 0; i < VCPUS; i++) {
+		put_bare_cpu(&d, i);
+	}
+	device_begin(&d, "many", 0, "many", 1);
+	field_array(&d, "t", "timer", 8, TIMERS, zeros);
+	device_end(&d);
+	devices_end(&d, &in);
+	CU_ASSERT_FATAL(gclk_filter_new(NULL, &f, NULL) == 0);
+	start = clock();
+	GCLK_EQ(gclk_filter_push(f, in.p, in.n, &pass, &held, NULL), GCLK_FILTER_READY);
+	CU_ASSERT(clock() - start < 20 * CLOCKS_PER_SEC);
+	CU_ASSERT_PTR_NOT_NULL_FATAL(gclk_filter_state(f));
+	GCLK_EQ(gclk_filter_state(f)->n_vcpus, VCPUS);
+	GCLK_EQ(gclk_filter_state(f)->n_timers, GCLK_TIMERS_MAX);
+	GCLK_EQ(gclk_filter_state(f)->timers_left_out, TIMERS - GCLK_TIMERS_MAX);
+	gclk_filter_free(f);
+	bytes_free(&in);
+	free(zeros);
 }

@@ -369,6 +369,19 @@ GCLK_TEST(vmdesc, bombs_are_refused)
 		     "\"array_len\":4294967295}]}]}");
 	GCLK_EQ(gclk_vmdesc_parse(b.p, b.n, &d, &err), -GCLK_MALFORMED);
 	b.n = 0;
+	put_text(&b, "{\"devices\":[{\"name\":\"a\"}");
+	for (int i = 0; i < 40; i++) {	/* each below the limit, not all of them */
+		put_text(&b, ",{\"name\":\"b\",\"fields\":[{\"name\":\"s\",\"size\":1,"
+			     "\"array_len\":2000,\"struct\":{\"fields\":[{\"name\":\"x\","
+			     "\"size\":1}");
+		for (int k = 0; k < 120; k++) {
+			put_text(&b, ",{\"name\":\"y\",\"size\":0}");
+		}
+		put_text(&b, "]}}]}");
+	}
+	put_text(&b, "]}");
+	GCLK_EQ(gclk_vmdesc_parse(b.p, b.n, &d, &err), -GCLK_MALFORMED);
+	b.n = 0;
 	put_zero(&b, GCLK_VMDESC_MAX_BYTES + 1);
 	GCLK_EQ(gclk_vmdesc_parse(b.p, b.n, &d, &err), -GCLK_UNSUPPORTED);
 	CU_ASSERT_PTR_NULL(d);

@@ -536,12 +536,41 @@ struct others {
 	struct gclk_state *state;
 	struct gclk_bindings *bindings;
 	struct gclk_error *reterr;
+	uint32_t *offsets;	/* of the rows of the table, sorted: there may be millions of timers */
+	size_t n_offsets;
 };
 
-static bool is_bound(const struct gclk_bindings *bindings, uint32_t offset)
+static int by_offset(const void *a, const void *b)
 {
-	for (size_t i = 0; i < bindings->n; i++) {
-		if (bindings->rows[i].offset == offset) {
+	const uint32_t *x = a, *y = b;
+
+	return (*x > *y) - (*x < *y);
+}
+
+static int sort_offsets(struct others *o)
+{
+	size_t n = o->bindings->n;
+
+	o->offsets = malloc((n + 1) * sizeof(*o->offsets));
+	if (!o->offsets) {
+		return gclk_fail(o->reterr, GCLK_NOMEM, NULL, GCLK_NO_OFFSET, "out of memory");
+	}
+	for (size_t i = 0; i < n; i++) {
+		o->offsets[i] = o->bindings->rows[i].offset;
+	}
+	qsort(o->offsets, n, sizeof(*o->offsets), by_offset);
+	o->n_offsets = n;
+	return 0;
+}
+
+/* By the table, or as the twin of a watchdog's timer: of these there are few. */
+static bool is_bound(const struct others *o, uint32_t offset)
+{
+	if (bsearch(&offset, o->offsets, o->n_offsets, sizeof(offset), by_offset)) {
+		return true;
+	}
+	for (size_t i = o->n_offsets; i < o->bindings->n; i++) {
+		if (o->bindings->rows[i].offset == offset) {
 			return true;
 		}
 	}
@@ -601,7 +630,7 @@ static int visit_timer(void *ctx, const struct gclk_vmdesc_leaf *leaf)
 		return 0;
 	}
 	expiry_ns = (int64_t)gclk_get_be64(o->tail->bytes + leaf->offset);
-	if (expiry_ns < 0 || is_bound(o->bindings, leaf->offset)) {
+	if (expiry_ns < 0 || is_bound(o, leaf->offset)) {
 		return 0;
 	}
 	if (state->n_timers == GCLK_TIMERS_MAX) {
@@ -814,14 +843,17 @@ static void read_run_state(const struct gclk_tail *tail, struct gclk_state *stat
 int gclk_bindings_read(const struct gclk_tail *tail, struct gclk_state *state,
 		       struct gclk_bindings *ret, struct gclk_error *reterr)
 {
-	struct others o = { tail, state, ret, reterr };
+	struct others o = { tail, state, ret, reterr, NULL, 0 };
 	int r;
 
 	*ret = (struct gclk_bindings){ 0 };
 	gclk_state_clear(state);
 	state->hpet.n_timers = 0;
-	if ((r = bind_all(tail, state, ret, reterr)) < 0 ||
-	    (r = gclk_vmdesc_walk(tail->desc, "timer", visit_timer, &o)) < 0) {
+	if ((r = bind_all(tail, state, ret, reterr)) == 0 && (r = sort_offsets(&o)) == 0) {
+		r = gclk_vmdesc_walk(tail->desc, "timer", visit_timer, &o);
+	}
+	free(o.offsets);
+	if (r < 0) {
 		gclk_bindings_free(ret);
 		return r;
 	}

@@ -27,7 +27,10 @@
 
 enum { SUBSECTION_HEADER = 1 + 1 + 4, SECTION_HEADER = 1 + 4 + 1 + 4 + 4, FOOTER = 5 };
 
-/* Elements that a walk may meet: arrays of structs of nothing would go on for ever. */
+/*
+ * Elements that a walk of all sections may meet: arrays of structs of nothing would go on
+ * for ever.
+ */
 #define MAX_ELEMENTS (8u << 20)
 
 /*
@@ -55,6 +58,7 @@ struct gclk_vmdesc {
 	uint32_t n_nodes, max_nodes;
 	struct section *sections;
 	uint32_t n_sections, max_sections;
+	uint32_t elements;		/* of all sections */
 };
 
 /* Children in the making: fields first, subsections behind them. */
@@ -418,6 +422,10 @@ static void finish_section(struct parser *p, struct section *s, uint32_t name,
 	}
 	append(p->d, fields, subsections->head, subsections->last);
 	sum = lay_out(p, fields->head);
+	p->d->elements += sum.elements;		/* neither is more than twice the limit */
+	if (p->d->elements > MAX_ELEMENTS) {
+		refuse(p, "too many elements");
+	}
 	if (size >= 0 && fields->head && sum.bytes != (uint64_t)size) {
 		refuse(p, "a device whose fields do not add up to its size");
 	}
