@@ -91,6 +91,10 @@ def main():
         daemon, command, said = with_settings(args, {(section, name): value})
         t.check("[%s] %s" % (section, name), daemon == 0 and command == 0 and
               "warning" not in said, "" if daemon == 0 and command == 0 else said)
+    for name, value in (("tls_names", ""), ("tls_names", "CN=a;"), ("tls_names", "CN=a;;CN=b"),
+                        ("users", "root,"), ("directories", "relative"), ("socket_mode", "07777")):
+        daemon, _, said = with_settings(args, {("daemon", name): value})
+        t.check("[daemon] %s = \"%s\" is refused" % (name, value), daemon != 0 and name in said, said)
     for section, word in (("daemon", "refused"), ("policy", "warned about")):
         daemon, command, said = with_settings(args, {(section, "no_such_setting"): "1"})
         t.check("[%s] a setting that there is not is %s" % (section, word),

@@ -147,6 +147,23 @@ static int set_list(char (*to)[DAEMON_TEXT], unsigned max, unsigned *n, const ch
 	return r;
 }
 
+/* Nothing is no name: it would let in whoever has none. */
+static int set_tls_names(struct daemon_conf *conf, const char *name, char *list,
+			 struct gclk_error *reterr)
+{
+	bool none = !strcmp(list, "none");
+	int r = set_list(conf->tls_names, DAEMON_NAMES, &conf->n_tls_names, name, list, ";",
+			 reterr);
+
+	conf->n_tls_names = none ? 0 : conf->n_tls_names;
+	for (unsigned i = 0; i < conf->n_tls_names && r == 0; i++) {
+		if (!conf->tls_names[i][0]) {
+			r = bad(name, "", "is no name", reterr);
+		}
+	}
+	return r;
+}
+
 static int set_directories(struct daemon_conf *conf, const char *name, char *list,
 			   struct gclk_error *reterr)
 {
@@ -211,8 +228,7 @@ static int set(struct daemon_conf *c, const char *name, char *value,
 		return set_users(&c->access, name, value, reterr);
 	}
 	if (!strcmp(name, "tls_names")) {
-		return set_list(c->tls_names, DAEMON_NAMES, &c->n_tls_names, name, value,
-				";", reterr);
+		return set_tls_names(c, name, value, reterr);
 	}
 	if (!strcmp(name, "directories")) {
 		return set_directories(c, name, value, reterr);

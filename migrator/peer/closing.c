@@ -209,7 +209,9 @@ void session_give_up(struct session *s)
 	port_sorry(s->port, &s->why);
 	link_shut(&s->port->link);
 	/* a connection closed with unread bytes takes what was sent with it */
-	while (port_receive(s->port, &m, deadline, -1, NULL) == 0) {
+	deadline = clock_mono_ns() + BYE_NS;
+	while (clock_mono_ns() < deadline &&
+	       port_receive(s->port, &m, deadline, -1, NULL) == 0) {
 		wire_clear(&m);
 	}
 }

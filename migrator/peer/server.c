@@ -240,7 +240,8 @@ static bool is_named(struct server *server, const char *name)
 
 	pthread_mutex_lock(&server->lock);
 	may = server->n_names == 0;
-	for (unsigned i = 0; i < server->n_names; i++) {
+	/* no name at all is nobody's */
+	for (unsigned i = 0; i < server->n_names && name[0]; i++) {
 		may = may || !strcmp(server->names[i], name);
 	}
 	pthread_mutex_unlock(&server->lock);
@@ -287,7 +288,8 @@ static void turn_away(struct link *link, const struct gclk_error *error)
 	link_shut(&port.link);
 	do {
 		n = link_read(&port.link, rest, sizeof(rest), NULL);
-	} while (n > 0 || (n == LINK_WAIT && link_wait(&port.link, false, until_ns)));
+	} while (clock_mono_ns() < until_ns &&
+		 (n > 0 || (n == LINK_WAIT && link_wait(&port.link, false, until_ns))));
 	port_close(&port);
 }
 
@@ -295,7 +297,7 @@ static int welcome_link(struct connection *c, struct link *link,
 			struct gclk_error *reterr)
 {
 	struct tls *tls = NULL;
-	char name[128] = "";
+	char name[2 * NAME_BYTES] = "";
 	int r = c->tls ? shake_hands(c->server, c->fd, &tls, name, sizeof(name), reterr)
 		       : check_user(c->server, c->fd, name, sizeof(name), reterr);
 

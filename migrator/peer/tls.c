@@ -324,7 +324,10 @@ void tls_peer_name(const struct tls *tls, char *to, size_t size)
 	    X509_NAME_print_ex(bio, X509_get_subject_name(certificate), 0,
 			       XN_FLAG_RFC2253) >= 0) {
 		n = BIO_get_mem_data(bio, &text);
-		snprintf(to, size, "%.*s", (int)n, text);
+		/* a part of a name may be another one */
+		if (n > 0 && (size_t)n < size) {
+			snprintf(to, size, "%.*s", (int)n, text);
+		}
 	}
 	BIO_free(bio);
 	X509_free(certificate);

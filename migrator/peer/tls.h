@@ -54,8 +54,10 @@ int tls_shut(struct tls *tls);
 bool tls_pending(const struct tls *tls);
 bool tls_is_healthy(struct tls *tls);
 
-/* The distinguished name of the other end, RFC 2253; "TLS_AES_256_GCM_SHA384". */
+/* The distinguished name of the other end, RFC 2253; "": none, or one that does not fit. */
 void tls_peer_name(const struct tls *tls, char *to, size_t size);
+
+/* "TLS_AES_256_GCM_SHA384" */
 const char *tls_cipher(const struct tls *tls);
 
 struct tls *tls_free(struct tls *tls);

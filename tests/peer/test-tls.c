@@ -99,6 +99,11 @@ GCLK_TEST(tls, two_of_one_authority_talk)
 	GCLK_EQ(server.status, 0);
 	tls_peer_name(server.link.tls, name, sizeof(name));
 	CU_ASSERT(!strcmp(name, "CN=host-a"));
+	/* half a name may be somebody else's: all of it, or none */
+	tls_peer_name(server.link.tls, name, sizeof("CN=host-a"));
+	CU_ASSERT(!strcmp(name, "CN=host-a"));
+	tls_peer_name(server.link.tls, name, sizeof("CN=host-a") - 1);
+	CU_ASSERT(!strcmp(name, ""));
 	CU_ASSERT(strstr(tls_cipher(client.link.tls), "TLS_") == tls_cipher(client.link.tls));
 	GCLK_EQ(link_write(&client.link, "hello", 5, NULL), 5);
 	while ((r = link_read(&server.link, text, sizeof(text), NULL)) == LINK_WAIT) {
