@@ -405,6 +405,9 @@ static int moved(struct migration *m)
 			"the destination end could not resume the guest; it was resumed now");
 		move.verdict = MOVE_UNPROVEN;
 	}
+	if (move.verdict != MOVE_CANCELLED && move.verdict != MOVE_REFUSED) {
+		migration_set_guest_time(m);
+	}
 	return put_report(m, &move);
 }
 
@@ -620,6 +623,9 @@ static const struct option_row rows[] = {
 		"break off on a disk's error" },
 	[MIGRATE_UNSAFE] = { "unsafe", 0, NULL, NULL,
 		"also where libvirt fears for the disks" },
+	[MIGRATE_SET_TIME] = { "set-guest-time", 0, NULL, NULL,
+		"set the guest's own wall clock through its agent, as\n"
+		"--gap wall does by itself" },
 	[MIGRATE_POSTCOPY] = { "postcopy", 0, NULL, NULL,
 		"is refused: it cannot be made right" },
 	{ "parallel-connections", 0, "N", set_connections, "how many" },

@@ -13,6 +13,7 @@
 #include "migrator/migration.h"
 #include "migrator/text.h"
 #include "migrator/virt/address.h"
+#include "migrator/virt/guest-time.h"
 
 #define DIRECTORY "/run/guestclock"
 
@@ -213,4 +214,22 @@ enum migration_found migration_rescue(const struct migration *m)
 		virResetLastError();
 	}
 	return found;
+}
+
+void migration_set_guest_time(const struct migration *m)
+{
+	virDomainPtr domain = NULL;
+
+	if (!migration_runs_there(m) || (!own_given(m->o, MIGRATE_SET_TIME) &&
+					 m->settings.policy.gap != GCLK_GAP_WALL)) {
+		return;
+	}
+	if (m->there) {
+		domain = virDomainLookupByUUIDString(m->there, m->uuid);
+		virResetLastError();
+	}
+	guest_time_say(domain, m->xml.name);
+	if (domain) {
+		virDomainFree(domain);
+	}
 }

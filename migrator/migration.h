@@ -31,6 +31,7 @@ enum {
 	MIGRATE_PARALLEL,
 	MIGRATE_ABORT_ON_ERROR,
 	MIGRATE_UNSAFE,
+	MIGRATE_SET_TIME,
 	MIGRATE_POSTCOPY,
 };
 
@@ -116,5 +117,8 @@ enum migration_found {
 enum migration_found migration_at_home(const struct migration *m);
 /* There; one that stands and should not is resumed. */
 enum migration_found migration_rescue(const struct migration *m);
+
+/* The guest's own wall clock, where the policy or an option wants it set. */
+void migration_set_guest_time(const struct migration *m);
 
 #endif

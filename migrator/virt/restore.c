@@ -19,6 +19,7 @@
 #include "migrator/proof.h"
 #include "migrator/report-plan.h"
 #include "migrator/virt/connect.h"
+#include "migrator/virt/guest-time.h"
 #include "migrator/virt/paths.h"
 #include "migrator/virt/restore.h"
 #include "migrator/virt/resume.h"
@@ -435,30 +436,11 @@ static void leave_paused(struct restoring *r)
 		 "it is left suspended: what passes until its resume, its clocks lose");
 }
 
-/* The guest's own wall clock, through its agent; how far off it was, and is. */
 static void set_guest_time(struct restoring *r)
 {
 	virDomainPtr domain = virDomainLookupByUUIDString(r->connection, r->move->uuid);
-	long long seconds = 0;
-	unsigned nanoseconds = 0;
-	int64_t now = wall_clock_ns(), off;
-	int s = domain ? virDomainSetTime(domain, now / GCLK_NS_PER_S,
-					  (unsigned)(now % GCLK_NS_PER_S), 0) : -1;
 
-	if (s == 0) {
-		now = wall_clock_ns();
-		s = virDomainGetTime(domain, &seconds, &nanoseconds, 0);
-	}
-	if (s < 0) {
-		virt_fail(&r->error, GCLK_SYS, "setting the guest's time through its agent");
-		message("warning", name_of(r), "wall-clock-behind", EFFECT_READING, NULL, "%s",
-			r->error.message);
-	} else {
-		off = seconds * GCLK_NS_PER_S + nanoseconds - now;
-		message("note", name_of(r), NULL, EFFECT_READING, NULL,
-			"the guest's time was set through its agent; it reads %" PRId64
-			" ms off", off / GCLK_NS_PER_MS);
-	}
+	guest_time_say(domain, name_of(r));
 	if (domain) {
 		virDomainFree(domain);
 	}
