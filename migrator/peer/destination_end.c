@@ -343,16 +343,41 @@ void destination_end_stop(struct destination_end *end, const char *why)
 
 /* ---- paths ---- */
 
+/* Does it restrict which sockets are dialled? */
+static bool has_directories(const struct destination_options *options)
+{
+	return options->directories[0][0];
+}
+
+/* Its last part in @directory: that is where it was found, wherever links lead later. */
+static int move_path(char path[WIRE_PATH_BYTES], const char *directory,
+		     struct gclk_error *reterr)
+{
+	char there[WIRE_PATH_BYTES];
+	int n = snprintf(there, sizeof(there), "%s%s", directory, strrchr(path, '/'));
+
+	if (n < 0 || (size_t)n >= sizeof(there)) {
+		return gclk_fail(reterr, GCLK_RANGE, path, GCLK_NO_OFFSET,
+				 "the path of a socket has at most 107 characters");
+	}
+	memcpy(path, there, (size_t)n + 1);
+	return 0;
+}
+
 /*
  * May the other end have this socket dialled? It must lie in one of the directories
  * that are meant for them, wherever links lead.
  */
-static int check_path(const struct destination_options *options, const char *path,
-		      struct gclk_error *reterr)
+static int check_path(const struct destination_options *options,
+		      char path[WIRE_PATH_BYTES], struct gclk_error *reterr)
 {
 	char parent[WIRE_PATH_BYTES], *real;
-	bool inside = !options->directories[0][0];
+	bool inside = false;
+	int r = 0;
 
+	if (!has_directories(options)) {
+		return 0;
+	}
 	snprintf(parent, sizeof(parent), "%.*s", (int)(strrchr(path, '/') - path), path);
 	real = realpath(parent[0] ? parent : "/", NULL);
 	for (unsigned i = 0;
@@ -362,12 +387,11 @@ static int check_path(const struct destination_options *options, const char *pat
 		inside = inside || (allowed && !strcmp(real, allowed));
 		free(allowed);
 	}
+	r = inside ? move_path(path, real, reterr)
+		   : gclk_fail(reterr, GCLK_REFUSED, path, GCLK_NO_OFFSET,
+			       "no directory for sockets of guests that arrive here");
 	free(real);
-	if (inside) {
-		return 0;
-	}
-	return gclk_fail(reterr, GCLK_REFUSED, path, GCLK_NO_OFFSET,
-			 "no directory for sockets of guests that arrive here");
+	return r;
 }
 
 /* Who may have a guest resumed names the one whose socket it is, and no other. */
@@ -728,17 +752,25 @@ static void channel_leave(struct destination_end *end, struct session *s, uint8_
 	session_put(end, s);
 }
 
-/* The hypervisor may be a little later than the source. */
-static int dial_hypervisor(struct session *s, const char *path, struct link *ret,
+/*
+ * The hypervisor may be a little later than the source. What the source has named must be
+ * there itself; a path of ours may lead on.
+ */
+static int dial_hypervisor(struct session *s, uint8_t role, struct link *ret,
 			   struct gclk_error *reterr)
 {
-	int64_t deadline = clock_mono_ns() + s->options.dial_ms * GCLK_NS_PER_MS;
+	const struct destination_options *o = &s->options;
+	bool disk = role == WIRE_STORAGE;
+	bool named = !(disk ? o->storage_path : o->main_path)[0] && has_directories(o);
+	const char *path = disk ? s->move.storage_path : s->move.main_path;
+	int64_t deadline = clock_mono_ns() + o->dial_ms * GCLK_NS_PER_MS;
 	struct pollfd p = { s->cancel, POLLIN, 0 };
 	struct gclk_error error;
 	int r;
 
 	do {
-		r = link_dial_unix(path, s->options.dial_ms, ret, &error);
+		r = (named ? link_dial_named : link_dial_unix)(path, o->dial_ms, ret,
+							       &error);
 	} while (r < 0 &&
 		 (error.sys_errno == ENOENT || error.sys_errno == ECONNREFUSED) &&
 		 clock_mono_ns() < deadline && poll(&p, 1, DIAL_AGAIN_MS) == 0);
@@ -762,9 +794,7 @@ static int run_channel(struct session *s, const struct wire_hello *hello,
 {
 	struct link a, b;
 	struct relay relay = { .a = &a, .b = &b, .wake = s->cancel };
-	int r = dial_hypervisor(
-		s, hello->role == WIRE_STORAGE ? s->move.storage_path : s->move.main_path,
-		&b, reterr);
+	int r = dial_hypervisor(s, hello->role, &b, reterr);
 
 	if (r < 0) {
 		return r;

@@ -10,12 +10,14 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "core/error.h"
+#include "core/text.h"
 #include "core/time.h"
 #include "core/util.h"
 #include "migrator/peer/link.h"
@@ -149,6 +151,33 @@ int link_dial_unix(const char *path, int timeout_ms, struct link *ret,
 	}
 	link_init(ret, fd, fd, path);
 	return 0;
+}
+
+int link_dial_named(const char *path, int timeout_ms, struct link *ret,
+		    struct gclk_error *reterr)
+{
+	int fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC), r;
+	char self[32];
+	struct stat st;
+
+	if (fd < 0) {
+		return fail_dial(reterr, errno, path);
+	}
+	if (fstat(fd, &st) < 0 || !S_ISSOCK(st.st_mode)) {
+		close(fd);
+		return gclk_fail(reterr, GCLK_REFUSED, path, GCLK_NO_OFFSET,
+				 "what stands there is no socket");
+	}
+	/* the socket that was looked at, whatever has its name by now */
+	snprintf(self, sizeof(self), "/proc/self/fd/%d", fd);
+	r = link_dial_unix(self, timeout_ms, ret, reterr);
+	close(fd);
+	if (r == 0) {
+		snprintf(ret->name, sizeof(ret->name), "%s", path);
+	} else if (reterr) {
+		gclk_text_copy(reterr->where, sizeof(reterr->where), path);
+	}
+	return r;
 }
 
 /* "HOST", "HOST:PORT", "[V6]", "[V6]:PORT". */

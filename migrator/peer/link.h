@@ -57,6 +57,13 @@ int link_dial(const char *address, const struct peer_tls *tls, int timeout_ms,
 int link_dial_unix(const char *path, int timeout_ms, struct link *ret,
 		   struct gclk_error *reterr);
 
+/*
+ * The same for a @path that somebody else has named: only a socket that stands there itself.
+ * A symbolic link in its place would lead who runs as root wherever its maker likes.
+ */
+int link_dial_named(const char *path, int timeout_ms, struct link *ret,
+		    struct gclk_error *reterr);
+
 /* Is this an address that link_dial() would take? Else an error with a sentence. */
 int link_check_address(const char *address, struct gclk_error *reterr);
 

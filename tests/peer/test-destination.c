@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: MIT */
+/* Which sockets a source can have dialled at the destination. */
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "core/text.h"
+#include "core/util.h"
+#include "gclk-test.h"
+#include "migrator/peer/destination_end.h"
+#include "migrator/peer/port.h"
+#include "migrator/situation.h"
+
+enum { ALLOWED, ELSEWHERE, N_PLACES };
+
+struct stage {
+	char top[32];
+	char places[N_PLACES][48];
+	int listeners[N_PLACES];	/* of the socket "s" in each */
+	struct destination_end *end;
+	pthread_t threads[4];
+	unsigned n_threads;
+};
+
+struct serving {
+	struct destination_end *end;
+	struct link link;
+};
+
+static void *serving(void *arg)
+{
+	struct serving *s = arg;
+
+	destination_end_serve(s->end, &s->link, NULL);
+	free(s);
+	return NULL;
+}
+
+static int listen_in(const char *directory)
+{
+	struct sockaddr_un at = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	snprintf(at.sun_path, sizeof(at.sun_path), "%s/s", directory);
+	CU_ASSERT_FATAL(bind(fd, (struct sockaddr *)&at, sizeof(at)) == 0 &&
+			listen(fd, 4) == 0);
+	return fd;
+}
+
+static void stage_open(struct stage *s)
+{
+	static const char *const names[N_PLACES] = { "allowed", "elsewhere" };
+	struct destination_options options;
+
+	memset(s, 0, sizeof(*s));
+	strcpy(s->top, "/tmp/gclk-destination-XXXXXX");
+	CU_ASSERT_FATAL(mkdtemp(s->top) != NULL);
+	for (unsigned i = 0; i < N_PLACES; i++) {
+		snprintf(s->places[i], sizeof(s->places[i]), "%s/%s", s->top, names[i]);
+		CU_ASSERT_FATAL(mkdir(s->places[i], 0700) == 0);
+		s->listeners[i] = listen_in(s->places[i]);
+	}
+	destination_options_init(&options);
+	gclk_text_copy(options.directories[0], sizeof(options.directories[0]),
+		       s->places[ALLOWED]);
+	options.dial_ms = 200;
+	CU_ASSERT_FATAL(destination_end_new(&options, &s->end, NULL) == 0);
+}
+
+static void in_top(const struct stage *s, const char *name, char to[96])
+{
+	snprintf(to, 96, "%s/%s", s->top, name);
+}
+
+static void stage_close(struct stage *s)
+{
+	static const char *const rest[] = { "link", "allowed/s", "allowed/link", "allowed/file",
+					    "elsewhere/s" };
+	char path[96];
+
+	for (unsigned i = 0; i < s->n_threads; i++) {
+		pthread_join(s->threads[i], NULL);
+	}
+	destination_end_free(s->end);
+	for (unsigned i = 0; i < GCLK_COUNT(rest); i++) {
+		in_top(s, rest[i], path);
+		unlink(path);
+	}
+	for (unsigned i = 0; i < N_PLACES; i++) {
+		close(s->listeners[i]);
+		rmdir(s->places[i]);
+	}
+	rmdir(s->top);
+}
+
+/* A connection of the source's, and the hello on it. */
+static void say_hello(struct stage *s, const struct wire_message *hello, struct port *ret)
+{
+	struct serving *there = malloc(sizeof(*there));
+	struct link here;
+	int fds[2];
+
+	CU_ASSERT_FATAL(there && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == 0);
+	there->end = s->end;
+	link_init(&there->link, fds[0], fds[0], "source");
+	link_init(&here, fds[1], fds[1], "destination");
+	port_init(ret, &here);
+	CU_ASSERT_FATAL(pthread_create(&s->threads[s->n_threads++], NULL, serving, there) == 0);
+	CU_ASSERT_FATAL(port_send(ret, hello, NULL, NULL) == 0);
+}
+
+/* Opens a session that names @path for storage; whether it was let in. */
+static bool open_control(struct stage *s, const char *path, struct port *ret)
+{
+	struct wire_message m = { .type = WIRE_HELLO };
+	int64_t deadline = clock_mono_ns() + 5 * GCLK_NS_PER_S;
+	bool welcome;
+
+	m.hello.version_min = m.hello.version_max = 1;
+	m.hello.role = WIRE_CONTROL;
+	m.hello.session[0] = 7;
+	m.hello.move.running = -1;
+	m.hello.move.policy = gclk_policy_default;
+	gclk_text_copy(m.hello.move.main_path, sizeof(m.hello.move.main_path), path);
+	gclk_text_copy(m.hello.move.storage_path, sizeof(m.hello.move.storage_path), path);
+	CU_ASSERT_FATAL(read_this_host(&m.hello.move.host, NULL) == 0);
+	say_hello(s, &m, ret);
+	CU_ASSERT_FATAL(port_receive(ret, &m, deadline, -1, NULL) == 0);
+	welcome = m.type == WIRE_WELCOME;
+	wire_clear(&m);
+	return welcome;
+}
+
+/* Then a channel for it: which of the listening sockets was dialled, or -1. */
+static int dialled(struct stage *s)
+{
+	struct wire_message m = { .type = WIRE_HELLO };
+	int64_t deadline = clock_mono_ns() + 5 * GCLK_NS_PER_S;
+	struct port channel;
+	int which = -1;
+
+	m.hello.version_min = m.hello.version_max = 1;
+	m.hello.role = WIRE_STORAGE;
+	m.hello.session[0] = 7;
+	say_hello(s, &m, &channel);
+	CU_ASSERT_FATAL(port_receive(&channel, &m, deadline, -1, NULL) == 0);
+	wire_clear(&m);
+	for (int i = 0; i < N_PLACES; i++) {
+		struct pollfd p = { s->listeners[i], POLLIN, 0 };
+
+		which = poll(&p, 1, 0) > 0 ? i : which;
+	}
+	port_close(&channel);
+	return which;
+}
+
+static int ask_for(struct stage *s, const char *path)
+{
+	struct port control;
+	int which = open_control(s, path, &control) ? dialled(s) : -1;
+
+	port_close(&control);
+	return which;
+}
+
+GCLK_TEST(destination, a_socket_in_its_directory_is_dialled)
+{
+	struct stage s;
+	char path[96];
+
+	stage_open(&s);
+	in_top(&s, "allowed/s", path);
+	GCLK_EQ(ask_for(&s, path), ALLOWED);
+	stage_close(&s);
+}
+
+GCLK_TEST(destination, one_elsewhere_is_not)
+{
+	struct stage s;
+	char path[96];
+
+	stage_open(&s);
+	in_top(&s, "elsewhere/s", path);
+	GCLK_EQ(ask_for(&s, path), -1);
+	stage_close(&s);
+}
+
+/* Whoever may make sockets in the directory may make links there, too. */
+GCLK_TEST(destination, nor_one_that_a_link_in_the_directory_leads_to)
+{
+	struct stage s;
+	char path[96], to[96];
+
+	stage_open(&s);
+	in_top(&s, "allowed/link", path);
+	in_top(&s, "elsewhere/s", to);
+	CU_ASSERT_FATAL(symlink(to, path) == 0);
+	GCLK_EQ(ask_for(&s, path), -1);
+	stage_close(&s);
+}
+
+GCLK_TEST(destination, nor_what_is_no_socket)
+{
+	struct stage s;
+	char path[96];
+	FILE *file;
+
+	stage_open(&s);
+	in_top(&s, "allowed/file", path);
+	file = fopen(path, "w");
+	CU_ASSERT_FATAL(file != NULL);
+	fclose(file);
+	GCLK_EQ(ask_for(&s, path), -1);
+	stage_close(&s);
+}
+
+/* It led into the directory when it was looked at. */
+GCLK_TEST(destination, a_way_that_has_changed_since_is_not_gone_again)
+{
+	struct port control;
+	struct stage s;
+	char path[96], link[96];
+
+	stage_open(&s);
+	in_top(&s, "link", link);
+	in_top(&s, "link/s", path);
+	CU_ASSERT_FATAL(symlink(s.places[ALLOWED], link) == 0);
+	CU_ASSERT_FATAL(open_control(&s, path, &control));
+	CU_ASSERT_FATAL(unlink(link) == 0 && symlink(s.places[ELSEWHERE], link) == 0);
+	GCLK_EQ(dialled(&s), ALLOWED);
+	port_close(&control);
+	stage_close(&s);
+}
