@@ -34,6 +34,39 @@ def stage(args, directory):
             out.write(text)
 
 
+def calls_of(analyze, name, known):
+    """A set of system calls by systemd's name for it, or a call by its own."""
+    if not name.startswith("@"):
+        return {name}
+    if name not in known:
+        known[name] = set()
+        said = subprocess.run([analyze, "--no-pager", "syscall-filter", name],
+                              capture_output=True, text=True, check=True).stdout
+        for word in re.findall(r"^ +([@\w]+)$", said, re.M):
+            known[name] |= calls_of(analyze, word, known)
+    return known[name]
+
+
+def filtered(args):
+    """What is left of the system calls: each line adds, or with ~ takes away."""
+    analyze = shutil.which("systemd-analyze")
+    if not analyze:
+        t.skip("system calls", "systemd-analyze is not installed")
+        return
+    allowed, known = set(), {}
+    for line in re.findall(r"^SystemCallFilter=(.*)$", read(args.service), re.M):
+        for name in line.lstrip("~").split():
+            calls = calls_of(analyze, name, known)
+            allowed = allowed - calls if line.startswith("~") else allowed | calls
+    # glibc's adjtimex() is either; socket_group of a socket of its own
+    needs = {"adjtimex", "clock_adjtime", "fchown", "chown", "fchownat", "clock_nanosleep"}
+    never = {"settimeofday", "clock_settime", "init_module", "reboot", "mount", "setuid"}
+    t.check("it may ask how the wall clock is kept, and own its sockets", needs <= allowed,
+            repr(sorted(needs - allowed)))
+    t.check("it may not set the clock, and more", not never & allowed,
+            repr(sorted(never & allowed)))
+
+
 def verify(args, directory):
     analyze = shutil.which("systemd-analyze")
     if not analyze:
@@ -74,6 +107,7 @@ def main():
     parser.add_argument("sockets", nargs="+")
     args = parser.parse_args()
     promises(args)
+    filtered(args)
     with tempfile.TemporaryDirectory(prefix="gclk-units-") as directory:
         stage(args, directory)
         verify(args, directory)
