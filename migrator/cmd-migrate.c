@@ -105,6 +105,13 @@ static int find_there(struct migration *m)
 	return 0;
 }
 
+static int interrupted_early(const struct migration *m)
+{
+	message("error", m->xml.name, gclk_status_name(GCLK_STATE), EFFECT_NONE, NULL,
+		"a signal came before anything moved");
+	return GCLK_STATE;
+}
+
 static int open_end(struct migration *m)
 {
 	struct migrate_options *own = m->own;
@@ -130,7 +137,8 @@ static int open_end(struct migration *m)
 	s.running = !migration_runs_there(m) ? 0 : own->timeout_s ? 1 : -1;
 	migration_socket_mode(m, &s.mode, &s.group);
 	if (source_end_open(&s, &m->end, &error) < 0) {
-		return fail(m->address, &error, EFFECT_NONE, NULL);
+		return atomic_load(&interrupted) ? interrupted_early(m) :
+						   fail(m->address, &error, EFFECT_NONE, NULL);
 	}
 	return 0;
 }
@@ -496,7 +504,7 @@ static int run(const struct options *o)
 	catch_signals();
 	r = prepare(m);
 	if (r == 0 && atomic_load(&interrupted)) {
-		r = GCLK_STATE;
+		r = interrupted_early(m);
 	}
 	if (r == 0) {
 		r = carry_out(m);

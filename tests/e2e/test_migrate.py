@@ -397,6 +397,27 @@ def kills(hosts, n, rng):
         "%d of %d stayed" % (sum(homes), n))
 
 
+def interrupts(hosts, n, rng):
+    """^C at any moment: either it was too late, or the guest goes on where it was."""
+    for i in range(n):
+        name, source, pause = "^C %d" % (i + 1), hosts.at, rng.uniform(0, 3)
+        child = hosts.two.hosts[source].popen(hosts.command(), stdout=subprocess.DEVNULL,
+                                              stderr=subprocess.PIPE, text=True)
+        try:
+            child.wait(pause)
+        except subprocess.TimeoutExpired:
+            child.send_signal(2)
+        said = child.communicate(timeout=60)[1].strip()
+        if not settled(hosts, "%s after %.0f ms" % (name, pause * 1e3)):
+            return
+        hosts.t.check(name + ": the guest is where the exit status says",
+                      (hosts.at == source) == (child.returncode not in (0, 13)) and
+                      (said or child.returncode in (0, -2)),
+                      "%d, %s; %s" % (child.returncode, "there" if hosts.at != source else
+                                      "here", said[-300:]))
+        hosts.two.readings(hosts.start)
+
+
 def kill_suspended(hosts):
     """A suspended guest stays suspended, wherever it is."""
     t, two = hosts.t, hosts.two
@@ -437,6 +458,7 @@ def body(args, work):
                 interrupted(hosts)
             if args.part in ("kills", "all"):
                 kills(hosts, 200 if args.long else args.kills, rng)
+                interrupts(hosts, 40 if args.long else 4, rng)
                 kill_suspended(hosts)
         except (libvirtd.VirshError, qemu.QmpError, subprocess.SubprocessError) as error:
             t.check("moves", False, repr(error))
