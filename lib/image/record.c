@@ -321,6 +321,8 @@ static int find_by_footer(const struct gclk_window *image, struct gclk_undo *ret
 
 /* What may follow a stream: two records, the gap between them, a torn one. */
 #define MAX_TRAILER_BYTES (3 * GCLK_UNDO_MAX_BYTES)
+/* Records do not overlap; what does is made to keep us busy. */
+#define MAX_SEARCH_WORK (2 * MAX_TRAILER_BYTES)
 
 /*
  * Could the footer of a record whose other bytes are there have been torn? Then its
@@ -350,6 +352,7 @@ static int check_torn(const struct gclk_window *image, const uint8_t *bytes, siz
 		      const struct header *h, struct gclk_error *reterr)
 {
 	struct gclk_cursor c = gclk_cursor_of(bytes, n, h->offset);
+	uint64_t free_from = 0;
 
 	if (n >= h->n && !footer_is_torn(bytes, h)) {
 		return gclk_fail(reterr, GCLK_MALFORMED, "undo record", h->offset,
@@ -357,14 +360,16 @@ static int check_torn(const struct gclk_window *image, const uint8_t *bytes, siz
 	}
 	gclk_cursor_skip(&c, HEADER_BYTES);
 	for (uint32_t i = 0; i < h->n_ranges; i++) {
-		uint64_t offset = gclk_cursor_be64(&c);
+		uint64_t before = free_from, offset = free_from = gclk_cursor_be64(&c);
 		uint32_t n_old = gclk_cursor_be32(&c), n_new = gclk_cursor_be32(&c);
 		const uint8_t *old = gclk_cursor_take(&c, n_old);
 		uint8_t *now;
 		int differs, r;
 
 		gclk_cursor_skip(&c, n_new);
-		if (!gclk_cursor_ok(&c) || offset > h->base || n_old > h->base - offset) {
+		/* in order, as each is written: what is compressed can only be read forwards */
+		if (!gclk_cursor_ok(&c) || offset < before || offset > h->base ||
+		    n_old > h->base - offset) {
 			break;
 		}
 		r = read_piece(image, offset, n_old, &now, reterr);
@@ -404,6 +409,19 @@ static const uint8_t *torn_header(const uint8_t *bytes, size_t n)
 	return NULL;
 }
 
+/* Bytes whose checksum it takes to tell whether the record that begins here is whole. */
+static uint64_t checksum_work(const uint8_t *bytes, size_t n, uint64_t offset)
+{
+	struct header h;
+	const uint8_t *footer;
+
+	if (read_header(bytes, n, offset, &h, NULL) < 0 || n < h.n) {
+		return 0;
+	}
+	footer = bytes + h.n - FOOTER_BYTES;
+	return gclk_get_be64(footer) == h.n && !memcmp(footer + 16, footer_magic, 8) ? h.n : 0;
+}
+
 /*
  * The last whole record behind @stream_end wins; without one, *@ret_torn is where a
  * record begins that is not whole, or UINT64_MAX.
@@ -414,6 +432,7 @@ static int search(const struct gclk_window *image, uint64_t stream_end, const ui
 {
 	const uint8_t *at = bytes, *end = bytes + n, *torn = NULL;
 	struct header header = { 0 };
+	uint64_t work = 0;
 	int r = GCLK_UNDO_NONE;
 
 	while ((at = memmem(at, (size_t)(end - at), header_magic, 8))) {
@@ -421,6 +440,12 @@ static int search(const struct gclk_window *image, uint64_t stream_end, const ui
 		size_t left = (size_t)(end - at);
 		struct gclk_undo undo;
 
+		work += checksum_work(at, left, offset);
+		if (work > MAX_SEARCH_WORK) {
+			gclk_undo_free(ret);
+			return gclk_fail(reterr, GCLK_MALFORMED, "undo record", offset,
+					 "too many things that look like a record");
+		}
 		if (gclk_undo_unpack(at, left, offset, &undo, NULL) == 0) {
 			gclk_undo_free(ret);
 			*ret = undo;
@@ -515,12 +540,17 @@ static bool changes_length(const struct gclk_undo *undo)
  */
 static bool older_allows(const struct gclk_undo *older, uint64_t offset, uint8_t byte)
 {
-	for (size_t i = 0; i < older->n_patches; i++) {
+	size_t low = 0, high = older->n_patches;
+
+	while (low < high) {	/* they are sorted, and do not overlap */
+		size_t i = low + (high - low) / 2;
 		const struct gclk_patch *p = &older->patches[i];
 
 		if (offset >= p->offset && offset - p->offset < p->n_new) {
 			return older->open || p->new_bytes[offset - p->offset] == byte;
 		}
+		low = offset < p->offset ? low : i + 1;
+		high = offset < p->offset ? i : high;
 	}
 	return false;
 }

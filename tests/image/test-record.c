@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#include <lzma.h>
 #include <string.h>
 
 #include "core/cursor.h"
@@ -607,4 +608,92 @@ GCLK_TEST(record, hostile_records_are_survived)
 	free(p);
 	memory_free(&good);
 	memory_free(&original);
+}
+
+/* A header as one would be, with its own checksum right. */
+static void forge_header(struct memory *m, uint64_t at, uint32_t n_ranges, uint64_t n,
+			 uint64_t base)
+{
+	uint8_t h[56];
+
+	memcpy(h, "GCLKUNDO", 8);
+	gclk_put_be32(h + 8, 1);
+	gclk_put_be32(h + 12, n_ranges);
+	gclk_put_be64(h + 16, n);
+	gclk_put_be64(h + 24, base);
+	gclk_put_be64(h + 32, at);
+	gclk_put_be64(h + 40, 0);
+	gclk_put_be64(h + 48, lzma_crc64(h, 48, 0));
+	memcpy(m->bytes + at, h, sizeof(h));
+}
+
+static void forge_footer(struct memory *m, uint64_t at, uint64_t n)
+{
+	gclk_put_be64(m->bytes + at, n);
+	memcpy(m->bytes + at + 16, "GCLKDONE", 8);
+}
+
+/* Each is a megabyte long, and has the next ones in it: checksums without end. */
+GCLK_TEST(record, records_within_records_are_not_looked_at_for_ever)
+{
+	enum { RECORDS = 40, LONG = 1 << 20 };
+	struct memory m = new_stream(STREAM_BYTES);
+	struct gclk_error error = { 0 };
+	struct gclk_window w;
+	struct gclk_undo undo;
+
+	memory_set_size(&m, STREAM_BYTES + LONG + 24 * RECORDS + 8);
+	for (unsigned i = 0; i < RECORDS; i++) {
+		uint64_t at = STREAM_BYTES + 56 * i, end = STREAM_BYTES + LONG + 24 * (i + 1);
+
+		forge_header(&m, at, 0, end - at, 0);
+		forge_footer(&m, end - 24, end - at);
+	}
+	w = memory_window(&m);
+	GCLK_EQ(gclk_undo_find(&w, STREAM_BYTES, &undo, &error), -GCLK_MALFORMED);
+	CU_ASSERT(strstr(error.message, "too many") != NULL);
+	memory_free(&m);
+}
+
+struct counting {
+	struct memory *m;
+	uint64_t last;
+	unsigned backwards;
+};
+
+static int read_counting(void *ctx, uint64_t offset, void *buf, size_t n,
+			 struct gclk_error *reterr)
+{
+	struct counting *c = ctx;
+
+	c->backwards += offset < c->last;
+	c->last = offset;
+	return memory_read(c->m, offset, buf, n, reterr);
+}
+
+/* Of a compressed stream each step back costs all of it. */
+GCLK_TEST(record, a_torn_record_is_not_read_to_and_fro)
+{
+	enum { RANGES = 1000 };
+	struct memory m = new_stream(STREAM_BYTES);
+	struct counting c = { .m = &m };
+	struct gclk_window w;
+	struct gclk_undo undo;
+	uint64_t at = STREAM_BYTES + 56;
+
+	memory_set_size(&m, at + RANGES * 24);
+	forge_header(&m, STREAM_BYTES, RANGES, 3000000, STREAM_BYTES);
+	for (unsigned i = 0; i < RANGES; i++, at += 24) {
+		uint64_t where = i % 2 ? 10 : 5000;
+
+		gclk_put_be64(m.bytes + at, where);
+		gclk_put_be32(m.bytes + at + 8, 4);
+		gclk_put_be32(m.bytes + at + 12, 4);
+		memcpy(m.bytes + at + 16, m.bytes + where, 4);
+		memcpy(m.bytes + at + 20, m.bytes + where, 4);
+	}
+	w = (struct gclk_window){ .read = read_counting, .ctx = &c, .size = m.n };
+	GCLK_EQ(gclk_undo_find(&w, STREAM_BYTES, &undo, NULL), GCLK_UNDO_NONE);
+	CU_ASSERT(c.backwards < 10);
+	memory_free(&m);
 }
