@@ -142,6 +142,28 @@ def every_verb_has_its_manual_and_completion(tree):
             yield "no completion of " + verb
 
 
+@case
+def zsh_offers_what_the_command_has(tree):
+    """The function itself, with zsh's own compadd and _files replaced by such as print."""
+    tree.one("zsh/site-functions/_guestclock")
+    if not shutil.which("zsh"):
+        raise Skip("zsh is not installed")
+    text = run([tree.one("bin/guestclock"), "--help"], env=tree.environment())
+    verbs = re.findall(r"^  ([a-z]+) {2,}\S", text, re.M)
+    yield from ("zsh does not offer the verb " + verb for verb in verbs
+                if verb not in zsh(tree, "guestclock", ""))
+    for verb in ("rewrite", "inspect"):
+        text = run([tree.one("bin/guestclock"), verb, "--help"], env=tree.environment())
+        options = re.findall(r"^ +(?:-\w, )?(--[a-z-]+)", text, re.M)
+        offered = zsh(tree, "guestclock", verb, "--")
+        yield from ("zsh does not offer %s of %s" % (option, verb) for option in options
+                    if option not in offered)
+    for words, wanted in ((["rewrite", "--gap", ""], "freeze"), (["explain", ""], "long-gap"),
+                          (["inspect", ""], "a file")):
+        if wanted not in zsh(tree, "guestclock", *words):
+            yield "zsh does not offer %s after %s" % (wanted, " ".join(words))
+
+
 def complete(tree):
     """What the shell offers as a first word."""
     script = "source %s; COMP_WORDS=(guestclock ''); COMP_CWORD=1; " \
@@ -150,6 +172,35 @@ def complete(tree):
     env["PATH"] = os.path.dirname(tree.one("bin/guestclock")) + ":" + env["PATH"]
     return run(["bash", "-c", script % tree.one("bash-completion/completions/guestclock")],
                env=env).split()
+
+
+@case
+def apparmor_takes_the_snippets(tree):
+    """Each within a profile, compiled, not loaded."""
+    snippets = glob.glob(os.path.join(tree.at, "**/guestclock/apparmor/*"), recursive=True)
+    if len(snippets) != 2:
+        yield "installed of the snippets: %s" % snippets
+    parser = shutil.which("apparmor_parser", path=os.environ["PATH"] + ":/usr/sbin:/sbin")
+    if not parser:
+        raise Skip("apparmor_parser is not installed")
+    for snippet in snippets:
+        profile = os.path.join(tree.scratch, "profile")
+        with open(profile, "w", encoding="utf-8") as file:
+            file.write('profile test /nonexistent {\n  #include "%s"\n}\n' % snippet)
+        compiled = subprocess.run([parser, "--skip-kernel-load", "--skip-cache", "--stdout",
+                                   profile], capture_output=True, check=False)
+        if compiled.returncode or not compiled.stdout:
+            yield "%s: %s" % (snippet, compiled.stderr.decode(errors="replace"))
+
+
+def zsh(tree, *words):
+    """What zsh would add to the matches for the last of these words."""
+    script = "compadd() { [[ $1 == -l ]] && print -l -- $matches || print -l -- $@ }\n" \
+             "_files() { print -- 'a file' }\nwords=(\"$@\"); CURRENT=$#; set --; source %s"
+    env = tree.environment()
+    env["PATH"] = os.path.dirname(tree.one("bin/guestclock")) + ":" + env["PATH"]
+    return run(["zsh", "-f", "-c", script % tree.one("zsh/site-functions/_guestclock"), "zsh",
+                *words], env=env).split("\n")
 
 
 def long_dist(tree):
