@@ -528,7 +528,7 @@ static int parse_tree(xmlParserCtxt *parser, const char *xml, size_t n, struct g
 	parser->sax->internalSubset = stop_at_document_type;
 	doc = xmlCtxtReadMemory(parser, xml, (int)n, NULL, NULL,
 				XML_PARSE_NONET | XML_PARSE_NOERROR | XML_PARSE_NOWARNING |
-				XML_PARSE_NOCDATA);
+				XML_PARSE_NOCDATA | XML_PARSE_IGNORE_ENC);
 	if (!doc && !parser->_private) {
 		return parse_failed(parser, reterr);
 	}
@@ -546,6 +546,36 @@ static int parse_tree(xmlParserCtxt *parser, const char *xml, size_t n, struct g
 	return r;
 }
 
+/*
+ * libxml2 holds each attribute of an element against those before it: 50,000 of them took it
+ * 15 s. No "<" can stand within an element's tag, so an "=" for each stands between two.
+ */
+#define MAX_ATTRIBUTE_PAIRS UINT64_C(50000000)
+
+/* Other encodings, in which these bytes mean something else, have a NUL or begin otherwise. */
+static bool is_in_utf8(const char *xml, size_t n)
+{
+	size_t i = n >= 3 && !memcmp(xml, "\xef\xbb\xbf", 3) ? 3 : 0;
+
+	while (i < n && (xml[i] == ' ' || xml[i] == '\t' || xml[i] == '\r' || xml[i] == '\n')) {
+		i++;
+	}
+	return (i == n || xml[i] == '<') && !memchr(xml, 0, n);
+}
+
+static bool has_swarm(const char *xml, size_t n)
+{
+	uint64_t pairs = 0, attributes = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		attributes = xml[i] == '<' ? 0 : attributes;
+		if (xml[i] == '=') {
+			pairs += attributes++;
+		}
+	}
+	return pairs > MAX_ATTRIBUTE_PAIRS;
+}
+
 int gclk_domain_parse(const char *xml, size_t n, struct gclk_domain *ret,
 		      struct gclk_error *reterr)
 {
@@ -558,6 +588,14 @@ int gclk_domain_parse(const char *xml, size_t n, struct gclk_domain *ret,
 		return gclk_fail(reterr, GCLK_RANGE, "domain XML", GCLK_NO_OFFSET,
 				 "%zu bytes are more than the %" PRIu32 " that are read", n,
 				 GCLK_DOMAIN_MAX_XML);
+	}
+	if (n && !is_in_utf8(xml, n)) {
+		return gclk_fail(reterr, GCLK_MALFORMED, "domain XML", GCLK_NO_OFFSET,
+				 "it is no XML in UTF-8");
+	}
+	if (has_swarm(xml, n)) {
+		return gclk_fail(reterr, GCLK_RANGE, "domain XML", GCLK_NO_OFFSET,
+				 "an element has too many attributes");
 	}
 	listen_to(&listener);
 	parser = xmlNewParserCtxt();
@@ -660,7 +698,8 @@ GCLK_API int gclk_domain_write_metadata(const char *xml, size_t size,
 	}
 	listen_to(&listener);
 	doc = xmlReadMemory(xml, (int)size, NULL, NULL,
-			    XML_PARSE_NONET | XML_PARSE_NOERROR | XML_PARSE_NOWARNING);
+			    XML_PARSE_NONET | XML_PARSE_NOERROR | XML_PARSE_NOWARNING |
+			    XML_PARSE_IGNORE_ENC);
 	r = doc ? write_tree(doc, set, n_set, ret, reterr) : -GCLK_NOMEM;
 	listen_no_more(&listener);
 	xmlFreeDoc(doc);

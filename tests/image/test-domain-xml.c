@@ -252,3 +252,46 @@ GCLK_TEST(domain_xml, metadata_is_written)
 	GCLK_EQ(gclk_domain_write_metadata("<!DOCTYPE a><domain/>", 21, set, 2, &once, NULL),
 		-GCLK_MALFORMED);
 }
+
+/* One element with @n attributes, or a text with as many signs. */
+static int parse_many(unsigned n, bool in_text, struct gclk_error *e)
+{
+	size_t size = 0, room = 64 + (size_t)n * 16;
+	char *xml = malloc(room);
+	struct gclk_domain d;
+	int r;
+
+	size += (size_t)snprintf(xml + size, room - size, "<domain%s", in_text ? ">" : "");
+	for (unsigned i = 0; i < n; i++) {
+		size += (size_t)snprintf(xml + size, room - size, " a%u=''", i);
+	}
+	size += (size_t)snprintf(xml + size, room - size, "%s</domain>", in_text ? "" : ">");
+	r = gclk_domain_parse(xml, size, &d, e);
+	free(xml);
+	return r;
+}
+
+GCLK_TEST(domain_xml, a_swarm_of_attributes_is_refused)
+{
+	struct gclk_error e = { 0 };
+
+	GCLK_EQ(parse_many(1000, false, &e), 0);
+	GCLK_EQ(parse_many(9000, true, &e), 0);
+	GCLK_EQ(parse_many(100000, false, &e), -GCLK_RANGE);
+	CU_ASSERT(e.status == GCLK_RANGE && strstr(e.message, "attributes"));
+}
+
+/* What is counted and what is parsed must be the same text. */
+GCLK_TEST(domain_xml, only_utf8_is_read)
+{
+	static const char ebcdic[] = "\x4c\x6f\xa7\x94\x93", wide[] = "<\0d\0/\0>\0";
+	static const char said[] = "<?xml version='1.0' encoding='UTF-7'?>"
+				   "<domain><name>+AGE-</name></domain>";
+	struct gclk_domain d;
+
+	GCLK_EQ(gclk_domain_parse(ebcdic, sizeof(ebcdic) - 1, &d, NULL), -GCLK_MALFORMED);
+	GCLK_EQ(gclk_domain_parse(wide, sizeof(wide), &d, NULL), -GCLK_MALFORMED);
+	GCLK_EQ(gclk_domain_parse(said, sizeof(said) - 1, &d, NULL), 0);
+	CU_ASSERT_STRING_EQUAL(d.name, "+AGE-");
+	GCLK_EQ(gclk_domain_parse("\xef\xbb\xbf\n<domain/>", 13, &d, NULL), 0);
+}
