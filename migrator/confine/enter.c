@@ -28,9 +28,14 @@ static int cannot(const char *what, struct gclk_error *reterr)
 /* The socket, and nothing that somebody forgot to close. */
 static int keep_one(int socket, struct gclk_error *reterr)
 {
-	int null = open("/dev/null", O_RDWR);
+	int null;
 
-	if (null < 0 || (socket != CONFINE_SOCKET && dup2(socket, CONFINE_SOCKET) < 0)) {
+	/* first of all it: where its place is free /dev/null would get that */
+	if (socket != CONFINE_SOCKET && dup2(socket, CONFINE_SOCKET) < 0) {
+		return cannot("descriptors", reterr);
+	}
+	null = open("/dev/null", O_RDWR);
+	if (null < 0) {
 		return cannot("descriptors", reterr);
 	}
 	/* a sanitizer's report is worth more than a closed descriptor */

@@ -210,6 +210,16 @@ GCLK_TEST(confine, a_worker_has_nothing)
 	GCLK_EQ(atoi(text), 2);
 	GCLK_EQ(n_entries(process.pid, "root"), 0);
 	GCLK_EQ(n_entries(process.pid, "fd"), 4);
+	/* what a library prints must not get into the protocol */
+	for (unsigned fd = 0; fd < 2; fd++) {
+		char link[64];
+		ssize_t n;
+
+		snprintf(link, sizeof(link), "/proc/%d/fd/%u", (int)process.pid, fd);
+		n = readlink(link, text, sizeof(text) - 1);
+		text[n > 0 ? n : 0] = 0;
+		CU_ASSERT_STRING_EQUAL(text, "/dev/null");
+	}
 	worker->stop(worker->ctx, &process, 0, NULL);
 	CU_ASSERT(kill(process.pid, 0) < 0 && errno == ESRCH);
 }
