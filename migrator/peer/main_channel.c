@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <guestclock/image.h>
 
@@ -198,7 +199,10 @@ static void choose_instants(struct main_channel *m, struct gclk_when *when)
 	when->load.ns = release + load.ns;
 	when->load.uncertainty_ns = spread(&load);
 	if (s->move.own_resume) {
-		run = learnt(s, "ready", RESUME_USUAL_NS, hold);
+		run = learnt(s, "ready",
+			     margins_guess(RESUME_USUAL_NS, margins_load_milli(),
+					   (uint64_t)sysconf(_SC_NPROCESSORS_ONLN), hold),
+			     hold);
 		when->run.ns = release + GCLK_MAX(run.ns, load.ns);
 		when->run.uncertainty_ns =
 			0; /* it is kept, or the lateness is measured */

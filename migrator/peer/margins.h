@@ -39,6 +39,20 @@ struct margin {
 struct margin margins_choose(const struct margins *margins, int64_t usual_ns,
 			     int64_t max_hold_ns);
 
+/**
+ * margins_guess() - the usual delay, where there is no experience but the host is seen to be busy
+ * @usual_ns:	with up to two that want each processor
+ * @load_milli:	how many want to run, in thousandths; 0: not known
+ * @max_hold_ns: as above, for a guest that is ready when the quick ones are, in a fifth of it
+ *
+ * Who waits for a processor waits the longer the more there are. Never under @usual_ns. Pure.
+ */
+int64_t margins_guess(int64_t usual_ns, uint64_t load_milli, uint64_t processors,
+		      int64_t max_hold_ns);
+
+/* For that: of the last minute, on this host. 0: the kernel does not say. */
+uint64_t margins_load_milli(void);
+
 /*
  * A file of them: lines "KIND NS NS ...", oldest first. What cannot be read is no
  * experience. The file is replaced in one step.

@@ -20,6 +20,28 @@ GCLK_TEST(margins, without_experience_the_usual_one)
 	GCLK_EQ(c.n, 0);
 }
 
+GCLK_TEST(margins, a_busy_host_is_given_more_but_not_more_than_the_hold)
+{
+	int64_t before = 0;
+
+	GCLK_EQ(margins_guess(16 * MS, 0, 2, 20 * MS), 16 * MS);
+	GCLK_EQ(margins_guess(16 * MS, 4000, 2, 20 * MS), 16 * MS);
+	GCLK_EQ(margins_guess(16 * MS, 6000, 2, 20 * MS), 24 * MS);
+	GCLK_EQ(margins_guess(16 * MS, 12000, 2, 20 * MS), 20 * MS + 48 * MS / 5);
+	GCLK_EQ(margins_guess(16 * MS, 12000, 16, 20 * MS), 16 * MS);
+	GCLK_EQ(margins_guess(16 * MS, 12000, 2, 0), 16 * MS);
+	for (uint64_t load = 0; load < 100000; load += 50) {
+		int64_t ns = margins_guess(16 * MS, load, 1, 20 * MS);
+
+		CU_ASSERT(ns >= before && ns >= 16 * MS);
+		CU_ASSERT(ns <= 20 * MS + 4 * 16 * MS / 5);
+		before = ns;
+	}
+	GCLK_EQ(margins_guess(16 * MS, UINT64_MAX, 1, INT64_MAX / 2), 64 * MS);
+	GCLK_EQ(margins_guess(16 * MS, UINT64_MAX, 0, INT64_MAX / 2), 64 * MS);
+	CU_ASSERT(margins_load_milli() < 1000 * 100000);
+}
+
 GCLK_TEST(margins, the_high_one_of_many)
 {
 	struct margins m = { 0 };
