@@ -332,6 +332,25 @@ int link_check_address(const char *address, struct gclk_error *reterr)
 			 "an address is unix:PATH, tls:HOST[:PORT] or exec:COMMAND");
 }
 
+/*
+ * Who listens gets the guest's memory. The other ways prove who that is; of a socket in a
+ * directory where others may make some, too, the name proves nothing.
+ */
+static int check_listener(struct link *link, struct gclk_error *reterr)
+{
+	struct ucred user = { .uid = (uid_t)-1 };
+	socklen_t n = sizeof(user);
+
+	if (getsockopt(link->in, SOL_SOCKET, SO_PEERCRED, &user, &n) == 0 &&
+	    (user.uid == 0 || user.uid == geteuid())) {
+		return 0;
+	}
+	gclk_fail(reterr, GCLK_REFUSED, link->name, GCLK_NO_OFFSET,
+		  "user %u listens there, who is neither root nor you", user.uid);
+	link_close(link);
+	return -GCLK_REFUSED;
+}
+
 int link_dial(const char *address, const struct peer_tls *tls, int timeout_ms,
 	      struct link *ret, struct gclk_error *reterr)
 {
@@ -341,7 +360,8 @@ int link_dial(const char *address, const struct peer_tls *tls, int timeout_ms,
 		return r;
 	}
 	if (address[0] == 'u') {
-		return link_dial_unix(address + 5, timeout_ms, ret, reterr);
+		r = link_dial_unix(address + 5, timeout_ms, ret, reterr);
+		return r < 0 ? r : check_listener(ret, reterr);
 	}
 	if (address[0] == 'e') {
 		return dial_exec(address + 5, ret, reterr);

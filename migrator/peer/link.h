@@ -48,7 +48,8 @@ void link_none(struct link *link);
  * @tls:	for tls:, else ignored
  * @timeout_ms:	for all of it, TLS included
  *
- * Errors: GCLK_USAGE for an address of another form, GCLK_SYS, GCLK_PEER (TLS).
+ * Errors: GCLK_USAGE for an address of another form, GCLK_SYS, GCLK_PEER (TLS),
+ * GCLK_REFUSED for a UNIX socket of another user than root and this process' own.
  */
 int link_dial(const char *address, const struct peer_tls *tls, int timeout_ms,
 	      struct link *ret, struct gclk_error *reterr);

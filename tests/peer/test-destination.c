@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT */
-/* Which sockets a source can have dialled at the destination. */
+/* Which sockets a source can have dialled at the destination, and which it dials itself. */
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "core/text.h"
@@ -236,4 +238,62 @@ GCLK_TEST(destination, a_way_that_has_changed_since_is_not_gone_again)
 	GCLK_EQ(dialled(&s), ALLOWED);
 	port_close(&control);
 	stage_close(&s);
+}
+
+#define STRANGER 65534
+
+/* A process of that user, which listens until it is killed. */
+static pid_t listen_as(uid_t uid, const char *directory)
+{
+	char ready = 0;
+	int fds[2];
+	pid_t child;
+
+	CU_ASSERT_FATAL(pipe(fds) == 0);
+	child = fork();
+	if (child == 0) {
+		if (setresuid(uid, uid, uid) == 0) {
+			listen_in(directory);
+			(void)!write(fds[1], &ready, 1);
+		}
+		pause();
+		_exit(0);
+	}
+	CU_ASSERT_FATAL(child > 0 && read(fds[0], &ready, 1) == 1);
+	close(fds[0]);
+	close(fds[1]);
+	return child;
+}
+
+static int dial_that_of(uid_t uid, struct gclk_error *reterr)
+{
+	char directory[] = "/tmp/gclk-listener-XXXXXX", address[64];
+	struct link link;
+	pid_t child;
+	int r;
+
+	CU_ASSERT_FATAL(mkdtemp(directory) != NULL && chmod(directory, 0777) == 0);
+	child = listen_as(uid, directory);
+	snprintf(address, sizeof(address), "unix:%s/s", directory);
+	r = link_dial(address, NULL, 1000, &link, reterr);
+	if (r == 0) {
+		link_close(&link);
+	}
+	kill(child, SIGKILL);
+	waitpid(child, NULL, 0);
+	unlink(address + strlen("unix:"));
+	rmdir(directory);
+	return r;
+}
+
+/* It would be sent the guest's memory. */
+GCLK_TEST(destination, a_stranger_who_listens_is_not_taken_for_it)
+{
+	struct gclk_error error = { 0 };
+
+	GCLK_EQ(dial_that_of(geteuid(), &error), 0);
+	if (geteuid() == 0) { /* only root can be somebody else */
+		GCLK_EQ(dial_that_of(STRANGER, &error), -GCLK_REFUSED);
+		CU_ASSERT(strstr(error.message, "65534") != NULL);
+	}
 }
