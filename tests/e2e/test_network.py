@@ -37,7 +37,7 @@ PermitRootLogin prohibit-password
 SetEnv PATH=%(at)s/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin
 """
 WRAPPER = """#!/bin/sh
-exec env %(preload)s %(program)s "$@"
+exec env ASAN_OPTIONS=verify_asan_link_order=0 %(preload)s %(program)s "$@"
 """
 CONFIG = """
 Host friend-%(other)s

@@ -193,7 +193,9 @@ bool gclk_rest_take(struct gclk_rest *rest, void *to, size_t n)
 	if (rest->n < n) {
 		return false;
 	}
-	memcpy(to, rest->at, n);
+	if (n) { /* there may be nowhere to take nothing to */
+		memcpy(to, rest->at, n);
+	}
 	rest->at += n;
 	rest->n -= n;
 	return true;
