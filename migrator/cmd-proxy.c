@@ -20,6 +20,7 @@
 #include "core/text.h"
 #include "core/util.h"
 #include "migrator/conf.h"
+#include "migrator/confine/confine.h"
 #include "migrator/live-resume.h"
 #include "migrator/message.h"
 #include "migrator/peer/source_end.h"
@@ -42,6 +43,7 @@ static struct proxy {
 	int64_t max_hold_ns;
 	uint8_t unreadable, disagree;
 	int64_t limit_ns;
+	const struct gclk_worker *worker; /* who filters, at the destination's end */
 } proxy = { .group = (gid_t)-1, .max_hold_ns = PEER_MAX_HOLD_NS };
 
 #define TEXT_OPTION(name)                                                                \
@@ -186,6 +188,7 @@ static void destination_say(struct destination_options *d, const struct proxy *p
 	d->resume = live_resume();
 	d->resume_ctx = (void *)(uintptr_t)p->libvirt;
 	d->log = log_line;
+	d->worker = p->worker;
 }
 
 /* What goes to standard output must not get into the stream. */
@@ -335,7 +338,11 @@ static int run_both(const struct options *o, struct proxy *p)
 static int run(const struct options *o)
 {
 	struct proxy *p = o->own;
+	struct gclk_error error;
 
+	if (confine_worker(o->conf, &p->worker, &error) < 0) {
+		return fail(o->conf ? o->conf : CONF_PATH, &error, EFFECT_NONE, NULL);
+	}
 	if (own_given(o, ROW_STDIO)) {
 		return p->listen || p->to
 			       ? usage_error(

@@ -14,6 +14,7 @@
 #include "image/image.h"
 #include "image/qemu/carrier.h"
 #include "image/qemu/page.h"
+#include "image/worker/far.h"
 
 #define CLOCK_PAGES_MAX 32
 #define SILENCES 10			/* of a machine type that should describe its state */
@@ -28,6 +29,7 @@ struct clock_pages {
 };
 
 struct gclk_filter {
+	struct gclk_far *far;		/* another process has the rest; or NULL */
 	struct gclk_filter_options options;
 	enum mode mode;
 	struct gclk_stream *stream;
@@ -128,6 +130,7 @@ static void use_clock_page(struct gclk_filter *f)
 GCLK_API struct gclk_filter *gclk_filter_free(struct gclk_filter *filter)
 {
 	if (filter) {
+		gclk_far_free(filter->far);
 		gclk_stream_free(filter->stream);
 		gclk_image_close(filter->image);
 		free(filter->clock_pages.pages);
@@ -144,6 +147,15 @@ GCLK_API int gclk_filter_new(const struct gclk_filter_options *options, struct g
 	struct gclk_stream_options how = { 0 };
 	int r = -GCLK_NOMEM;
 
+	if (f && options && options->worker) {
+		r = gclk_far_new(options, &f->far, reterr);
+		if (r < 0) {
+			gclk_filter_free(f);
+			return r;
+		}
+		*ret = f;
+		return 0;
+	}
 	if (!f || !(f->image = calloc(1, sizeof(*f->image)))) {
 		goto fail;
 	}
@@ -167,6 +179,24 @@ GCLK_API int gclk_filter_new(const struct gclk_filter_options *options, struct g
 fail:
 	gclk_filter_free(f);
 	return gclk_fail(reterr, (enum gclk_status)-r, NULL, GCLK_NO_OFFSET, "out of memory");
+}
+
+GCLK_API void *gclk_filter_room(struct gclk_filter *f, size_t *ret_size)
+{
+	*ret_size = f->far ? GCLK_FAR_ROOM_BYTES : 0;
+	return f->far ? gclk_far_room(f->far) : NULL;
+}
+
+GCLK_API void gclk_filter_ahead(struct gclk_filter *f, const void *bytes, size_t n)
+{
+	if (f->far) {
+		gclk_far_ahead(f->far, bytes, n);
+	}
+}
+
+uint64_t gclk_filter_tail_offset(const struct gclk_filter *f)
+{
+	return f->image->tail ? f->image->tail->offset : 0;
 }
 
 /* --- pushing --- */
@@ -259,6 +289,9 @@ GCLK_API int gclk_filter_push(struct gclk_filter *f, const void *bytes, size_t n
 	struct gclk_stream_taken taken = { 0 };
 	int r = GCLK_FILTER_OFF;
 
+	if (f->far) {
+		return gclk_far_push(f->far, bytes, n, ret_pass, ret_held, reterr);
+	}
 	if (f->mode == WHOLE && f->applied) {
 		f->mode = THROUGH;
 	}
@@ -287,6 +320,9 @@ GCLK_API int gclk_filter_quiet(struct gclk_filter *f, struct gclk_error *reterr)
 	struct gclk_error error = { 0 };
 	size_t pass, held;
 
+	if (f->far) {
+		return gclk_far_quiet(f->far, reterr);
+	}
 	if (f->mode != FILTERING) {
 		return gclk_filter_push(f, NULL, 0, &pass, &held, reterr);
 	}
@@ -304,6 +340,9 @@ GCLK_API int gclk_filter_quiet(struct gclk_filter *f, struct gclk_error *reterr)
 
 GCLK_API int gclk_filter_end(struct gclk_filter *f, struct gclk_error *reterr)
 {
+	if (f->far) {
+		return gclk_far_end(f->far, reterr);
+	}
 	if (f->mode == REFUSED) {
 		return refuse(f, reterr);
 	}
@@ -314,17 +353,22 @@ GCLK_API int gclk_filter_end(struct gclk_filter *f, struct gclk_error *reterr)
 
 GCLK_API const struct gclk_state *gclk_filter_state(const struct gclk_filter *f)
 {
+	if (f->far) {
+		return gclk_far_state(f->far);
+	}
 	return f->has_state ? f->image->state : NULL;
 }
 
 GCLK_API const struct gclk_carrier *gclk_filter_carrier(const struct gclk_filter *f)
 {
-	return f->has_state ? gclk_qemu_carrier(f->image->state) : NULL;
+	const struct gclk_state *state = gclk_filter_state(f);
+
+	return state ? gclk_qemu_carrier(state) : NULL;
 }
 
 GCLK_API const struct gclk_findings *gclk_filter_findings(const struct gclk_filter *f)
 {
-	return &f->findings;
+	return f->far ? gclk_far_findings(f->far) : &f->findings;
 }
 
 GCLK_API enum gclk_filter_phase gclk_filter_phase(const struct gclk_filter *f)
@@ -339,6 +383,9 @@ GCLK_API enum gclk_filter_phase gclk_filter_phase(const struct gclk_filter *f)
 		[GCLK_STREAM_FAILED] = GCLK_FILTER_THROUGH,
 	};
 
+	if (f->far) {
+		return gclk_far_phase(f->far);
+	}
 	switch (f->mode) {
 	case WHOLE:
 		return GCLK_FILTER_WHOLE;
@@ -354,7 +401,7 @@ GCLK_API enum gclk_filter_phase gclk_filter_phase(const struct gclk_filter *f)
 
 GCLK_API uint64_t gclk_filter_offset(const struct gclk_filter *f)
 {
-	return f->offset;
+	return f->far ? gclk_far_offset(f->far) : f->offset;
 }
 
 static const struct gclk_stream_head *head(const struct gclk_filter *f)
@@ -364,6 +411,9 @@ static const struct gclk_stream_head *head(const struct gclk_filter *f)
 
 GCLK_API int gclk_filter_was_running(const struct gclk_filter *f)
 {
+	if (f->far) {
+		return gclk_far_was_running(f->far);
+	}
 	if (!f->has_state || !GCLK_HAS(guest, &f->image->state->guest, run_state)) {
 		return -1;
 	}
@@ -372,11 +422,17 @@ GCLK_API int gclk_filter_was_running(const struct gclk_filter *f)
 
 GCLK_API const char *gclk_filter_machine(const struct gclk_filter *f)
 {
+	if (f->far) {
+		return gclk_far_machine(f->far);
+	}
 	return head(f)->machine;
 }
 
 GCLK_API int gclk_filter_uuid(const struct gclk_filter *f, uint8_t ret[16])
 {
+	if (f->far) {
+		return gclk_far_uuid(f->far, ret);
+	}
 	if (!head(f)->has_uuid) {
 		return 0;
 	}
@@ -416,6 +472,9 @@ GCLK_API int gclk_filter_apply(struct gclk_filter *f, const struct gclk_plan *pl
 	size_t n;
 	int r;
 
+	if (f->far) {
+		return gclk_far_apply(f->far, plan, ret_bytes, ret_n, reterr);
+	}
 	if (f->mode == REFUSED) {
 		return refuse(f, reterr);
 	}
@@ -447,6 +506,9 @@ GCLK_API int gclk_filter_apply(struct gclk_filter *f, const struct gclk_plan *pl
 GCLK_API unsigned gclk_filter_changes(const struct gclk_filter *f,
 				      const struct gclk_image_change **ret)
 {
+	if (f->far) {
+		return gclk_far_changes(f->far, ret);
+	}
 	*ret = f->image->changes;
 	return f->image->changes ? f->image->n_changes : 0;
 }

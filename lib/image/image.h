@@ -55,6 +55,9 @@ int gclk_image_open_inside(const struct gclk_image_inside *inside,
 			   const struct gclk_image_options *options, struct gclk_image **ret,
 			   struct gclk_error *reterr);
 
+/* Where the device state begins that a filter holds whole. */
+uint64_t gclk_filter_tail_offset(const struct gclk_filter *filter);
+
 /* gclk_image_write() into an empty file that has no name yet. */
 int gclk_image_write_fd(struct gclk_image *image, const struct gclk_plan *plan,
 			const void *payload, size_t payload_size, int fd,

@@ -21,6 +21,7 @@
 #include "core/error.h"
 #include "core/util.h"
 #include "migrator/conf.h"
+#include "migrator/confine/confine.h"
 #include "migrator/daemon/conf.h"
 #include "migrator/daemon/notify.h"
 #include "migrator/live-resume.h"
@@ -137,11 +138,15 @@ static void close_metrics(struct daemon *d)
 
 /* ---- settings ---- */
 
+/* Who filters the streams; it is chosen at the start. */
+static const struct gclk_worker *filterer;
+
 static void make_options(const struct daemon_conf *conf, struct destination_options *ret)
 {
 	daemon_conf_options(conf, ret);
 	ret->resume = strcmp(conf->libvirt, "none") ? live_resume() : NULL;
 	ret->log = log_line;
+	ret->worker = filterer;
 	ret->ended = count_move;
 	ret->session = count_session;
 }
@@ -247,6 +252,9 @@ static int open_daemon(struct daemon *d, struct gclk_error *reterr)
 	metrics_file = d->conf.metrics_file[0] ? d->conf.metrics_file : NULL;
 	if (!d->metrics) {
 		return gclk_fail(reterr, GCLK_NOMEM, NULL, GCLK_NO_OFFSET, "no memory");
+	}
+	if ((r = confine_worker(d->conf_path, &filterer, reterr)) < 0) {
+		return r;
 	}
 	make_options(&d->conf, &options);
 	if ((r = destination_end_new(&options, &d->end, reterr)) < 0 ||
@@ -369,8 +377,11 @@ int main(int argc, char **argv)
 					       { 0 } };
 	static struct daemon d;
 	bool check = false;
-	int option;
+	int option = confine_entry(argc, argv);
 
+	if (option >= 0) {
+		return option;
+	}
 	while ((option = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
 		switch (option) {
 		case 'c':

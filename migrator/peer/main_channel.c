@@ -97,6 +97,11 @@ static int push(void *ctx, const uint8_t *bytes, size_t n, size_t *ret_pass,
 	return r;
 }
 
+static void ahead(void *ctx, const uint8_t *bytes, size_t n)
+{
+	gclk_filter_ahead(((struct main_channel *)ctx)->filter, bytes, n);
+}
+
 static int quiet(void *ctx, struct gclk_error *reterr)
 {
 	struct main_channel *m = ctx;
@@ -466,12 +471,13 @@ int main_channel_run(struct session *session, struct link *a, struct link *b,
 		     struct gclk_error *reterr)
 {
 	static const struct relay_filter filter = { push,     quiet, ready, gate,
-						    released, back,  ended };
+						    released, back,  ended, ahead };
 	struct gclk_filter_options options = {
 		.tail_bytes = session->options.tail_bytes,
 		.unreadable = session->move.unreadable == PEER_REFUSE ? GCLK_FILTER_REFUSE
 								      : GCLK_FILTER_PASS,
 		.want_page_clock = 1,
+		.worker = session->options.worker,
 	};
 	struct main_channel m = { .session = session, .a = a, .b = b };
 	struct relay relay = {
@@ -480,6 +486,7 @@ int main_channel_run(struct session *session, struct link *a, struct link *b,
 	int r = gclk_filter_new(&options, &m.filter, reterr);
 
 	if (r == 0) {
+		relay.room = gclk_filter_room(m.filter, &relay.room_bytes);
 		r = relay_run(&relay, reterr);
 	}
 	gclk_plan_free(m.plan);

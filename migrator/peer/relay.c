@@ -21,10 +21,13 @@ struct flow {
 	void *ctx;
 	atomic_uint_fast64_t *bytes;
 	uint8_t *buffer;
+	size_t size; /* of it */
 	const uint8_t *in; /* read, not yet pushed */
 	size_t n_in;
 	const uint8_t *out; /* to be written */
 	size_t n_out;
+	uint8_t *other; /* the other half of a room, or NULL: both are of .size */
+	size_t n_next;	/* read into it ahead of what is in .buffer */
 	bool ready; /* push() has announced something */
 	bool last;  /* one byte waits at the gate: out[0] */
 	bool ended, shut;
@@ -49,6 +52,14 @@ static int flow_write(struct flow *flow, struct gclk_error *reterr)
 	return 0;
 }
 
+/* What push() gets next, so that somebody else can look at it meanwhile. */
+static void flow_ahead(const struct flow *flow, const uint8_t *bytes, size_t n)
+{
+	if (flow->other && n && flow->filter->ahead) {
+		flow->filter->ahead(flow->ctx, bytes, n);
+	}
+}
+
 static int flow_push(struct flow *flow, struct gclk_error *reterr)
 {
 	size_t pass = flow->n_in, held = 0;
@@ -66,6 +77,9 @@ static int flow_push(struct flow *flow, struct gclk_error *reterr)
 	flow->in += pass + held;
 	flow->n_in -= pass + held;
 	flow->ready = r == GCLK_FILTER_READY;
+	if (r == GCLK_FILTER_MORE) {
+		flow_ahead(flow, flow->other, flow->n_next);
+	}
 	return 0;
 }
 
@@ -107,16 +121,17 @@ static int flow_gate(struct flow *flow, struct gclk_error *reterr)
 	return 0;
 }
 
-/* Reads until the buffer is full or nothing more is there. Returns LINK_WAIT for no byte. */
-static int flow_read(struct flow *flow, struct gclk_error *reterr)
+/* Reads until @to is full or nothing more is there. Returns LINK_WAIT for no byte. */
+static int flow_fill(struct flow *flow, uint8_t *to, size_t *ret_n, struct gclk_error *reterr)
 {
 	size_t n = 0;
 	long r = 0;
 
+	*ret_n = 0;
 	do {
-		r = link_read(flow->from, flow->buffer + n, RELAY_BYTES - n, reterr);
+		r = link_read(flow->from, to + n, flow->size - n, reterr);
 		n += r > 0 ? (size_t)r : 0;
-	} while (r > 0 && flow->from->tls && n <= RELAY_BYTES - (16u << 10));
+	} while (r > 0 && flow->from->tls && n <= flow->size - (16u << 10));
 	if (r < 0 && r != LINK_WAIT) {
 		return (int)r;
 	}
@@ -130,9 +145,31 @@ static int flow_read(struct flow *flow, struct gclk_error *reterr)
 	if (flow->back) {
 		flow->back(flow->ctx, n);
 	}
-	flow->in = flow->buffer;
-	flow->n_in = n;
+	*ret_n = n;
 	return 0;
+}
+
+/* From what was read ahead, or else from the link; and reads ahead, if there is more. */
+static int flow_read(struct flow *flow, struct gclk_error *reterr)
+{
+	uint8_t *gone = flow->buffer;
+	int r = 0;
+
+	if (flow->n_next) {
+		flow->buffer = flow->other;
+		flow->other = gone;
+		flow->n_in = flow->n_next;
+		flow->n_next = 0;
+	} else {
+		r = flow_fill(flow, flow->buffer, &flow->n_in, reterr);
+	}
+	flow->in = flow->buffer;
+	if (r < 0 || !flow->other || flow->ended) {
+		return r;
+	}
+	flow_ahead(flow, flow->in, flow->n_in);
+	r = flow_fill(flow, flow->other, &flow->n_next, reterr);
+	return r == LINK_WAIT ? 0 : r;
 }
 
 static int flow_end(struct flow *flow, struct gclk_error *reterr)
@@ -162,7 +199,7 @@ static int flow_run(struct flow *flow, struct gclk_error *reterr)
 			r = flow_ready(flow, reterr);
 		} else if (flow->n_in) {
 			r = flow_push(flow, reterr);
-		} else if (!flow->ended) {
+		} else if (!flow->ended || flow->n_next) {
 			r = flow_read(flow, reterr);
 		} else if (!flow->shut) {
 			r = flow_end(flow, reterr);
@@ -178,7 +215,7 @@ static int flow_run(struct flow *flow, struct gclk_error *reterr)
 
 static bool flow_writes(const struct flow *flow)
 {
-	return flow->n_out || (flow->ended && !flow->shut);
+	return flow->n_out || flow->n_next || (flow->ended && !flow->shut);
 }
 
 static struct pollfd flow_poll(const struct flow *flow)
@@ -196,7 +233,7 @@ static int flow_quiet(struct flow *flow, int64_t now_ns, struct gclk_error *rete
 {
 	int r;
 
-	if (!flow->filter || !flow->filter->quiet || flow_writes(flow) || flow->shut ||
+	if (!flow->filter || !flow->filter->quiet || flow_writes(flow) || flow->shut || flow->n_next ||
 	    now_ns - flow->heard_ns < QUIET_NS) {
 		return 0;
 	}
@@ -253,14 +290,18 @@ int relay_run(struct relay *relay, struct gclk_error *reterr)
 			   .ctx = relay->ctx,
 			   .heard_ns = now,
 			   .back = relay->filter ? relay->filter->back : NULL };
+	uint8_t *own = relay->room ? NULL : malloc(RELAY_BYTES);
 	int r;
 
-	ab.buffer = malloc(RELAY_BYTES);
+	ab.buffer = relay->room ? relay->room : own;
+	ab.size = RELAY_BYTES;
+	ab.other = relay->room ? relay->room + RELAY_BYTES : NULL;
 	ba.buffer = malloc(RELAY_BYTES);
+	ba.size = RELAY_BYTES;
 	r = ab.buffer && ba.buffer ? run(relay, &ab, &ba, reterr)
 				   : gclk_fail(reterr, GCLK_NOMEM, NULL, GCLK_NO_OFFSET,
 					       "no memory for a relay");
-	free(ab.buffer);
+	free(own);
 	free(ba.buffer);
 	return r;
 }

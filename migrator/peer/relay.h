@@ -31,12 +31,20 @@ struct relay_filter {
 	void (*back)(void *ctx, size_t n);
 	/* the input has ended: 0: so does the output; an error: both links are broken */
 	int (*end)(void *ctx, struct gclk_error *reterr);
+	/* as gclk_filter_ahead(), for what push() gets next; with .room only */
+	void (*ahead)(void *ctx, const uint8_t *bytes, size_t n);
 };
 
 struct relay {
 	struct link *a, *b;
 	const struct relay_filter *filter;	/* or NULL */
 	void *ctx;
+	/*
+	 * What comes from a is read into it, half by half: while one is looked at by somebody
+	 * else, the other is read and written. NULL: into memory of its own.
+	 */
+	uint8_t *room;
+	size_t room_bytes;	/* at least twice RELAY_BYTES */
 	int wake;		/* a descriptor whose readability breaks everything off; -1: none */
 	atomic_uint_fast64_t *bytes;	/* counts what went from a to b, or NULL */
 };

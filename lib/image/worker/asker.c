@@ -274,34 +274,55 @@ static int read_only(int fd, struct gclk_error *reterr)
 				      "cannot open it for reading alone: %m");
 }
 
-static int start(struct gclk_asker *a, struct gclk_error *reterr)
+static int check_ready(const struct gclk_frame *frame, struct gclk_error *reterr)
 {
 	struct gclk_say_ready ready;
-	struct gclk_frame frame;
-	int r = a->worker.start(a->worker.ctx, &a->process, reterr);
 
-	if (r < 0) {
-		a->process.socket = -1;
-		return r;
+	if (frame->type != GCLK_SAY_READY || frame->size != sizeof(ready)) {
+		return gclk_fail(reterr, GCLK_PEER, NULL, GCLK_NO_OFFSET,
+				 "a process that should be confined does not say that it is");
 	}
-	r = gclk_frame_receive(a->process.socket, false, &frame, NULL);
-	if (r) {
-		return lost_worker(a, reterr);
-	}
-	if (frame.type != GCLK_SAY_READY || frame.size != sizeof(ready)) {
-		gclk_frame_free(&frame);
-		return misbehaved(a, "does not say that it is ready", reterr);
-	}
-	memcpy(&ready, frame.bytes, sizeof(ready));
-	gclk_frame_free(&frame);
+	memcpy(&ready, frame->bytes, sizeof(ready));
 	if (ready.failed) {
-		end_worker(a);
-		ready.error.message[sizeof(ready.error.message) - 1] = 0;
+		gclk_tame(ready.error.message, sizeof(ready.error.message));
 		return gclk_fail(reterr, GCLK_UNSUPPORTED, NULL, GCLK_NO_OFFSET, "%s",
 				 ready.error.message);
 	}
 	return ready.layout == gclk_frames_layout() ? 0 :
-	       misbehaved(a, "is of another release", reterr);
+	       gclk_fail(reterr, GCLK_PEER, NULL, GCLK_NO_OFFSET,
+			 "the confined process is of another release");
+}
+
+int gclk_worker_begin(const struct gclk_worker *worker, struct gclk_worker_process *ret,
+		      struct gclk_error *reterr)
+{
+	struct gclk_error why;
+	struct gclk_frame frame;
+	int r = worker->start(worker->ctx, ret, reterr);
+
+	if (r < 0) {
+		return r;
+	}
+	if (gclk_frame_receive(ret->socket, false, &frame, NULL)) {
+		worker->stop(worker->ctx, ret, true, &why);
+		return gclk_fail(reterr, GCLK_PEER, NULL, GCLK_NO_OFFSET, "%s", why.message);
+	}
+	r = check_ready(&frame, reterr);
+	gclk_frame_free(&frame);
+	if (r < 0) {
+		worker->stop(worker->ctx, ret, false, NULL);
+	}
+	return r;
+}
+
+static int start(struct gclk_asker *a, struct gclk_error *reterr)
+{
+	int r = gclk_worker_begin(&a->worker, &a->process, reterr);
+
+	if (r < 0) {
+		a->process.socket = -1;
+	}
+	return r;
 }
 
 static void fill_ask(const struct gclk_image_options *options, const char *path,

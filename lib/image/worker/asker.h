@@ -11,6 +11,10 @@
 
 struct gclk_asker;
 
+/* Starts one and hears that it is ready: confined, and of this release. */
+int gclk_worker_begin(const struct gclk_worker *worker, struct gclk_worker_process *ret,
+		      struct gclk_error *reterr);
+
 /* Fills @image. Ownership of image->asker: gclk_asker_free(). */
 int gclk_asker_open(struct gclk_image *image, const char *path,
 		    const struct gclk_image_options *options, struct gclk_error *reterr);

@@ -15,8 +15,7 @@ static int refuse(const char *what, struct gclk_error *reterr)
 			 what);
 }
 
-/* Ends, and holds nothing that does something to a terminal or a log. */
-static void tame(char *text, size_t size)
+void gclk_tame(char *text, size_t size)
 {
 	size_t n;
 
@@ -29,7 +28,7 @@ static void tame(char *text, size_t size)
 	}
 	memset(text + n, 0, size - n);
 }
-#define TAME(array) tame(array, sizeof(array))
+#define TAME(array) gclk_tame(array, sizeof(array))
 
 /* ---- states ---- */
 

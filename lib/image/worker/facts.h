@@ -57,6 +57,9 @@ struct gclk_said_field {
 	uint8_t bytes[256];
 };
 
+/* Makes text of @size bytes: it ends, and does nothing to a terminal or a log. */
+void gclk_tame(char *text, size_t size);
+
 /* A state as pieces of a frame; @scratch holds what is left out of the head. */
 #define GCLK_STATE_PIECES 5
 void gclk_state_pieces(const struct gclk_state *state, struct gclk_state *scratch,

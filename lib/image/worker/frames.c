@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "core/util.h"
 #include "image/worker/facts.h"
+#include "image/worker/far.h"
 #include "image/worker/frames.h"
 
 #define PIECES_MAX 12
@@ -20,7 +21,8 @@ uint32_t gclk_frames_layout(void)
 		sizeof(struct gclk_state), sizeof(struct gclk_domain), sizeof(struct gclk_facts),
 		sizeof(struct gclk_said_change), sizeof(struct gclk_said_field),
 		sizeof(struct gclk_snapshot), sizeof(struct gclk_error),
-		sizeof(struct gclk_ask_open),
+		sizeof(struct gclk_ask_open), sizeof(struct gclk_far_options),
+		sizeof(struct gclk_far_facts), sizeof(struct gclk_far_patch),
 	};
 	uint32_t all = 0;
 

@@ -31,6 +31,7 @@ enum gclk_frame_type {
 	GCLK_ASK_UNDO,			/* struct gclk_ask_open, with a descriptor */
 	GCLK_ASK_UNDO_COPY,		/* afterwards, with a descriptor for the copy */
 	GCLK_ASK_SNAPSHOTS,		/* struct gclk_ask_open, with a descriptor */
+	GCLK_ASK_FILTER,		/* struct gclk_far_options, with a room: far.h from here on */
 	/* to the worker, in answer to its WRITE, SYNC and RESIZE */
 	GCLK_TELL_RESULT = 32,		/* struct gclk_error; its status 0: done */
 	/* from the worker */

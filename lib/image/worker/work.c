@@ -12,6 +12,7 @@
 #include "image/container-private.h"
 #include "image/image.h"
 #include "image/worker/facts.h"
+#include "image/worker/far.h"
 
 /* A file that is read here and written there. */
 struct far_file {
@@ -348,6 +349,18 @@ static int tell_snapshots(struct work *w, struct gclk_frame *frame)
 	return r;
 }
 
+/* From here on the socket speaks as far.h has it. */
+static int work_on_stream(struct work *w, const struct gclk_frame *frame)
+{
+	struct gclk_far_options how;
+
+	if (frame->size != sizeof(how) || frame->fd < 0) {
+		return -GCLK_PEER;
+	}
+	memcpy(&how, frame->bytes, sizeof(how));
+	return gclk_far_work(w->socket, frame->fd, &how) < 0 ? -GCLK_PEER : 1;
+}
+
 static int carry_out_frame(struct work *w, struct gclk_frame *frame)
 {
 	switch (frame->type) {
@@ -359,6 +372,8 @@ static int carry_out_frame(struct work *w, struct gclk_frame *frame)
 		return undo_by_copy(w, frame);
 	case GCLK_ASK_SNAPSHOTS:
 		return tell_snapshots(w, frame);
+	case GCLK_ASK_FILTER:
+		return work_on_stream(w, frame);
 	case GCLK_ASK_FIELDS:
 		return w->image ? tell_fields(w) : -GCLK_PEER;
 	case GCLK_ASK_ENCODE:

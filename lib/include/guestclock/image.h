@@ -385,6 +385,7 @@ struct gclk_filter_options {
 	 * shows only after the memory has passed; pages that look like one are remembered.
 	 */
 	uint8_t want_page_clock;
+	const struct gclk_worker *worker;	/* filters it for us; NULL: nobody. Copied */
 };
 
 /* Positive results of gclk_filter_push(). */
@@ -408,13 +409,32 @@ enum gclk_filter_phase {
  * gclk_filter_new() - at the first byte of a stream
  * @options:	copied; NULL for the defaults
  *
- * Errors: GCLK_NOMEM.
+ * Errors: GCLK_NOMEM; with a worker those of its start. One that dies or misbehaves later
+ * makes every call fail with GCLK_PEER.
  */
 int gclk_filter_new(const struct gclk_filter_options *options, struct gclk_filter **ret,
 		    struct gclk_error *reterr);
 
 /* Accepts NULL, returns NULL. */
 struct gclk_filter *gclk_filter_free(struct gclk_filter *filter);
+
+/**
+ * gclk_filter_room() - where the next bytes are best read into
+ * @ret_size:	how many it has room for
+ *
+ * Bytes that are pushed from there a worker sees without a copy. NULL without one: any
+ * place is as good. What is there stays the caller's; a worker cannot write it.
+ */
+void *gclk_filter_room(struct gclk_filter *filter, size_t *ret_size);
+
+/**
+ * gclk_filter_ahead() - what will be pushed next, after a push that gave MORE
+ * @bytes:	in the room
+ *
+ * A worker begins to look at them; a hint. The next call must push just these, which stay
+ * as they are until then.
+ */
+void gclk_filter_ahead(struct gclk_filter *filter, const void *bytes, size_t n);
 
 /**
  * gclk_filter_push() - the next bytes of the stream
