@@ -59,7 +59,8 @@ def filtered(args):
             calls = calls_of(analyze, name, known)
             allowed = allowed - calls if line.startswith("~") else allowed | calls
     # glibc's adjtimex() is either; socket_group of a socket of its own
-    needs = {"adjtimex", "clock_adjtime", "fchown", "chown", "fchownat", "clock_nanosleep"}
+    needs = {"adjtimex", "clock_adjtime", "fchown", "chown", "fchownat", "clock_nanosleep",
+             "chroot", "setgroups", "setresgid", "setresuid", "prctl", "execve"}
     never = {"settimeofday", "clock_settime", "init_module", "reboot", "mount", "swapon"}
     t.check("it may ask how the wall clock is kept, and own its sockets", needs <= allowed,
             repr(sorted(needs - allowed)))
@@ -93,8 +94,12 @@ def promises(args):
     for line in ("Type=notify", "NoNewPrivileges=yes", "ProtectSystem=strict",
                  "StateDirectory=guestclock", "LogsDirectory=guestclock"):
         t.check(line, re.search("^" + re.escape(line) + "$", text, re.M) is not None)
-    capabilities = re.search(r"^CapabilityBoundingSet=(.*)$", text, re.M).group(1).split()
+    capabilities = " ".join(re.findall(r"^CapabilityBoundingSet=(.*)$", text, re.M)).split()
     t.check("no capability to set the time", "CAP_SYS_TIME" not in capabilities)
+    # as migrator/confine does it; CAP_KILL, for it is another user's process then
+    confining = {"CAP_SETUID", "CAP_SETGID", "CAP_SYS_CHROOT", "CAP_KILL"}
+    t.check("it may confine a process of its own, and end it", confining <= set(capabilities),
+            repr(sorted(confining - set(capabilities))))
     sockets = re.search(r"^Sockets=(.*)$", text, re.M).group(1).split()
     t.check("its sockets are the ones here",
           sorted(sockets) == sorted(os.path.basename(path) for path in args.sockets))
