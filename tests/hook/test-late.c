@@ -2,10 +2,12 @@
 /* Rewriting under a reader's eyes: what it gets is one plan's bytes, and the last one's. */
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "gclk-test.h"
@@ -215,4 +217,68 @@ GCLK_TEST(late, a_reader_that_was_there_first)
 	CU_ASSERT(before.st_size == after.st_size && before.st_mtim.tv_nsec == after.st_mtim.tv_nsec);
 	close(s->fd);
 	take_down(s);
+}
+
+static char *whole_file(const char *path, size_t *ret_n)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	struct stat st;
+	char *bytes;
+
+	CU_ASSERT_FATAL(fd >= 0 && fstat(fd, &st) == 0);
+	*ret_n = (size_t)st.st_size;
+	bytes = malloc(*ret_n + 1);
+	CU_ASSERT_FATAL(bytes && read(fd, bytes, *ret_n) == (ssize_t)*ret_n);
+	close(fd);
+	return bytes;
+}
+
+/* A follower of its own, as the hook's is, killed after so long; how it ended. */
+static int killed_after(struct stage *s, useconds_t us)
+{
+	struct gclk_error error;
+	int status = 0;
+	pid_t pid = fork();
+
+	CU_ASSERT_FATAL(pid >= 0);
+	if (pid == 0) {
+		s->late.reader.pid = getpid();
+		run(s, INT64_C(5000000000));
+		_exit(late_end(&s->late, &error) == 0 ? 0 : 1);
+	}
+	usleep(us);
+	kill(pid, SIGKILL);
+	CU_ASSERT(waitpid(pid, &status, 0) == pid);
+	close(s->fd);
+	return status;
+}
+
+/* Whatever it was doing: the image is the old one, or one that undo makes the old one. */
+GCLK_TEST(late, killed_at_any_moment)
+{
+	unsigned n_killed = 0, n_undone = 0;
+
+	for (unsigned i = 0; i < 30 * gclk_test_scale(); i++) {
+		struct stage *s = set_up(true);
+		size_t n_before, n_after;
+		char *before = whole_file(s->path, &n_before), *after;
+		struct gclk_error error;
+		int undone = 0, status;
+
+		s->wait_us = 5000;
+		s->pause_us = 300;
+		status = killed_after(s, (useconds_t)gclk_random_below(60000));
+		n_killed += WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+		CU_ASSERT(WIFSIGNALED(status) || WEXITSTATUS(status) == 0);
+		source_close(&s->source);
+		GCLK_EQ(gclk_image_undo(s->path, NULL, &undone, &error), 0);
+		n_undone += undone != 0;
+		after = whole_file(s->path, &n_after);
+		CU_ASSERT(n_after == n_before && !memcmp(after, before, n_before));
+		free(before);
+		free(after);
+		take_down(s);
+	}
+	printf("(%u killed, %u undone) ", n_killed, n_undone);
+	CU_ASSERT(n_killed > 0 && n_undone > 0);
 }
