@@ -253,7 +253,7 @@ void late_follow(struct late *late, int64_t limit_ns, bool (*stop)(void *ctx), v
 		rest(pause_ns(late, &f));
 	}
 	watch(late, &f, limit_ns, stop, ctx);
-	if (!late->tail_ns) {
+	if (!late->tail_ns && late->outcome != LATE_RACED) {
 		late->outcome = LATE_LOST;
 	}
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Rewriting under a reader's eyes: what it gets is one plan's bytes, and the last one's. */
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
@@ -29,6 +30,47 @@ struct stage {
 	char *bytes;
 	size_t n;
 };
+
+/*
+ * The program's own calls of these come here first: the reader, which is @jumps.fd, gets
+ * to a place in the very moment in which a plan is made or written.
+ */
+static struct {
+	int fd;				/* 0: nobody jumps */
+	off_t to;
+	unsigned at_plan, at_write;	/* with the so-manieth one from now on */
+	struct gclk_when written;	/* by the last write that was made */
+} jumps;
+
+static void jump(unsigned *left)
+{
+	if (jumps.fd && *left && --*left == 0) {
+		lseek(jumps.fd, jumps.to, SEEK_SET);
+	}
+}
+
+int gclk_plan(const struct gclk_state *state, const struct gclk_carrier *carrier,
+	      const struct gclk_host *host, const struct gclk_when *when,
+	      const struct gclk_disagreement *disagreement, const struct gclk_policy *policy,
+	      struct gclk_plan *plan, struct gclk_error *reterr)
+{
+	__typeof__(gclk_plan) *real;
+
+	*(void **)&real = dlsym(RTLD_NEXT, "gclk_plan");
+	jump(&jumps.at_plan);
+	return real(state, carrier, host, when, disagreement, policy, plan, reterr);
+}
+
+int gclk_image_late_write(struct gclk_image *image, const struct gclk_plan *plan,
+			  struct gclk_error *reterr)
+{
+	__typeof__(gclk_image_late_write) *real;
+
+	*(void **)&real = dlsym(RTLD_NEXT, "gclk_image_late_write");
+	jumps.written = plan->when;
+	jump(&jumps.at_write);
+	return real(image, plan, reterr);
+}
 
 static void *load(void *ctx)
 {
@@ -281,4 +323,52 @@ GCLK_TEST(late, killed_at_any_moment)
 	}
 	printf("(%u killed, %u undone) ", n_killed, n_undone);
 	CU_ASSERT(n_killed > 0 && n_undone > 0);
+}
+
+static bool has_jumped(void *ctx)
+{
+	(void)ctx;
+	return !jumps.at_plan && !jumps.at_write;
+}
+
+/* A reader without a thread, which stands there from the so-manieth plan or write on. */
+static struct stage *jumped(off_t behind_begin, unsigned at_plan, unsigned at_write)
+{
+	struct stage *s = set_up(true);
+	struct gclk_error error;
+
+	GCLK_EQ(late_begin(&s->late, &error), 0);
+	jumps.fd = s->fd;
+	jumps.to = (off_t)s->late.span.begin + behind_begin;
+	jumps.at_plan = at_plan;
+	jumps.at_write = at_write;
+	late_follow(&s->late, INT64_C(20000000000), has_jumped, NULL);
+	jumps.fd = 0;
+	close(s->fd);
+	return s;
+}
+
+/* Nobody knows whose bytes it got: that is said, also once the guest was loaded after all. */
+GCLK_TEST(late, a_reader_that_comes_during_a_write)
+{
+	struct stage *s = jumped(1, 0, 3);
+
+	GCLK_EQ(s->late.outcome, LATE_RACED);
+	GCLK_EQ(s->late.n_writes, 4);		/* and none after it */
+	late_was_loaded(&s->late);
+	GCLK_EQ(s->late.outcome, LATE_RACED);
+	take_down(s);
+}
+
+/* A plan that came too late to be written does not count: what stands in the image does. */
+GCLK_TEST(late, a_plan_that_is_not_written)
+{
+	struct stage *s = jumped(-1, 4, 0);
+
+	GCLK_EQ(s->late.n_writes, 4);
+	GCLK_EQ(s->late.plan->when.run.ns, jumps.written.run.ns);
+	GCLK_EQ(s->late.plan->when.load.ns, jumps.written.load.ns);
+	GCLK_EQ(s->situation.when.run.ns, jumps.written.run.ns);
+	CU_ASSERT(s->late.outcome != LATE_RACED);
+	take_down(s);
 }
