@@ -16,6 +16,7 @@
 #include "image/qemu/stream.h"
 #include "image/qemu/tail.h"
 #include "image/record.h"
+#include "image/worker/far.h"
 #include "migrator/json-state.h"
 
 static const char *root;
@@ -297,6 +298,70 @@ static void save_json(void)
 	bytes_free(&b);
 }
 
+static void add(struct bytes *b, const void *p, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		put8(b, ((const uint8_t *)p)[i]);
+	}
+}
+
+static void add_state(struct bytes *b)
+{
+	struct gclk_state *state = gclk_state_new(2), scratch;
+	struct gclk_piece pieces[GCLK_STATE_PIECES];
+
+	FUZZ_CHECK(state);
+	GCLK_SET(guest, &state->guest, loader_version, 702);
+	GCLK_SET(tsc, &state->tsc[1], vcpu, 1);
+	gclk_state_pieces(state, &scratch, pieces);
+	for (unsigned i = 0; i < GCLK_STATE_PIECES; i++) {
+		add(b, pieces[i].bytes, pieces[i].n);
+	}
+	gclk_state_free(state);
+}
+
+/* What a worker would answer; target-reply.c has the first byte. */
+static void save_replies(void)
+{
+	static const uint8_t zeros[sizeof(struct gclk_far_patch)];
+	struct gclk_facts *facts = calloc(1, sizeof(*facts));
+	struct gclk_far_facts far = { .has_state = 1, .n_findings = 1 };
+	struct gclk_error none = { 0 };
+	struct bytes b = { 0 };
+
+	FUZZ_CHECK(facts);
+	facts->kind = GCLK_CONTAINER_LIBVIRT;
+	facts->in_place = facts->has_domain = 1;
+	facts->tail_begin = facts->span.begin = 8192;
+	facts->tail_end = facts->span.end = facts->span.stream_end = 65536;
+	put8(&b, 0);
+	add(&b, zeros, 8);
+	add(&b, &none, sizeof(none));
+	add(&b, facts, sizeof(*facts));
+	add_state(&b);
+	save("reply", "facts", b.p, b.n);
+	b.n = 0;
+	put8(&b, 1);
+	add_state(&b);
+	save("reply", "state", b.p, b.n);
+	b.n = 0;
+	put8(&b, 2);
+	add(&b, zeros, sizeof(struct gclk_said_change));
+	save("reply", "changes", b.p, b.n);
+	b.p[0] = 3;
+	add(&b, zeros, sizeof(struct gclk_far_patch) - sizeof(struct gclk_said_change));
+	save("reply", "patches", b.p, b.n);
+	b.n = 0;
+	put8(&b, 4);
+	add(&b, zeros, sizeof(struct gclk_far_answer));
+	snprintf(far.findings[0].id, sizeof(far.findings[0].id), "no-return-path");
+	add(&b, &far, sizeof(far));
+	add_state(&b);
+	save("reply", "far", b.p, b.n);
+	bytes_free(&b);
+	free(facts);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 2) {
@@ -318,5 +383,6 @@ int main(int argc, char **argv)
 	save_json();
 	save("domain", "full", xml, sizeof(xml) - 1);
 	save_frames();
+	save_replies();
 	return 0;
 }

@@ -12,6 +12,7 @@
 #include "core/error.h"
 #include "core/time.h"
 #include "core/util.h"
+#include "migrator/confine/confine.h"
 #include "migrator/hook/late.h"
 #include "migrator/message.h"
 #include "migrator/offsets.h"
@@ -455,12 +456,14 @@ static bool wants_guest_time(const struct restoring *r)
 /* The image as it was: libvirt has not taken it. */
 static int take_back(struct restoring *r)
 {
+	struct gclk_image_options options = { 0 };
 	struct gclk_error error;
 	int undone;
 
 	source_close(&r->source);
 	if (r->patched && !r->temporary[0] &&
-	    gclk_image_undo(r->path, NULL, &undone, &error) < 0) {
+	    (confine_worker(r->o->conf, &options.worker, &error) < 0 ||
+	     gclk_image_undo(r->path, &options, &undone, &error) < 0)) {
 		message("warning", r->path, NULL, EFFECT_READING, "guestclock undo",
 			"the image is left rewritten: %s", error.message);
 	}

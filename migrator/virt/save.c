@@ -13,6 +13,7 @@
 #include "core/error.h"
 #include "core/time.h"
 #include "core/util.h"
+#include "migrator/confine/confine.h"
 #include "migrator/message.h"
 #include "migrator/situation.h"
 #include "migrator/virt/events.h"
@@ -223,9 +224,11 @@ static int describe_in(struct saving *s, const struct gclk_image *image)
 
 static int describe(struct saving *s)
 {
+	struct gclk_image_options options = { 0 };
 	struct gclk_image *image = NULL;
-	int r = gclk_image_open(s->image, NULL, &image, &s->error);
+	int r = confine_worker(s->o->conf, &options.worker, &s->error);
 
+	r = r < 0 ? r : gclk_image_open(s->image, &options, &image, &s->error);
 	if (r == 0) {
 		r = describe_in(s, image);
 	}
