@@ -204,15 +204,11 @@ static int real_way(const char *address, double seconds, int64_t truth_ns)
 	struct source_end *end;
 	struct gclk_error error;
 	struct tally t = { 0 };
-	char path[64];
 	int64_t until_ns;
 
-	snprintf(path, sizeof(path), "/tmp/guestclock-bench-%ld", (long)getpid());
 	source_end_options_init(&options);
 	options.verb = "bench";
-	options.listen_path = path;
 	options.there_path = "/run/guestclock/bench.sock";
-	options.mode = 0600;
 	options.address = address;
 	if (source_end_open(&options, &end, &error) < 0) {
 		fprintf(stderr, "%s: %s\n", address, error.message);

@@ -135,7 +135,7 @@ static int open_end(struct migration *m)
 	s.ask_monitor = own->ask_monitor;
 	/* else the stream tells, should somebody suspend it on the way */
 	s.running = !migration_runs_there(m) ? 0 : own->timeout_s ? 1 : -1;
-	migration_socket_mode(m, &s.mode, &s.group);
+	s.group = migration_group(m);
 	if (source_end_open(&s, &m->end, &error) < 0) {
 		return atomic_load(&interrupted) ? interrupted_early(m) :
 						   fail(m->address, &error, EFFECT_NONE, NULL);

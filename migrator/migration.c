@@ -67,8 +67,7 @@ struct gclk_instant migration_stop(int64_t stamp_ns, int64_t ran_ns)
 
 /* ---- the sockets ---- */
 
-/* The group that the guest's QEMU has; (gid_t)-1 where that is not seen. */
-static gid_t qemu_group(const struct migration *m)
+gid_t migration_group(const struct migration *m)
 {
 	char path[400], status[64];
 	unsigned long gid;
@@ -93,7 +92,7 @@ static gid_t qemu_group(const struct migration *m)
 int migration_sockets(struct migration *m, struct gclk_error *reterr)
 {
 	const char *directory = m->own->directory ? m->own->directory : DIRECTORY;
-	gid_t group = qemu_group(m);
+	gid_t group = migration_group(m);
 	int n;
 
 	if (mkdir(directory, 0770) == 0) {
@@ -113,13 +112,6 @@ int migration_sockets(struct migration *m, struct gclk_error *reterr)
 				 "too long for a socket's path, of at most 107 bytes");
 	}
 	return 0;
-}
-
-void migration_socket_mode(const struct migration *m, mode_t *ret_mode, gid_t *ret_group)
-{
-	*ret_group = qemu_group(m);
-	/* where its group is not known the directory alone keeps others out */
-	*ret_mode = *ret_group == (gid_t)-1 ? 0666 : 0660;
 }
 
 /* ---- the progress bar ---- */

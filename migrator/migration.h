@@ -100,7 +100,9 @@ struct gclk_instant migration_stop(int64_t stamp_ns, int64_t ran_ns);
  * made, for the group of that user, where it is missing.
  */
 int migration_sockets(struct migration *m, struct gclk_error *reterr);
-void migration_socket_mode(const struct migration *m, mode_t *ret_mode, gid_t *ret_group);
+
+/* The group that the guest's QEMU has; (gid_t)-1 where that is not seen. */
+gid_t migration_group(const struct migration *m);
 
 /* The progress bar. */
 bool migration_wants_progress(const struct migration *m);

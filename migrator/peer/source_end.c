@@ -490,14 +490,13 @@ static int open_control(struct source_end *end, const struct source_end_options 
 static int start(struct source_end *end, const struct source_end_options *o,
 		 struct gclk_error *reterr)
 {
-	mode_t mode = o->mode ? o->mode : 0660;
 	int r = open_control(end, o, reterr);
 
-	if (r == 0) {
-		r = listen_unix(end->listen_path, mode, o->group, &end->listener, reterr);
+	if (r == 0 && end->listen_path[0]) {
+		r = listen_unix(end->listen_path, 0660, o->group, &end->listener, reterr);
 	}
 	if (r == 0 && end->nbd_path[0]) {
-		r = listen_unix(end->nbd_path, mode, o->group, &end->nbd_listener,
+		r = listen_unix(end->nbd_path, 0660, o->group, &end->nbd_listener,
 				reterr);
 	}
 	if (r < 0) {
@@ -525,7 +524,8 @@ static struct source_end *end_new(const struct source_end_options *o)
 	link_none(&none);
 	port_init(&end->port, &none);
 	gclk_text_copy(end->address, sizeof(end->address), o->address);
-	gclk_text_copy(end->listen_path, sizeof(end->listen_path), o->listen_path);
+	gclk_text_copy(end->listen_path, sizeof(end->listen_path),
+		       o->listen_path ? o->listen_path : "");
 	gclk_text_copy(end->nbd_path, sizeof(end->nbd_path),
 		       o->nbd_path ? o->nbd_path : "");
 	copy_tls(end, &o->tls);
@@ -549,7 +549,7 @@ int source_end_open(const struct source_end_options *options, struct source_end 
 	int r;
 
 	if (strlen(options->address) >= sizeof(end->address) ||
-	    strlen(options->listen_path) >= WIRE_PATH_BYTES ||
+	    (options->listen_path && strlen(options->listen_path) >= WIRE_PATH_BYTES) ||
 	    (options->nbd_path && strlen(options->nbd_path) >= WIRE_PATH_BYTES)) {
 		return gclk_fail(reterr, GCLK_RANGE, NULL, GCLK_NO_OFFSET,
 				 "an address or a path is too long");

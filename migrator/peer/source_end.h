@@ -45,11 +45,11 @@ struct peer_tls {
 
 struct source_end_options {
 	const char *verb;	 /* "migrate", "proxy": for the report */
-	const char *listen_path; /* the socket for main and multifd connections */
+	const char *listen_path; /* the socket for main and multifd connections; NULL: only
+				  * to hear who the other end is */
 	const char *nbd_path;	 /* for NBD, or NULL */
 	const char *there_path;	 /* the hypervisor's sockets on the other host; */
 	const char *there_nbd_path; /* NULL: the same as here */
-	mode_t mode;		 /* of the sockets; 0: 0660 */
 	gid_t group;		 /* (gid_t)-1: as it is made */
 	const char *address;	 /* "unix:PATH", "tls:HOST[:PORT]", "exec:COMMAND" */
 	struct peer_tls tls;

@@ -99,18 +99,12 @@ static int dial(struct surveyed *seen, struct gclk_error *reterr)
 {
 	struct source_end_options options;
 	struct address_pki pki;
-	char path[64];
 	struct source_end *end;
 	int r;
 
-	/* nobody is meant to connect there: the other end only has to say who it is */
-	snprintf(path, sizeof(path), "/tmp/guestclock-%ld-%p", (long)getpid(),
-		 (void *)seen);
 	source_end_options_init(&options);
 	options.verb = "hosts";
-	options.listen_path = path;
 	options.there_path = "/run/guestclock/hosts.sock";
-	options.mode = 0600;
 	options.address = seen->via;
 	r = address_pki(seen->uri, &pki, &options.tls, reterr);
 	if (r == 0) {
