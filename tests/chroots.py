@@ -3,6 +3,7 @@
 """The packages on whole systems: built there with their unit tests, installed on a bare one, purged.
 
     chroots.py SOURCE_TREE --roots DIR [--suites bookworm,trixie] [--mirror URL] [--lintian]
+              [--keep DIR] [--nocheck] [--verbose]
 
 SOURCE_TREE is one as a tarball unpacks, with debian/ in it. Each suite's bare system is made once under
 DIR by debootstrap; what is built with and installed lies in layers above it (overlayfs), mounted
@@ -37,14 +38,14 @@ exec chroot "$2/root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=
 BUILD = """apt-get update -q
 cd /mnt/*/debian/..
 apt-get build-dep -q -y --no-install-recommends ./
-dpkg-buildpackage -us -uc -b%s
+%sdpkg-buildpackage -us -uc -b
 """
 LINTIAN = """apt-get install -q -y --no-install-recommends lintian
 lintian --allow-root --fail-on error --no-tag-display-limit /mnt/*.changes
 """
 # what is not a trace of a package: caches, logs, dpkg's own books
 IGNORED = ["/proc", "/sys", "/dev", "/mnt", "/tmp", "/var/cache", "/var/log", "/var/lib/dpkg",
-           "/var/lib/apt", "/run/lock"]
+           "/var/lib/apt", "/run/lock", "/run/systemd"]
 LIST = "find / %s > /mnt/%%s" % " ".join("-path %s -prune -o" % path for path in IGNORED) + " -print"
 INSTALL = """apt-get update -q
 apt-get satisfy -q -y --no-install-recommends "$(cat /mnt/depends)"
@@ -52,13 +53,14 @@ apt-get satisfy -q -y --no-install-recommends "$(cat /mnt/depends)"
 apt-get install -q -y --no-install-recommends /mnt/*.deb
 """ + LIST % "installed" + """
 guestclock --version
-systemd-analyze verify /usr/lib/systemd/system/guestclockd*.socket
+systemd-analyze --man=no verify /usr/lib/systemd/system/guestclockd*.socket
 mkdir -p /var/lib/guestclock
 guestclock keygen /root/key && guestclock host > /dev/null
-guestclock hook --install
+mkdir -p /etc/libvirt/hooks && guestclock hook --install
 test -x /etc/libvirt/hooks/qemu.d/50-guestclock
 apt-get purge -q -y %s
-rm -f /root/key /root/key.pub
+rm -f /root/key /root/key.pub && rmdir /etc/libvirt/hooks/qemu.d /etc/libvirt/hooks
+rmdir --ignore-fail-on-non-empty /etc/libvirt
 """ % " ".join(PACKAGES) + LIST % "after"
 
 
@@ -125,7 +127,7 @@ def on(suite, tree, options):
         os.chmod(share, 0o755)		# apt reads as a user of its own
         shutil.copytree(tree, os.path.join(share, "guestclock"), symlinks=True)
         said = system.run(system.layer("build"), share,
-                          BUILD % (" -Pnocheck" if options.nocheck else "") +
+                          BUILD % ("DEB_BUILD_OPTIONS=nocheck " if options.nocheck else "") +
                           (LINTIAN if options.lintian else ""))
         if options.verbose:
             print(said)
@@ -136,6 +138,8 @@ def on(suite, tree, options):
             yield "%s: built only %s" % (suite, packages)
         for path in glob.glob(os.path.join(share, "*-dbgsym_*.deb")):
             os.remove(path)
+        if options.keep:
+            keep(share, os.path.join(options.keep, suite))
         with open(os.path.join(share, "depends"), "w", encoding="utf-8") as file:
             file.write(depends(packages))
         bare = system.layer("bare")
@@ -148,6 +152,13 @@ def on(suite, tree, options):
               (suite, len(packages), len(installed)))
         yield from ("%s: %s is not installed" % (suite, name) for name in missing(installed))
         yield from ("%s: left after a purge: %s" % (suite, path) for path in left)
+
+
+def keep(share, directory):
+    os.makedirs(directory, exist_ok=True)
+    for path in glob.glob(os.path.join(share, "guestclock_*.*")) + \
+            glob.glob(os.path.join(share, "*.deb")):
+        shutil.copy2(path, directory)
 
 
 def missing(installed):
@@ -181,6 +192,7 @@ def parser():
     words.add_argument("--mirror", default=MIRROR)
     words.add_argument("--lintian", action="store_true")
     words.add_argument("--nocheck", action="store_true", help="without the unit tests")
+    words.add_argument("--keep", metavar="DIR", help="where the packages are to be kept")
     words.add_argument("--verbose", action="store_true")
     return words
 
