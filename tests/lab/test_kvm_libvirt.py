@@ -41,6 +41,7 @@ FIRMWARE = test_kvm_restore.FIRMWARE + ["linuxboot.bin", "linuxboot_dma.bin"]
 ERROR_NS, BOUND_NS = test_kvm_restore.ERROR_NS, test_kvm_restore.BOUND_NS
 PER_NS = 1.0			# TSC ticks of the host, in virtual time
 ENOUGH = 4			# lines of the guest, two in a second
+WAIT = 30			# so many for the first of a guest that was moved
 NAME, UUID = "gclk-lab", "9b0f5f0e-3d55-4b57-a6c2-5a0e6a7c1f42"
 HOST_UUID = {"a": "11111111-1111-4111-8111-111111111111",
              "b": "22222222-2222-4222-8222-222222222222"}
@@ -116,6 +117,7 @@ class Hosts:
     def __init__(self, report, host, verbose):
         self.report, self.host, self.verbose = report, host, verbose
         self.had = 0		# lines of the guest
+        self.stood = 0		# how often it has stood, as it says
 
     def run(self, command, timeout=120):
         began = time.monotonic()
@@ -179,12 +181,16 @@ class Case:
         """{clock: error in ns}, by the guest's pairs and KVM's offset; its last line of before
         and its first one of after. It tells the two apart by itself: the kernel marks each
         resume in its clock page."""
-        found = self.hosts.lines()
-        last = found[-1]["stopped"]
-        after = [line for line in found if line["stopped"] == last]
-        before = [line for line in found if line["stopped"] == last - 1]
+        stood, after = self.hosts.stood, []
+        for _ in range(WAIT):
+            found = self.hosts.lines(1)
+            before = [line for line in found if line["stopped"] == stood]
+            after = [line for line in found if line["stopped"] > stood]
+            if len(after) >= 2:
+                break
         if not before or len(after) < 2:
             raise lab.LabError("the guest does not say when it stood")
+        self.hosts.stood = after[-1]["stopped"]
         tsc = (self.hosts.offset() - offset) / PER_NS
         # its clock is a little faster than the TSC, by up to 1 ppm: from line to line
         ahead = [test_kvm_restore.ahead_of_tsc(line, PER_NS) for line in (before[-1], after[0])]
