@@ -340,8 +340,13 @@ static int run(const struct options *o)
 	struct proxy *p = o->own;
 	struct gclk_error error;
 
+	/* the guest stands still while its last bytes wait for it */
+	confine_set_nice(CONFINE_NICE_LIVE);
 	if (confine_worker(o->conf, &p->worker, &error) < 0) {
 		return fail(o->conf ? o->conf : CONF_PATH, &error, EFFECT_NONE, NULL);
+	}
+	if (p->worker && !p->to) {
+		confine_keep_spare();
 	}
 	if (own_given(o, ROW_STDIO)) {
 		return p->listen || p->to

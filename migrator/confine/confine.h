@@ -42,8 +42,12 @@ int confine_conf_read(const char *path, struct confine_conf *ret, struct gclk_er
 int confine_worker(const char *conf_path, const struct gclk_worker **ret,
 		   struct gclk_error *reterr);
 
-/* Workers that are started from now on have this niceness. */
+/* Workers that are started from now on have this niceness, where that is allowed. */
+#define CONFINE_NICE_LIVE (-10)
 void confine_set_nice(int nice);
+
+/* From now on one worker is started ahead of its need; after confine_worker(). */
+void confine_keep_spare(void);
 
 /**
  * confine_entry() - at the begin of main()

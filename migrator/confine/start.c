@@ -2,6 +2,7 @@
 /* Starting and ending a confined process. */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -92,13 +93,12 @@ static void start_anew(int socket)
 	_exit(1);
 }
 
-static int start(void *ctx, struct gclk_worker_process *ret, struct gclk_error *reterr)
+static int start_one(struct gclk_worker_process *ret, struct gclk_error *reterr)
 {
 	bool anew = has_entry && has_threads();
 	int ends[2];
 	pid_t pid;
 
-	(void)ctx;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0) {
 		return gclk_fail(reterr, GCLK_SYS, NULL, GCLK_NO_OFFSET, "socketpair: %m");
 	}
@@ -118,6 +118,36 @@ static int start(void *ctx, struct gclk_worker_process *ret, struct gclk_error *
 	close(ends[1]);
 	*ret = (struct gclk_worker_process){ ends[0], pid };
 	return 0;
+}
+
+/* One that waits for its question: a live stream does not wait until it is confined. */
+static struct gclk_worker_process spare = { .socket = -1 };
+static bool keeps_spare;
+static pthread_mutex_t spare_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static void refill(void)
+{
+	pthread_mutex_lock(&spare_lock);
+	if (keeps_spare && spare.socket < 0 && start_one(&spare, NULL) < 0) {
+		spare.socket = -1;
+	}
+	pthread_mutex_unlock(&spare_lock);
+}
+
+void confine_keep_spare(void)
+{
+	keeps_spare = true;
+	refill();
+}
+
+static int start(void *ctx, struct gclk_worker_process *ret, struct gclk_error *reterr)
+{
+	(void)ctx;
+	pthread_mutex_lock(&spare_lock);
+	*ret = spare;
+	spare.socket = -1;
+	pthread_mutex_unlock(&spare_lock);
+	return ret->socket >= 0 ? 0 : start_one(ret, reterr);
 }
 
 /* Whether it has ended within a moment; by itself, that is. */
@@ -154,6 +184,7 @@ static void stop(void *ctx, struct gclk_worker_process *process, int failed,
 		while (waitpid(process->pid, NULL, 0) < 0 && errno == EINTR) {
 		}
 	}
+	refill();
 	if (!failed) {
 		return;
 	}

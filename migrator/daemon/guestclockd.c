@@ -253,8 +253,13 @@ static int open_daemon(struct daemon *d, struct gclk_error *reterr)
 	if (!d->metrics) {
 		return gclk_fail(reterr, GCLK_NOMEM, NULL, GCLK_NO_OFFSET, "no memory");
 	}
+	/* a guest stands still while its last bytes wait for it */
+	confine_set_nice(CONFINE_NICE_LIVE);
 	if ((r = confine_worker(d->conf_path, &filterer, reterr)) < 0) {
 		return r;
+	}
+	if (filterer) {
+		confine_keep_spare();
 	}
 	make_options(&d->conf, &options);
 	if ((r = destination_end_new(&options, &d->end, reterr)) < 0 ||

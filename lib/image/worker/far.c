@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* The filter of a live stream, on the side that has the stream. */
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "core/error.h"
@@ -182,6 +185,28 @@ static int take_error(struct gclk_far *f, int result, struct gclk_error *reterr)
 	return result;
 }
 
+/*
+ * The worker needs some us. Who sleeps meanwhile must be woken, which on a busy host takes
+ * ms, and at the end of a stream a guest stands still for each of them.
+ */
+#define SPIN_NS 300000
+
+static void await_answer(const struct gclk_far *f)
+{
+	struct timespec begin, now;
+	uint8_t byte;
+
+	clock_gettime(CLOCK_MONOTONIC, &begin);
+	do {
+		if (recv(f->process.socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0 ||
+		    errno != EAGAIN) {
+			return;
+		}
+		clock_gettime(CLOCK_MONOTONIC, &now);
+	} while ((now.tv_sec - begin.tv_sec) * GCLK_NS_PER_S + now.tv_nsec - begin.tv_nsec <
+		 SPIN_NS);
+}
+
 static int ask(struct gclk_far *f, const struct gclk_far_ask *ask, const struct gclk_plan *plan,
 	       struct gclk_far_answer *ret, struct gclk_error *reterr)
 {
@@ -203,6 +228,7 @@ static int ask(struct gclk_far *f, const struct gclk_far_ask *ask, const struct 
 		gclk_frame_send(f->process.socket, GCLK_ASK_ENCODE, pieces, GCLK_STATE_PIECES, -1,
 				NULL);
 	}
+	await_answer(f);
 	if (!gclk_far_receive(f->process.socket, ret, sizeof(*ret))) {
 		return lost(f, reterr);
 	}
@@ -344,6 +370,9 @@ void *gclk_far_room(struct gclk_far *f)
 
 static int keep(struct gclk_far *f, const uint8_t *bytes, size_t n, struct gclk_error *reterr)
 {
+	if (!n) {
+		return 0;
+	}
 	if (n > f->tail_max || f->n_held > f->tail_max - n) {
 		return misbehaved(f, refuse("it holds more than it may", reterr), reterr);
 	}
@@ -469,7 +498,7 @@ int gclk_far_push(struct gclk_far *f, const void *bytes, size_t n, size_t *ret_p
 		}
 		*ret_pass += pass;
 		*ret_held += held;
-		from += pass + held;
+		from = n ? from + pass + held : from;
 		n -= pass + held;
 	} while (r == GCLK_FILTER_MORE && n);
 	if (r == GCLK_FILTER_OFF && n) {
