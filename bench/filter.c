@@ -24,29 +24,11 @@
 
 #include "../tests/harness/gclk-test.h"
 #include "../tests/image/stream-writer.h"
+#include "common.h"
 
 #define PIECE (256u << 10)
 #define RUNS 9
 #define RAM (UINT64_C(1) << 30)
-
-/* For the writer of streams, which is the tests'. */
-uint64_t gclk_random(void)
-{
-	static uint64_t x = 88172645463325252;
-
-	x ^= x << 13;
-	x ^= x >> 7;
-	x ^= x << 17;
-	return x;
-}
-
-static double now_s(clockid_t clock)
-{
-	struct timespec t;
-
-	clock_gettime(clock, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
 
 static int compare(const void *a, const void *b)
 {

@@ -31,6 +31,7 @@
 #include "../tests/harness/gclk-test.h"
 #include "../tests/image/stream-writer.h"
 #include "../tests/peer/pki.h"
+#include "common.h"
 #include "core/util.h"
 #include "migrator/peer/relay.h"
 
@@ -38,25 +39,6 @@
 #define FIRST 65536
 #define TURNS 5
 #define RAM (UINT64_C(1) << 30)
-
-/* For the writers of streams and certificates, which are the tests'. */
-uint64_t gclk_random(void)
-{
-	static uint64_t x = 88172645463325252;
-
-	x ^= x << 13;
-	x ^= x >> 7;
-	x ^= x << 17;
-	return x;
-}
-
-static double now_s(clockid_t clock)
-{
-	struct timespec t;
-
-	clock_gettime(clock, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
 
 /* Whole pages of memory, as a guest without a blank page sends them. */
 static void make_stream(struct bytes *b, size_t n)

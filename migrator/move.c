@@ -286,12 +286,21 @@ static size_t on_one_line(char *text)
 	return (size_t)(to - text);
 }
 
+char *move_to_text(const struct move *move, size_t *ret_size)
+{
+	struct json_object *json = move_to_json(move);
+	char *text = json_to_text(json, NULL);
+
+	*ret_size = text ? on_one_line(text) : 0;
+	json_object_put(json);
+	return text;
+}
+
 /* "\nTEXT\n": the first break is used where the file needs it. */
 static char *line_of(const struct move *move, size_t *ret_size)
 {
-	struct json_object *json = move_to_json(move);
-	char *text = json_to_text(json, NULL), *line = NULL;
-	size_t size = text ? on_one_line(text) : 0;
+	size_t size;
+	char *text = move_to_text(move, &size), *line = NULL;
 
 	if (text) {
 		line = malloc(size + 3);
@@ -303,7 +312,6 @@ static char *line_of(const struct move *move, size_t *ret_size)
 		memcpy(line + 1 + size, "\n", 2);
 	}
 	free(text);
-	json_object_put(json);
 	return line;
 }
 

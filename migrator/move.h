@@ -115,6 +115,9 @@ void move_ran(struct move *move, const struct gclk_instant *at, const char *basi
  */
 struct json_object *move_to_json(const struct move *move);
 
+/* The same as one line of text, malloc()ed; NULL where memory was short. */
+char *move_to_text(const struct move *move, size_t *ret_size);
+
 /**
  * move_from_json() - the reverse, for text from anywhere
  *

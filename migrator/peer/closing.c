@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* What becomes of a session once its last byte has gone, or once it is clear that it will not. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-
-#include <json-c/json.h>
 
 #include "core/error.h"
 #include "core/text.h"
@@ -30,7 +29,6 @@ static void learn(struct session *s, const char *kind, int64_t delay_ns)
 
 static void put_report(struct session *s)
 {
-	struct json_object *json = move_to_json(&s->report);
 	struct wire_message m = { .type = WIRE_REPORT };
 	struct gclk_error error;
 
@@ -40,18 +38,13 @@ static void put_report(struct session *s)
 	if (s->options.ended) {
 		s->options.ended(&s->report);
 	}
-	if (json) {
-		const char *text =
-			json_object_to_json_string_ext(json, JSON_C_TO_STRING_PLAIN);
-
-		m.report.json = (char *)(uintptr_t)text;
-		m.report.size = strlen(text);
-		if (port_send(s->port, &m, NULL, &error) < 0) {
-			session_log(s, 5, "the report did not reach the source: %s",
-				    error.message);
-		}
-		json_object_put(json);
+	m.report.json = move_to_text(&s->report, &m.report.size);
+	if (!m.report.json) {
+		session_log(s, 3, "the report did not reach the source: out of memory");
+	} else if (port_send(s->port, &m, NULL, &error) < 0) {
+		session_log(s, 5, "the report did not reach the source: %s", error.message);
 	}
+	free(m.report.json);
 	if (s->options.audit_path[0] &&
 	    move_audit(&s->report, s->options.audit_path, &error) < 0) {
 		session_log(s, 3, "the audit log: %s: %s", error.where, error.message);
