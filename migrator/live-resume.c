@@ -24,6 +24,7 @@ static int open_libvirt(void *ctx, const char *uuid, void **ret,
 static void take(struct destination_ran *to, const struct resumed *from)
 {
 	to->at = from->at;
+	to->until_ns = from->until_ns;
 	to->ready_ns = from->ready_ns;
 	gclk_text_copy(to->basis, sizeof(to->basis), from->basis);
 }

@@ -130,6 +130,7 @@ static void take_clocks(struct move *move, const struct gclk_state *before,
 		to->correction_ns = correction(clock, before, host, plan);
 		to->bound_ns = plan->bounds[i].bound_ns;
 		to->start = carrier->rows[clock].start;
+		to->start_ns = carrier->rows[clock].start_uncertainty_ns;
 		move->n_clocks++;
 	}
 }
@@ -207,9 +208,23 @@ void move_take_plan(struct move *move, const struct gclk_state *before,
 	move->findings = plan->findings;
 }
 
-void move_ran(struct move *move, const struct gclk_instant *at, const char *basis,
-	      int64_t tolerance_ns)
+/* The bound of a clock that was seen to start within @seen_ns of @at; -1: not seen. */
+static uint64_t started_bound(const struct move_clock *clock, const struct gclk_instant *at,
+			      int64_t seen_ns)
 {
+	uint64_t bound = clock->bound_ns;
+
+	if (seen_ns >= 0 && bound != GCLK_UNBOUNDED && bound >= clock->start_ns) {
+		bound = bound - clock->start_ns + (uint64_t)seen_ns;
+	}
+	return __builtin_add_overflow(bound, at->uncertainty_ns, &bound) ? GCLK_UNBOUNDED : bound;
+}
+
+void move_ran(struct move *move, const struct gclk_instant *at, int64_t until_ns,
+	      const char *basis, int64_t tolerance_ns)
+{
+	/* mostly soon after the stamp: the middle of the span would be further off */
+	int64_t seen_ns = until_ns ? GCLK_MAX(gclk_sub_sat(until_ns, at->ns), 0) : -1;
 	int64_t late = gclk_sub_sat(at->ns, move->planned.ns);
 	bool carried_out = move->verdict == MOVE_DONE || move->verdict == MOVE_UNPROVEN;
 
@@ -227,10 +242,7 @@ void move_ran(struct move *move, const struct gclk_instant *at, const char *basi
 
 		if (clock->start == GCLK_START_RUN) {
 			clock->error_ns = gclk_sub_sat(0, late);
-			if (__builtin_add_overflow(clock->bound_ns, at->uncertainty_ns,
-						   &clock->bound_ns)) {
-				clock->bound_ns = GCLK_UNBOUNDED;
-			}
+			clock->bound_ns = started_bound(clock, at, seen_ns);
 		}
 	}
 	if (late > tolerance_ns) {

@@ -38,6 +38,7 @@ struct move_clock {
 	int64_t error_ns;      /* known: what it reads minus what the policy asks for */
 	uint64_t bound_ns;     /* the rest is less than this; or GCLK_UNBOUNDED */
 	uint8_t start;	       /* enum gclk_carrier_start; not in the JSON */
+	uint64_t start_ns;     /* of the bound: how far from its instant it may start; nor this */
 	uint8_t proof;	       /* enum move_proof */
 	char read_by[16];      /* "tsc-offset", "clock-page", "counter", "qom"; "": not read */
 	int64_t read_ns;       /* what it read minus what was planned, .error_ns included */
@@ -96,15 +97,18 @@ void move_take_plan(struct move *move, const struct gclk_state *before,
 
 /**
  * move_ran() - the guest ran at @at
+ * @until_ns:	by then its clocks did run, on the same wall clock; 0: nobody knows
  * @basis:	who saw it; copied
  *
  * Clocks that start with the resume are late by its distance from the planned instant:
- * that is their known error, and @at's uncertainty joins their bound. The verdict, if the
+ * that is their known error, and @at's uncertainty joins their bound. Where it is known by
+ * when they ran, the span from @at to that takes the place of what the carrier says of their
+ * start: mostly it is less, and on a busy host it can be more. The verdict, if the
  * move was carried out, becomes MOVE_LATE beyond @tolerance_ns, and MOVE_UNPROVEN where
  * @at is GCLK_UNBOUNDED. Call it once.
  */
-void move_ran(struct move *move, const struct gclk_instant *at, const char *basis,
-	      int64_t tolerance_ns);
+void move_ran(struct move *move, const struct gclk_instant *at, int64_t until_ns,
+	      const char *basis, int64_t tolerance_ns);
 
 /*
  * {"schema": "guestclock.v1", "verb": ..., "domain", "uuid", "from", "to", "written",

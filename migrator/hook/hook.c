@@ -308,7 +308,7 @@ static void follow(struct hook *hook)
 	}
 	settle_plan(hook, &ran);
 	hook->move.verdict = MOVE_DONE;
-	move_ran(&hook->move, &ran, "status", TOLERANCE_NS);
+	move_ran(&hook->move, &ran, 0, "status", TOLERANCE_NS);
 	if (late->outcome == LATE_RACED) {
 		hook->move.verdict = MOVE_UNPROVEN;
 	}

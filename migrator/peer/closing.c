@@ -102,7 +102,7 @@ static void take_ran(struct session *s, const struct destination_ran *ran)
 				     move->disagreement.ns);
 	}
 	if (s->run_ns) {
-		move_ran(move, &ran->at, ran->basis, TOLERANCE_NS);
+		move_ran(move, &ran->at, ran->until_ns, ran->basis, TOLERANCE_NS);
 	} else {
 		move->ran = ran->at;
 		gclk_text_copy(move->ran_basis, sizeof(move->ran_basis), ran->basis);

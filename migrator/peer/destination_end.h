@@ -20,6 +20,7 @@ struct destination_end;
 /* When a guest ran. */
 struct destination_ran {
 	struct gclk_instant at;	/* this host's CLOCK_REALTIME */
+	int64_t until_ns;	/* by then its clocks ran; 0: not known */
 	char basis[32];
 	int64_t ready_ns;	/* when it could have been resumed; 0: not known */
 };

@@ -412,7 +412,7 @@ static int run_it(struct restoring *r)
 	r->move->verdict = MOVE_DONE;
 	settle(r, &resumed.at);
 	r->move->hold_ns = GCLK_MAX(run_ns - r->ready_ns, 0);
-	move_ran(r->move, &resumed.at, resumed.basis, TOLERANCE_NS);
+	move_ran(r->move, &resumed.at, resumed.until_ns, resumed.basis, TOLERANCE_NS);
 	verify(r);
 	if (r->late.outcome == LATE_RACED) {
 		r->move->verdict = MOVE_UNPROVEN;

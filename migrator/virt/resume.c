@@ -297,6 +297,7 @@ static int64_t usual_call_ns(void)
 	return n < 2 ? CALL_USUAL_NS : GCLK_MIN(sorted[(n - 1) / 2], CALL_USUAL_MAX_NS);
 }
 
+/* 1: resumed by this call, which QEMU answers when the clocks run; 0: by somebody else's. */
 static int resume_now(struct resume *r, int64_t *ret_before_ns, int64_t *ret_after_ns,
 		      struct gclk_error *reterr)
 {
@@ -307,7 +308,7 @@ static int resume_now(struct resume *r, int64_t *ret_before_ns, int64_t *ret_aft
 	done = virDomainResume(r->domain);
 	*ret_after_ns = clock_ns(CLOCK_REALTIME);
 	if (done == 0) {
-		return 0;
+		return 1;
 	}
 	snprintf(doing, sizeof(doing), "resuming domain %s", r->uuid);
 	done = virt_fail(reterr, GCLK_STATE, doing);
@@ -339,7 +340,7 @@ static int wait_and_resume(struct resume *resume, int64_t t_run_ns, int64_t give
 			   struct resumed *ret, struct gclk_error *reterr)
 {
 	int64_t before_ns = 0, after_ns = 0;
-	int r;
+	int r = 0;
 
 	if (!wait_for(resume, has_arrived, give_up_ns) || resume->gone || resume->lost) {
 		return lost_or_gone(resume, "after its state had been sent", reterr);
@@ -361,6 +362,7 @@ static int wait_and_resume(struct resume *resume, int64_t t_run_ns, int64_t give
 	}
 	learn_call(resume, before_ns);
 	fill(resume, before_ns, after_ns, ret);
+	ret->until_ns = r > 0 && resume->stamp_ns ? after_ns : 0;
 	return 0;
 }
 

@@ -21,6 +21,7 @@ struct resume;
 
 struct resumed {
 	struct gclk_instant at;	/* this host's CLOCK_REALTIME; unbounded: not seen */
+	int64_t until_ns;	/* the call that resumed it had come back: its clocks ran; 0: no such call */
 	char basis[32];		/* "event": QEMU's stamp; "call": around the call that resumed it */
 	int64_t ready_ns;	/* the soonest instant for which it could have been resumed; 0: not known */
 };

@@ -280,7 +280,8 @@ static const struct gclk_carrier carrier = {
 	.rows = {
 		[GCLK_CLOCK_TSC] = { .set = GCLK_SET_OWN, .start = GCLK_START_LOAD },
 		[GCLK_CLOCK_KVMCLOCK] = { .set = GCLK_SET_OWN, .start = GCLK_START_RUN },
-		[GCLK_CLOCK_VIRTUAL] = { .set = GCLK_SET_OWN, .start = GCLK_START_RUN },
+		[GCLK_CLOCK_VIRTUAL] = { .set = GCLK_SET_OWN, .start = GCLK_START_RUN,
+					 .start_uncertainty_ns = 100000 },
 		[GCLK_CLOCK_RTC] = { .set = GCLK_SET_OWN, .start = GCLK_START_ALWAYS },
 		[GCLK_CLOCK_HPET] = { .set = GCLK_SET_AXIS, .start = GCLK_START_RUN },
 		[GCLK_CLOCK_PM_TIMER] = { .set = GCLK_SET_AXIS, .start = GCLK_START_RUN },
@@ -371,7 +372,7 @@ GCLK_TEST(move, a_late_resume_is_a_known_error)
 	move_take_plan(move, state, &carrier, &host, plan);
 	bound = find(move, "virtual_clock")->bound_ns;
 	CU_ASSERT(bound < (uint64_t)MS);
-	move_ran(move, &at, "event", MS);
+	move_ran(move, &at, 0, "event", MS);
 	GCLK_EQ(move->verdict, MOVE_LATE);
 	GCLK_EQ(find(move, "kvmclock")->error_ns, -3 * MS);
 	GCLK_EQ(find(move, "virtual_clock")->bound_ns, bound + 1500);
@@ -382,20 +383,32 @@ GCLK_TEST(move, a_late_resume_is_a_known_error)
 	move_init(move, "migrate");
 	move_take_plan(move, state, &carrier, &host, plan);
 	at.ns = NOON + 40 * MS + 200000;
-	move_ran(move, &at, "event", MS);
+	move_ran(move, &at, 0, "event", MS);
 	GCLK_EQ(move->verdict, MOVE_DONE);
 	GCLK_EQ(find(move, "virtual_clock")->error_ns, -200000);
+
+	/* what was seen of the start, instead of what the carrier fears: less, or more */
+	for (int64_t seen = 0; seen <= 7 * MS; seen += 7 * MS) {
+		uint64_t feared = carrier.rows[GCLK_CLOCK_VIRTUAL].start_uncertainty_ns;
+
+		move_init(move, "migrate");
+		move_take_plan(move, state, &carrier, &host, plan);
+		move_ran(move, &at, at.ns + seen, "event", MS);
+		GCLK_EQ(find(move, "virtual_clock")->bound_ns,
+			bound - feared + (uint64_t)seen + at.uncertainty_ns);
+		GCLK_EQ(find(move, "kvmclock")->bound_ns, GCLK_UNBOUNDED);
+	}
 
 	move_init(move, "migrate");
 	move_take_plan(move, state, &carrier, &host, plan);
 	at.uncertainty_ns = GCLK_UNBOUNDED;
-	move_ran(move, &at, "predicted", MS);
+	move_ran(move, &at, 0, "predicted", MS);
 	GCLK_EQ(move->verdict, MOVE_UNPROVEN);
 	GCLK_EQ(find(move, "virtual_clock")->error_ns, 0);
 
 	move_init(move, "migrate");
 	move->verdict = MOVE_CANCELLED;
-	move_ran(move, &at, "event", MS);
+	move_ran(move, &at, 0, "event", MS);
 	GCLK_EQ(move->verdict, MOVE_CANCELLED);
 	gclk_plan_free(plan);
 	gclk_state_free(state);
