@@ -624,9 +624,9 @@ def table_of(text):
 
 
 def shown(text, ns):
-    """Whether a truncated span is that many ns."""
+    """Whether a rounded span is that many ns."""
     at, digit = span_of(text)
-    return at - 1 <= ns < at + digit + 1
+    return abs(at - ns) <= digit // 2 + digit // 100 + 1	# two roundings
 
 
 def row_differences(expected, found):
