@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -303,18 +304,24 @@ static int make_room(struct gclk_far *f, int *ret_fd, struct gclk_error *reterr)
 	return f->room && *ret_fd >= 0 ? 0 : -GCLK_SYS;
 }
 
+#define PATIENCE_S 30
+
 static int begin(struct gclk_far *f, const struct gclk_filter_options *options, int room_fd,
 		 struct gclk_error *reterr)
 {
 	const struct gclk_far_options how = { options->tail_bytes, options->unreadable,
 					      options->one_way, options->want_page_clock };
 	const struct gclk_piece piece = { &how, sizeof(how) };
+	/* it needs ms: one that is silent for longer holds a guest and a connection */
+	const struct timeval patience = { .tv_sec = PATIENCE_S };
 	int r = gclk_worker_begin(&f->worker, &f->process, reterr);
 
 	if (r < 0) {
 		f->process.socket = -1;
 		return r;
 	}
+	setsockopt(f->process.socket, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+	setsockopt(f->process.socket, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
 	return gclk_frame_send(f->process.socket, GCLK_ASK_FILTER, &piece, 1, room_fd, reterr);
 }
 
