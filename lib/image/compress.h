@@ -24,6 +24,9 @@ enum gclk_compression {
 
 #define GCLK_COMPRESSION_MAGIC_BYTES 9
 
+/* From now on lzop is unsupported: a confined process can run no program. */
+void gclk_compression_run_nothing(void);
+
 /* "gzip", ...; "none"; NULL for a number that is none of them. */
 const char *gclk_compression_name(enum gclk_compression compression);
 

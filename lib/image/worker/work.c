@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "core/util.h"
+#include "image/compress.h"
 #include "image/container-private.h"
 #include "image/image.h"
 #include "image/worker/facts.h"
@@ -410,6 +411,8 @@ GCLK_API int gclk_image_work(int socket, const struct gclk_error *failure)
 
 	if (failure) {
 		ready.error = *failure;
+	} else {
+		gclk_compression_run_nothing();
 	}
 	r = gclk_frame_send(socket, GCLK_SAY_READY, &piece, 1, -1, NULL);
 	while (r == 0 && !failure) {
