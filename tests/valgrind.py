@@ -192,6 +192,13 @@ def sanitized(command):
     return re.search(r"__(asan|tsan|msan)_init", symbols) is not None
 
 
+def is_readable(command):
+    """An older valgrind gives up over a newer compiler's debugging information."""
+    done = subprocess.run(["valgrind", command, "--version"], stdout=subprocess.DEVNULL,
+                          stderr=subprocess.PIPE, text=True, errors="replace", check=False)
+    return "debuginfo reader" not in done.stderr
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--build", required=True)
@@ -208,6 +215,9 @@ def main():
     try:
         if sanitized(world.command):
             print("skipped: a sanitizer looks at the same already")
+            return 77
+        if not is_readable(world.command):
+            print("skipped: this valgrind does not read what this compiler writes")
             return 77
         verbs(world)
         if options.long and not options.verbs:

@@ -192,7 +192,7 @@ class Check:
 
     def all_ways(self):
         self.compiler("gcc")
-        self.compiler("clang", once=["oracle"])
+        self.compiler("clang", once=["oracle", "valgrind"])
         self.sanitizers()
         self.pure_layers()
 
@@ -237,6 +237,8 @@ class Check:
             if os.path.isfile(path) and os.access(path, os.X_OK):
                 self.program(path, ["--scale", "20"], 7200)
         self.oracle()
+        self.meson_test("valgrind, all", os.path.join(BUILD, "gcc"),
+                        ["valgrind", "--test-args=--long"], patience=24)
 
     def oracle(self):
         """10,000 scripts and 3,000 gaps for each device."""

