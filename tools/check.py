@@ -14,6 +14,7 @@ import glob
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BUILD = os.path.join(ROOT, "build")
+FUZZ = os.path.join(ROOT, "tools", "fuzz")
 PURE = ["core", "devices", "plan"]
 CASES = re.compile(r"^cases: (\d+) passed, (\d+) failed, (\d+) skipped", re.MULTILINE)
 CHECKS = re.compile(r"^(\d+) checks, (\d+) failed", re.MULTILINE)
@@ -156,24 +158,34 @@ class Check:
 
     # ---- the ways ----
 
-    def compiler(self, name, once=()):
-        """All but the emulated machines; of what need not be asked twice, nothing."""
-        env = {"CC": name}
-        directory = self.build(name, env=env)
+    def gcc(self):
+        """All but the emulated machines."""
+        directory = self.build("gcc", env={"CC": "gcc"})
         if directory:
-            without = ["e2e", "lab"] + list(once)
-            self.meson_test(name, directory,
-                            [word for suite in without for word in ("--no-suite", suite)], env)
+            self.meson_test("gcc", directory, ["--no-suite", "e2e", "--no-suite", "lab"],
+                            {"CC": "gcc"})
+
+    def clang(self):
+        """What hangs on the compiler's arithmetic; all the rest it has under its sanitizers."""
+        directory = self.build("clang", env={"CC": "clang"})
+        if directory:
+            self.meson_test("clang " + ", ".join(PURE), directory, tests_of(directory, PURE),
+                            {"CC": "clang"})
 
     def sanitizers(self):
+        """With them the fuzzers, a second each: they take the same objects."""
         env = dict(SANITIZERS, CC="clang")
-        directory = self.build("sanitize", ["-Db_sanitize=address,undefined",
-                                            "-Db_lundef=false", "-Dbuildtype=debugoptimized"],
-                               env)
+        fuzz = runpy.run_path(FUZZ)["has_libfuzzer"]()
+        arguments = ["-Db_sanitize=address,undefined", "-Db_lundef=false",
+                     "-Dbuildtype=debugoptimized"]
+        directory = self.build("sanitize", arguments +
+                               (["-Dc_args=-fsanitize=fuzzer-no-link"] if fuzz else []), env)
         if directory:
             self.meson_test("ASan + UBSan", directory,
                             ["--no-suite", "layers", "--no-suite", "e2e",
                              "--no-suite", "oracle", "--no-suite", "lab"], env)
+        if directory and fuzz:
+            self.program(FUZZ, ["--seconds", "1", "--build", directory], 900)
 
     def pure_layers(self):
         """No answer may hang on what the optimiser or NDEBUG made of the code."""
@@ -191,8 +203,8 @@ class Check:
             self.meson_test("%s %s" % (name, ", ".join(PURE)), directory, names, env)
 
     def all_ways(self):
-        self.compiler("gcc")
-        self.compiler("clang", once=["oracle", "valgrind"])
+        self.gcc()
+        self.clang()
         self.sanitizers()
         self.pure_layers()
 

@@ -96,11 +96,14 @@ class Qmp:
         self.replies = []
         self.changed = threading.Condition()
         self.closed = False
+        self.answered = None	# when the last reply arrived
         self.thread = threading.Thread(target=self._read, daemon=True)
         self.thread.start()
         self.cmd("qmp_capabilities")
 
     def _read(self):
+        # who wakes up over an event must not take QEMU's processor in the midst of it
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))	# of this thread
         buffer = b""
         while True:
             try:
@@ -128,6 +131,7 @@ class Qmp:
             self.events.append(message)
         elif "QMP" not in message:
             self.replies.append(message)
+            self.answered = stamp
 
     def _wait(self, ready, timeout, what):
         end = time.monotonic() + timeout
@@ -320,7 +324,7 @@ class Qemu:
             wait_until(at)
         begin = now()
         self.qmp.cmd("cont")
-        end = now()
+        end = self.qmp.answered
         resumed = self.qmp.event("RESUME", first)[1]["real"]
         self.resume_width = end.real - resumed
         return resumed, end.raw - begin.raw
