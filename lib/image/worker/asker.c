@@ -353,7 +353,9 @@ static int begin(struct gclk_asker *a, const char *path, const struct gclk_image
 
 	*ret = (struct gclk_frame){ .fd = -1 };
 	fill_ask(options, path, &how);
-	r = open_file(a, path, options->writable, reterr);
+	/* first, so that it has no part in the file's locks: they hold as long as anybody's does */
+	r = start(a, reterr);
+	r = r < 0 ? r : open_file(a, path, options->writable, reterr);
 	if (r == 0 && options->spool_beside && is_pipe(a->fd)) {
 		r = spool(a, options->spool_beside, reterr);
 		if (r == 0 && a->owns_fd) {
@@ -366,7 +368,6 @@ static int begin(struct gclk_asker *a, const char *path, const struct gclk_image
 		}
 	}
 	r = r < 0 ? r : gclk_guard_begin(a->fd, how.writable, &a->guard, reterr);
-	r = r < 0 ? r : start(a, reterr);
 	if (r < 0) {
 		return r;
 	}
