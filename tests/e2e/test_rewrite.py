@@ -290,16 +290,18 @@ def slew_long(lab):
 
 @case
 def modes(lab):
-    """q35, one-shot LAPIC, 32-bit and legacy HPET, no HPET, 4 vCPUs, RTC on the axis."""
+    """q35, 32-bit and legacy HPET, 4 vCPUs, RTC on the axis; --long: one-shot LAPIC, no HPET,
+    local time."""
+    rarely = (("one-shot", ALL + " lapicmode=oneshot", {}),
+              ("no hpet", ALL, {"hpet": False}),
+              ("localtime", ALL, {"rtc": "base=localtime"}))
     for name, append, options in (
             ("q35", ALL, {"machine": "q35"}),
-            ("one-shot", ALL + " lapicmode=oneshot", {}),
             ("hpet 32 bits", ALL + " hpetbits=32", {}),
             ("hpet legacy", ALL + " hpetmode=legacy", {}),
-            ("no hpet", ALL, {"hpet": False}),
             ("4 vcpus", ALL + " smp=4", {"smp": 4}),
             ("rtc vm", ALL, {"rtc": "base=utc,clock=vm"}),
-            ("localtime", ALL, {"rtc": "base=localtime"})):
+            *(rarely if lab.args.long else ())):
         saved = measure.Saved(lab, append, lines=80, **options)
         run = measure.rewritten(saved, lines=80)
         check_clocks(lab, name, run, 0)
