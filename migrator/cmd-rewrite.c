@@ -172,9 +172,22 @@ static int answer_text(const struct rewriting *rw)
 	return r;
 }
 
+/* The plan is by the wall clock as it was at its beginning, and whoever resumes has the new one. */
+static void say_if_set(struct rewriting *rw)
+{
+	int64_t by_ns = wall_line_step_ns(&rw->situation.line);
+	char by[GCLK_DURATION_TEXT_BYTES];
+
+	if (by_ns && !rw->plan->when.elapsed_given && rw->plan->counted_ns) {
+		gclk_findings_add(&rw->plan->findings, "wall-clock-set", "",
+				  "it was set by %s while the image was written: the resume instant is "
+				  "by it as it was before", gclk_duration_format(by_ns, by));
+	}
+}
+
 static void warn_if_late(const struct rewriting *rw)
 {
-	int64_t late_ns = wall_clock_ns() - rw->plan->when.run.ns;
+	int64_t late_ns = wall_line_ns(&rw->situation.line) - rw->plan->when.run.ns;
 	char late[TEXT_BYTES];
 
 	if (late_ns > 0 && !rw->plan->when.elapsed_given &&
@@ -209,6 +222,7 @@ static int rewrite(struct rewriting *rw)
 	if (r) {
 		return r;
 	}
+	say_if_set(rw);
 	warn_if_late(rw);
 	if (given(rw->o, OPTION(JSON))) {
 		answer_json(rw);

@@ -250,6 +250,28 @@ void move_ran(struct move *move, const struct gclk_instant *at, int64_t until_ns
 	}
 }
 
+void move_wall_set(struct move *move, const struct gclk_state *state, int64_t by_ns)
+{
+	const struct gclk_rtc *rtc = &state->rtc;
+	bool goes_with_it = GCLK_HAS(rtc, rtc, axis) && rtc->axis == GCLK_AXIS_REALTIME;
+	char by[GCLK_DURATION_TEXT_BYTES];
+
+	if (!by_ns) {
+		return;
+	}
+	gclk_duration_format(by_ns, by);
+	gclk_findings_add(&move->findings, "wall-clock-set", goes_with_it ? "rtc" : "",
+			  "it was set by %s after the guest's clocks had been written%s", by,
+			  goes_with_it ? ", and its real-time clock goes by it" : "");
+	for (uint32_t i = 0; i < move->n_clocks && goes_with_it; i++) {
+		struct move_clock *clock = &move->clocks[i];
+
+		if (!strcmp(clock->clock, gclk_clock_names[GCLK_CLOCK_RTC])) {
+			clock->error_ns = gclk_add_sat(clock->error_ns, by_ns);
+		}
+	}
+}
+
 /* ---- the audit log ---- */
 
 static int open_log(const char *path)

@@ -110,6 +110,14 @@ void move_take_plan(struct move *move, const struct gclk_state *before,
 void move_ran(struct move *move, const struct gclk_instant *at, int64_t until_ns,
 	      const char *basis, int64_t tolerance_ns);
 
+/**
+ * move_wall_set() - the wall clock was set by @by_ns after the last writing
+ * @state:	of the guest, as captured
+ *
+ * A real-time clock that goes by it has gained that; nothing else has. After move_ran().
+ */
+void move_wall_set(struct move *move, const struct gclk_state *state, int64_t by_ns);
+
 /*
  * {"schema": "guestclock.v1", "verb": ..., "domain", "uuid", "from", "to", "written",
  *  "verdict", "why", "stopped", "planned", "ran", "gap_ns", "blackout_ns", "hold_ns",

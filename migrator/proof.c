@@ -584,6 +584,38 @@ static bool was_carried_out(const struct move *move)
 	       move->verdict == MOVE_UNPROVEN;
 }
 
+static const char wall_set[] = "the wall clock was set meanwhile";
+
+/* What was compared by a clock that somebody set amid it says nothing. */
+static void forget_all(struct move *move, unsigned n_findings)
+{
+	for (uint32_t i = 0; i < move->n_clocks; i++) {
+		struct move_clock *c = &move->clocks[i];
+
+		c->proof = MOVE_UNVERIFIED;
+		c->read_by[0] = 0;
+		c->read_ns = 0;
+		c->read_width_ns = 0;
+		gclk_text_copy(c->unread, sizeof(c->unread), wall_set);
+	}
+	move->findings.n = n_findings;
+}
+
+static void read_or_say(struct reading *r)
+{
+	unsigned n_findings = r->move->findings.n;
+	struct gclk_error error;
+
+	if (gclk_host_sample(&r->now, &error) < 0 || wall_was_set(&r->p->host, &r->now)) {
+		forget_all(r->move, n_findings);
+		return;
+	}
+	read_all(r);
+	if (gclk_host_sample(&r->now, &error) < 0 || wall_was_set(&r->p->host, &r->now)) {
+		forget_all(r->move, n_findings);
+	}
+}
+
 static void conclude(struct move *move)
 {
 	for (uint32_t i = 0; i < move->n_clocks; i++) {
@@ -605,7 +637,6 @@ void proof_read(const struct proof *p, const char *root, pid_t pid, proof_ask as
 		struct move *move)
 {
 	struct reading *r;
-	struct gclk_error error;
 
 	if (!p->taken || !was_carried_out(move)) {
 		return;
@@ -616,13 +647,7 @@ void proof_read(const struct proof *p, const char *root, pid_t pid, proof_ask as
 	}
 	*r = (struct reading){ .p = p, .move = move, .now = p->host, .pid = pid,
 			       .root = root, .ask = ask, .ctx = ctx };
-	if (gclk_host_sample(&r->now, &error) == 0 && !wall_was_set(&p->host, &r->now)) {
-		read_all(r);
-	} else {
-		for (unsigned i = 0; i < GCLK_N_CLOCKS; i++) {
-			unread(move, (enum gclk_clock)i, "the wall clock was set meanwhile");
-		}
-	}
+	read_or_say(r);
 	conclude(move);
 	offsets_free(&r->offsets);
 	free(r);

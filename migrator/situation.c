@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "core/error.h"
 #include "core/time.h"
@@ -12,14 +11,6 @@
 
 #define PROFILE_MAX_BYTES ((size_t)1 << 20)
 #define MEASURE_NS (100 * GCLK_NS_PER_MS)
-
-int64_t wall_clock_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_REALTIME, &t);
-	return (int64_t)t.tv_sec * GCLK_NS_PER_S + t.tv_nsec;
-}
 
 int read_this_host(struct gclk_host *ret, struct gclk_error *reterr)
 {
@@ -54,6 +45,9 @@ int situation_find_hosts(struct situation *s, const struct options *o)
 		return fail(NULL, &error, EFFECT_NONE, NULL);
 	}
 	s->host = s->here;
+	if (!wall_line_of(&s->line, &s->here)) {
+		wall_line_begin(&s->line);
+	}
 	if (given(o, OPTION(HOST)) && read_profile(o->host, &s->host, &error) < 0) {
 		return fail(o->host, &error, EFFECT_NONE, "guestclock host -o FILE");
 	}
@@ -90,6 +84,25 @@ static bool max_error(const struct gclk_host *host, uint64_t *ret)
 	       GCLK_HAS(host, host, ntp_maxerror_ns);
 }
 
+/*
+ * One boot of one host, and what its wall clock was set by in between, where both samples
+ * tell. A leap second is such a step, which the plan allows for by itself.
+ */
+static void same_boot(const struct gclk_host *from, const struct gclk_host *to,
+		      struct gclk_disagreement *ret)
+{
+	struct wall_line then, now;
+
+	if (!wall_line_of(&then, from) || !wall_line_of(&now, to)) {
+		return;
+	}
+	ret->ns = wall_line_apart_ns(&then, &now);
+	if (from->tai_offset_s && to->tai_offset_s) {
+		ret->ns += ((int64_t)to->tai_offset_s - from->tai_offset_s) * GCLK_NS_PER_S;
+	}
+	ret->uncertainty_ns = ret->ns ? then.width_ns + now.width_ns : 0;
+}
+
 const char *disagreement_find(const struct gclk_host *from, const struct gclk_host *to,
 			      const struct gclk_host *here, struct gclk_disagreement *ret)
 {
@@ -99,6 +112,7 @@ const char *disagreement_find(const struct gclk_host *from, const struct gclk_ho
 
 	*ret = (struct gclk_disagreement){ 0 };
 	if (source == to || same_text(source->boot_id, to->boot_id)) {
+		same_boot(source, to, ret);
 		return assumed ? "assumed-same-host" : "same-boot";
 	}
 	if (max_error(source, &a) && max_error(to, &b) && a <= INT64_MAX &&
@@ -180,7 +194,7 @@ int situation_find(struct situation *s, const struct source *source,
 	if (r) {
 		return r;
 	}
-	s->now_ns = wall_clock_ns();
+	s->now_ns = wall_line_ns(&s->line);
 	find_disagreement(s, source, o);
 	find_captured(s, source, o);
 	return find_when(s, o, margin_ns);

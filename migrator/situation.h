@@ -12,10 +12,12 @@
 #include "migrator/conf.h"
 #include "migrator/options.h"
 #include "migrator/source.h"
+#include "migrator/wall.h"
 
 struct situation {
 	int64_t now_ns;	       /* this host's wall clock, once */
 	struct gclk_host here; /* this host */
+	struct wall_line line; /* its wall clock as it was then: .when and .disagreement are by it */
 	struct gclk_host host; /* where the guest will run */
 	struct settings settings;
 	struct gclk_when when;
@@ -43,9 +45,6 @@ int situation_find_hosts(struct situation *s, const struct options *o);
 /* The policies for a source, from all layers. Returns like situation_find(). */
 int find_settings(struct settings *settings, const struct source *source,
 		  const struct options *o);
-
-/* CLOCK_REALTIME. */
-int64_t wall_clock_ns(void);
 
 /* This host, measured briefly if that is the only way to know its TSC's frequency. */
 int read_this_host(struct gclk_host *ret, struct gclk_error *reterr);

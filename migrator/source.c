@@ -308,6 +308,7 @@ static const char *said(const struct source *s, const char *attribute)
 static void take_metadata(struct source *s)
 {
 	const char *maxerror = said(s, GCLK_CAPTURED_MAXERROR);
+	const char *boottime = said(s, GCLK_CAPTURED_BOOTTIME);
 	int tai_s = atoi(said(s, GCLK_CAPTURED_TAI));
 
 	if (tai_s > 0 && tai_s <= 1000) {
@@ -319,6 +320,14 @@ static void take_metadata(struct source *s)
 	clean_text(s->host.boot_id, sizeof(s->host.boot_id), said(s, GCLK_CAPTURED_BOOT_ID));
 	clean_text(s->host.hostname, sizeof(s->host.hostname), said(s, GCLK_CAPTURED_HOST));
 	s->host.has |= GCLK_BIT(host, boot_id) | GCLK_BIT(host, hostname);
+	if (*boottime) {
+		/* how its wall clock stood then: whoever sets it moves it against this */
+		GCLK_SET(host, &s->host, realtime_ns, s->captured.ns);
+		GCLK_SET(host, &s->host, boottime_ns, strtoll(boottime, NULL, 10));
+	}
+	if (tai_s > 0 && tai_s <= 1000) {
+		GCLK_SET(host, &s->host, tai_offset_s, tai_s);
+	}
 	if (*maxerror) {
 		GCLK_SET(host, &s->host, ntp_maxerror_ns, strtoull(maxerror, NULL, 10));
 		GCLK_SET(host, &s->host, flags, GCLK_HOST_SYNCHRONISED);

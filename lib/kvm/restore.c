@@ -23,6 +23,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "core/pvclock.h"
 #include "core/time.h"
@@ -244,6 +245,11 @@ static int check_all(struct gclk_kvm_restore *r)
  * The plan for the instant of the anchor
  */
 
+static uint64_t size_of(int64_t ns)
+{
+	return ns < 0 ? 0 - (uint64_t)ns : (uint64_t)ns;
+}
+
 static struct gclk_rate true_rate(const struct gclk_host *host)
 {
 	struct gclk_rate rate = { host->tsc_hz, host->tsc_hz_den ? host->tsc_hz_den : 1 };
@@ -251,9 +257,63 @@ static struct gclk_rate true_rate(const struct gclk_host *host)
 	return gclk_rate_is_valid(rate) ? rate : gclk_kvm_host_rate(host);
 }
 
+/* How long the host has slept since @then, in which CLOCK_MONOTONIC stands; +-@ret_width. */
+static int64_t slept_since(const struct gclk_kvm *k, const struct gclk_host *then,
+			   uint64_t *ret_width)
+{
+	int64_t before, boot, after, slept;
+
+	*ret_width = 0;
+	if (!GCLK_HAS(host, then, boottime_ns) ||
+	    gclk_sys_clock(k, CLOCK_MONOTONIC, &before) < 0 ||
+	    gclk_sys_clock(k, CLOCK_BOOTTIME, &boot) < 0 ||
+	    gclk_sys_clock(k, CLOCK_MONOTONIC, &after) < 0) {
+		return 0;
+	}
+	*ret_width = (uint64_t)(after - before) + then->sample_width_ns;
+	slept = gclk_sub_sat(gclk_sub_sat(boot, before + (after - before) / 2),
+			     gclk_sub_sat(then->boottime_ns, then->monotonic_ns));
+	return slept > (int64_t)*ret_width ? slept : 0;
+}
+
+/*
+ * By how much somebody has set the wall clock since @then, in whose time the hosts were
+ * compared: what CLOCK_REALTIME gained on CLOCK_MONOTONIC, which is slewed like it, beyond what
+ * the readings took and a sleep of the host explains.
+ */
+static int64_t step_since(const struct gclk_kvm_restore *r, const struct gclk_host *then)
+{
+	uint64_t width = r->at.mono_width_ns + r->at.real_width_ns, more;
+	int64_t step;
+
+	if (!GCLK_HAS(host, then, realtime_ns) || !GCLK_HAS(host, then, monotonic_ns)) {
+		return 0;
+	}
+	width += then->sample_width_ns;
+	step = gclk_sub_sat(gclk_sub_sat(r->at.real_ns, r->at.mono_ns),
+			    gclk_sub_sat(then->realtime_ns, then->monotonic_ns));
+	if (size_of(step) <= width) {
+		return 0;
+	}
+	step = gclk_sub_sat(step, slept_since(r->k, then, &more));
+	return size_of(step) <= width + more ? 0 : step;
+}
+
+static void say_step(struct gclk_kvm_restore *r)
+{
+	char text[GCLK_DURATION_TEXT_BYTES];
+
+	if (r->stepped_ns && !r->plan->when.elapsed_given) {
+		gclk_findings_add(&r->plan->findings, "wall-clock-set", "",
+				  "it was set by %s since this host's clocks were sampled; the gap is "
+				  "counted by it as it was", gclk_duration_format(r->stepped_ns, text));
+	}
+}
+
 static void set_when(struct gclk_kvm_restore *r, struct gclk_when *when)
 {
-	int64_t since = gclk_sub_sat(r->at.real_ns, when->run.ns);
+	int64_t now_ns = gclk_sub_sat(r->at.real_ns, r->stepped_ns);
+	int64_t since = gclk_sub_sat(now_ns, when->run.ns);
 
 	if (when->elapsed_given) {
 		when->elapsed_ns = gclk_add_sat(when->elapsed_ns, since);
@@ -265,7 +325,7 @@ static void set_when(struct gclk_kvm_restore *r, struct gclk_when *when)
 		when->elapsed_given = 1;
 		when->elapsed_ns = r->gap_ns;
 	}
-	when->run.ns = r->at.real_ns;
+	when->run.ns = now_ns;
 	when->run.uncertainty_ns = r->same_boot ? 1 : r->pair_ns;
 	when->load = when->run;
 }
@@ -284,6 +344,7 @@ static int make_plan(struct gclk_kvm_restore *r, const struct gclk_disagreement 
 	if ((e = gclk_kvm_sample(r->k, r->rate, SAMPLES, &r->at, r->reterr)) < 0) {
 		return e;
 	}
+	r->stepped_ns = step_since(r, &r->host);
 	GCLK_SET(host, &r->host, tsc_ticks, r->at.ticks);
 	GCLK_SET(host, &r->host, realtime_ns, r->at.real_ns);
 	GCLK_SET(host, &r->host, monotonic_ns, r->at.mono_ns);
@@ -303,6 +364,7 @@ static int make_plan(struct gclk_kvm_restore *r, const struct gclk_disagreement 
 	e = gclk_plan(r->st, &gclk_kvm_carrier, &r->host, &when, disagreement, r->policy,
 		      r->plan, r->reterr);
 	widen_axis(r);
+	say_step(r);
 	return e;
 }
 

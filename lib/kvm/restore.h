@@ -30,6 +30,7 @@ struct gclk_kvm_restore {
 	struct gclk_kvm_anchor at;
 	uint64_t pair_ns;		/* how exactly TSC and wall clock of it belong together */
 	int64_t gap_ns;			/* within the same boot */
+	int64_t stepped_ns;		/* by which the wall clock was set since the host was sampled */
 	uint32_t done[N_STEPS];		/* how many vCPUs, or 1 */
 	uint32_t kept;			/* vCPUs whose offset is that of before */
 	uint8_t same_boot;

@@ -232,6 +232,9 @@ static const struct gclk_finding_info table[] = {
 	ROW(CLOCK_NOT_AS_PLANNED, "clock-not-as-planned", GCLK_ERROR, 0, "a clock was read back and is not what was written",
 	    "Once the guest ran, the clock was read from outside the guest: its TSC in the kernel's debugfs, its clock page, its RTC or HPET through the hypervisor. It differs from the plan by more than the plan's bound and the reading's width together: the write was ignored, or somebody else has set the clock meanwhile.",
 	    "Do not trust this guest's time here. Restore it on another host, or set its clocks from within.")
+	ROW(WALL_CLOCK_SET, "wall-clock-set", GCLK_WARNING, 0, "somebody set this host's wall clock meanwhile",
+	    "The gap is a difference of two readings of wall clocks that were compared, and afterwards this host's was set: by its administrator, or by a time service that steps. The gap is counted by the clock as it was, so monotonic clocks are right. A real-time clock that an emulator drives by the host's wall clock goes with it, by what was set after the last writing.",
+	    "Nothing, if the clock was right before. If it was wrong then, and the hosts were compared by it, rewrite or restore again.")
 };
 /* clang-format on */
 GCLK_API const struct gclk_finding_info *const gclk_finding_table = table;

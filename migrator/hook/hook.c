@@ -263,9 +263,7 @@ static void settle_plan(struct hook *hook, const struct gclk_instant *ran)
 
 		when->load.uncertainty_ns = (uint64_t)GCLK_MAX(GCLK_MAX(first, last), 0);
 	}
-	if (gclk_plan(hook->source.state, gclk_image_carrier(hook->source.image),
-		      &hook->situation.host, when, &hook->situation.disagreement,
-		      &hook->situation.settings.policy, late->plan, &error) == 0) {
+	if (late_plan_again(late, &error) == 0) {
 		take_plan(hook, late->plan);
 	}
 }
@@ -294,13 +292,14 @@ static void follow(struct hook *hook)
 	struct gclk_instant ran = { 0, GCLK_UNBOUNDED };
 	struct gclk_error error;
 	struct stat st;
-	int64_t seen_ns = 0;
+	int64_t seen_ns = 0, run_ns;
 
 	setpriority(PRIO_PROCESS, 0, FOLLOWER_NICE);
 	late_follow(late, IDLE_NS, NULL, NULL);
 	if (late->closed_ns &&
-	    running_wait(NULL, hook->name, RUN_LIMIT_NS, &seen_ns)) {
-		int64_t from = GCLK_MIN(late->closed_ns, seen_ns);
+	    running_wait(NULL, hook->name, &hook->situation.line, RUN_LIMIT_NS, &seen_ns)) {
+		/* it runs when the image is closed, which may have been long before that was seen */
+		int64_t from = GCLK_MIN(late->open_ns, seen_ns);
 
 		late_was_loaded(late);
 		ran.ns = from + (seen_ns - from) / 2;
@@ -308,7 +307,10 @@ static void follow(struct hook *hook)
 	}
 	settle_plan(hook, &ran);
 	hook->move.verdict = MOVE_DONE;
+	run_ns = ran.uncertainty_ns == GCLK_UNBOUNDED ? 0 : ran.ns;
+	ran.ns = late_on_wall(late, ran.ns);
 	move_ran(&hook->move, &ran, 0, "status", TOLERANCE_NS);
+	move_wall_set(&hook->move, hook->source.state, late_set_since(late));
 	if (late->outcome == LATE_RACED) {
 		hook->move.verdict = MOVE_UNPROVEN;
 	}
@@ -319,7 +321,7 @@ static void follow(struct hook *hook)
 		 (unsigned long long)(late->bytes_per_s / 1000000));
 	note(LOG_NOTICE, hook, "%s", hook->move.why);
 	audit(hook);
-	learn(hook, ran.uncertainty_ns == GCLK_UNBOUNDED ? 0 : ran.ns);
+	learn(hook, run_ns);
 	/* an image that libvirt has removed needs no record any more */
 	if ((stat(late->reader.path, &st) < 0 || st.st_ino == late->reader.inode) &&
 	    late_end(late, &error) < 0) {

@@ -63,13 +63,45 @@ static void predict(struct late *late, int64_t now_ns, uint64_t position)
 	when->load.ns = GCLK_MIN(when->load.ns, when->run.ns);
 }
 
-static int plan_it(struct late *late, struct gclk_error *reterr)
+/*
+ * By the wall clock as it is on @line: where it was set since the situation was found it stands
+ * that much further from the source's, and what rides on it goes by it.
+ */
+static int plan_by(struct late *late, const struct wall_line *line, struct gclk_error *reterr)
 {
 	const struct situation *s = late->situation;
+	int64_t stepped_ns = wall_line_apart_ns(&s->line, line);
+	struct gclk_disagreement disagreement = s->disagreement;
+	struct gclk_when when = s->when;
 
+	when.load.ns = gclk_add_sat(when.load.ns, stepped_ns);
+	when.run.ns = gclk_add_sat(when.run.ns, stepped_ns);
+	disagreement.ns = gclk_add_sat(disagreement.ns, stepped_ns);
+	late->line = *line;
+	late->stepped_ns = stepped_ns;
 	return gclk_plan(late->source->state, gclk_image_carrier(late->source->image),
-			 &s->host, &s->when, &s->disagreement, &s->settings.policy, late->plan,
+			 &s->host, &when, &disagreement, &s->settings.policy, late->plan,
 			 reterr);
+}
+
+static int plan_it(struct late *late, struct gclk_error *reterr)
+{
+	struct wall_line now;
+
+	wall_line_begin(&now);
+	return plan_by(late, &now, reterr);
+}
+
+int late_plan_again(struct late *late, struct gclk_error *reterr)
+{
+	const struct wall_line line = late->line;
+
+	return plan_by(late, &line, reterr);
+}
+
+static int64_t now_on(const struct late *late)
+{
+	return wall_line_ns(&late->situation->line);
 }
 
 /* How far from the span the reader must be, for a write not to meet it. */
@@ -105,7 +137,7 @@ int late_begin(struct late *late, struct gclk_error *reterr)
 		return gclk_fail(reterr, GCLK_STATE, NULL, GCLK_NO_OFFSET,
 				 "whoever reads the image has come to the clocks already");
 	}
-	predict(late, wall_clock_ns(), late->has_reader ? late->reader.start : 0);
+	predict(late, now_on(late), late->has_reader ? late->reader.start : 0);
 	r = plan_it(late, reterr);
 	if (r == 0) {
 		r = payload_make(late->source, late->situation, late->plan, &payload, &size,
@@ -118,7 +150,7 @@ int late_begin(struct late *late, struct gclk_error *reterr)
 	free(payload);
 	if (r == 0) {
 		late->n_writes = 1;
-		late->last_write_ns = wall_clock_ns();
+		late->last_write_ns = now_on(late);
 	}
 	return r;
 }
@@ -146,7 +178,7 @@ static bool look(struct late *late, struct following *f)
 	if (!reader_position(&late->reader, &position)) {
 		return false;
 	}
-	f->now_ns = wall_clock_ns();
+	f->now_ns = now_on(late);
 	if (position != f->position) {
 		f->moved_ns = f->now_ns;
 		if (!late->began_ns) {
@@ -169,6 +201,7 @@ static bool look(struct late *late, struct following *f)
 static bool write_again(struct late *late, struct following *f)
 {
 	const struct gclk_when written = late->situation->when;
+	const struct wall_line line = late->line;
 	struct gclk_error error;
 	int64_t begin_ns;
 
@@ -176,10 +209,10 @@ static bool write_again(struct late *late, struct following *f)
 	if (plan_it(late, &error) < 0 || !look(late, f) || is_near(late, f->position)) {
 		/* what stands in the image is what holds: the same plan for the same instants */
 		late->situation->when = written;
-		plan_it(late, &error);
+		plan_by(late, &line, &error);
 		return false;
 	}
-	begin_ns = wall_clock_ns();
+	begin_ns = now_on(late);
 	if (gclk_image_late_write(late->source->image, late->plan, &error) < 0) {
 		late->outcome = LATE_RACED;	/* nobody knows which part of it was written */
 		return false;
@@ -187,7 +220,7 @@ static bool write_again(struct late *late, struct following *f)
 	late->n_writes++;
 	late->last_write_ns = f->now_ns;
 	late->last_distance = late->span.begin - f->position;
-	late->took_ns = GCLK_MAX(late->took_ns, wall_clock_ns() - begin_ns);
+	late->took_ns = GCLK_MAX(late->took_ns, now_on(late) - begin_ns);
 	late->outcome = LATE_FOLLOWED;
 	if (!look(late, f) || f->position + late->reader.stride > late->span.begin) {
 		late->outcome = LATE_RACED;
@@ -231,7 +264,8 @@ static void watch(struct late *late, struct following *f, int64_t limit_ns,
 		before_ns = f->now_ns;
 		rest(LOOK_MIN_NS);
 	}
-	late->closed_ns = wall_clock_ns();
+	late->open_ns = f->now_ns;
+	late->closed_ns = now_on(late);
 	if (!late->tail_ns && f->position > late->span.begin) {
 		late->tail_ns = late->closed_ns;	/* it was too quick to be seen */
 		late->tail_before_ns = before_ns;
@@ -245,7 +279,7 @@ void late_follow(struct late *late, int64_t limit_ns, bool (*stop)(void *ctx), v
 	if (!late->has_reader) {
 		return;
 	}
-	f.moved_ns = wall_clock_ns();
+	f.moved_ns = now_on(late);
 	while (look(late, &f) && !is_near(late, f.position) && write_again(late, &f)) {
 		if (f.now_ns - f.moved_ns > limit_ns || (stop && stop(ctx))) {
 			return;
@@ -256,6 +290,16 @@ void late_follow(struct late *late, int64_t limit_ns, bool (*stop)(void *ctx), v
 	if (!late->tail_ns && late->outcome != LATE_RACED) {
 		late->outcome = LATE_LOST;
 	}
+}
+
+int64_t late_on_wall(const struct late *late, int64_t line_ns)
+{
+	return gclk_add_sat(line_ns, late->stepped_ns);
+}
+
+int64_t late_set_since(const struct late *late)
+{
+	return wall_line_step_ns(&late->line);
 }
 
 void late_was_loaded(struct late *late)

@@ -40,7 +40,14 @@ struct late {
 	struct reader reader;
 	bool has_reader;
 
-	/* how it went; instants are CLOCK_REALTIME, 0: not seen */
+	/*
+	 * The wall clock when the last plan was made, which is by it, and by how much it had been
+	 * set by then; situation.when and all instants here are on situation.line.
+	 */
+	struct wall_line line;
+	int64_t stepped_ns;
+
+	/* how it went; 0: not seen */
 	enum late_outcome outcome;
 	unsigned n_writes;
 	int64_t last_write_ns;
@@ -49,7 +56,8 @@ struct late {
 	int64_t began_ns;	/* the reader moved first */
 	int64_t tail_ns;	/* it had read the span ... */
 	int64_t tail_before_ns; /* ... and had not */
-	int64_t closed_ns;	/* the loader closed the image */
+	int64_t open_ns;	/* the loader was last seen to have the image open ... */
+	int64_t closed_ns;	/* ... and had closed it */
 	uint64_t bytes_per_s;
 };
 
@@ -68,6 +76,15 @@ int late_begin(struct late *late, struct gclk_error *reterr);
  * @stop:	looked at now and then: true ends it; may be NULL
  */
 void late_follow(struct late *late, int64_t limit_ns, bool (*stop)(void *ctx), void *ctx);
+
+/* The last plan once more, for what situation.when says by now: nothing is written. */
+int late_plan_again(struct late *late, struct gclk_error *reterr);
+
+/* An instant of the line, on the wall clock by which the last plan was made. */
+int64_t late_on_wall(const struct late *late, int64_t line_ns);
+
+/* By how much the wall clock was set since the last plan was made: move_wall_set(). */
+int64_t late_set_since(const struct late *late);
 
 /* The guest was loaded after all: a reader that was lost had been too quick to be seen. */
 void late_was_loaded(struct late *late);

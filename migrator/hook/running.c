@@ -8,7 +8,6 @@
 
 #include "core/time.h"
 #include "migrator/hook/running.h"
-#include "migrator/situation.h"
 
 /* <domstatus state='running' ...> stands at the beginning, behind a comment. */
 static bool says_running(const char *path)
@@ -29,21 +28,21 @@ static bool says_running(const char *path)
 	return status && !strncmp(status + 11, "state='running'", 15);
 }
 
-bool running_wait(const char *directory, const char *domain, int64_t limit_ns,
-		  int64_t *ret_seen_ns)
+bool running_wait(const char *directory, const char *domain, const struct wall_line *line,
+		  int64_t limit_ns, int64_t *ret_seen_ns)
 {
 	const struct timespec nap = { 0, GCLK_NS_PER_MS };
 	struct stat st, last = { 0 };
 	char path[512];
-	int64_t end_ns = wall_clock_ns() + limit_ns, now_ns;
+	int64_t end_ns = wall_line_ns(line) + limit_ns;
 
 	snprintf(path, sizeof(path), "%s/%s.xml", directory ? directory : STATUS_DIR, domain);
-	while ((now_ns = wall_clock_ns()) < end_ns) {
+	while (wall_line_ns(line) < end_ns) {
 		/* it is replaced, never changed */
 		if (stat(path, &st) == 0 && st.st_ino != last.st_ino) {
 			last = st;
 			if (says_running(path)) {
-				*ret_seen_ns = now_ns;
+				*ret_seen_ns = wall_line_ns(line);	/* by now it does */
 				return true;
 			}
 		}

@@ -9,17 +9,19 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "migrator/wall.h"
+
 #define STATUS_DIR "/run/libvirt/qemu"
 
 /**
  * running_wait() - until the status file says that the domain runs
  * @directory:	NULL: STATUS_DIR
  * @limit_ns:	no longer than this
- * @ret_seen_ns:	CLOCK_REALTIME at which it was seen to
+ * @ret_seen_ns: at which it was seen to, on @line
  *
  * False: not within that time.
  */
-bool running_wait(const char *directory, const char *domain, int64_t limit_ns,
-		  int64_t *ret_seen_ns);
+bool running_wait(const char *directory, const char *domain, const struct wall_line *line,
+		  int64_t limit_ns, int64_t *ret_seen_ns);
 
 #endif

@@ -4,13 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <time.h>
 
 #include <libvirt/libvirt-qemu.h>
 
 #include "core/error.h"
 #include "core/util.h"
 #include "migrator/virt/events.h"
+#include "migrator/wall.h"
 
 #define QUEUE_MAX 256 /* a power of two */
 
@@ -31,14 +31,6 @@ struct virt_events {
 	int lifecycle, iteration, monitor; /* registrations; -1: none */
 };
 
-static int64_t clock_ns(clockid_t clock)
-{
-	struct timespec ts;
-
-	clock_gettime(clock, &ts);
-	return ts.tv_sec * GCLK_NS_PER_S + ts.tv_nsec;
-}
-
 static void unref(void *data)
 {
 	struct virt_events *events = data;
@@ -57,7 +49,8 @@ static void unref(void *data)
 /* The oldest makes room: what nobody asked for in time is not worth more than what comes. */
 static void put(struct virt_events *events, struct virt_event *event)
 {
-	event->came_ns = clock_ns(CLOCK_REALTIME);
+	event->boot_ns = boot_clock_ns();
+	event->came_ns = wall_clock_ns();
 	if (!event->at_ns) {
 		event->at_ns = event->came_ns;
 	}

@@ -31,6 +31,7 @@ struct virt_event {
 	int event, detail;	/* virDomainEventType and its detail */
 	int64_t at_ns;		/* wall clock: QEMU's stamp, else when it came */
 	int64_t came_ns;	/* wall clock when it came here */
+	int64_t boot_ns;	/* CLOCK_BOOTTIME at the same moment */
 };
 
 struct virt_events;

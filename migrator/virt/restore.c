@@ -254,7 +254,7 @@ static void *call(void *ctx)
 		s = virDomainCreateWithFlags(r->domain, VIR_DOMAIN_START_PAUSED |
 					     (bypass ? VIR_DOMAIN_START_BYPASS_CACHE : 0));
 	}
-	r->ready_ns = wall_clock_ns();
+	r->ready_ns = wall_line_ns(&r->situation.line);
 	r->status = s < 0 ? virt_fail(&r->call_error, GCLK_SYS, "restoring the domain") : 0;
 	atomic_store(&r->done, true);
 	return NULL;
@@ -356,9 +356,7 @@ static void settle(struct restoring *r, const struct gclk_instant *ran)
 
 		when->load.uncertainty_ns = (uint64_t)GCLK_MAX(GCLK_MAX(first, last), 0);
 	}
-	if (gclk_plan(r->source.state, gclk_image_carrier(r->source.image),
-		      &r->situation.host, when, &r->situation.disagreement,
-		      &r->situation.settings.policy, late->plan, &error) == 0) {
+	if (late_plan_again(late, &error) == 0) {
 		move_take_plan(r->move, r->source.state,
 			       gclk_image_carrier(r->source.image), &r->situation.host,
 			       late->plan);
@@ -397,14 +395,27 @@ static void learn(struct restoring *r)
 	}
 }
 
+/* The report tells its instants by the wall clock for which the image was written. */
+static void take_ran(struct restoring *r, struct resumed *resumed)
+{
+	resumed->at.ns = late_on_wall(&r->late, resumed->at.ns);
+	if (resumed->until_ns) {
+		resumed->until_ns = late_on_wall(&r->late, resumed->until_ns);
+	}
+	move_ran(r->move, &resumed->at, resumed->until_ns, resumed->basis, TOLERANCE_NS);
+	move_wall_set(r->move, r->source.state, late_set_since(&r->late));
+}
+
 static int run_it(struct restoring *r)
 {
-	int64_t run_ns = r->late.plan->when.run.ns;
+	const struct wall_line *line = &r->situation.line;
+	int64_t run_ns = r->situation.when.run.ns;
 	struct resumed resumed;
 	int s;
 
+	resume_follow(r->resume, line);
 	resume_has_arrived(r->resume, r->ready_ns);
-	s = resume_at(r->resume, run_ns, wall_clock_ns() + ARRIVAL_NS, &resumed, &r->error);
+	s = resume_at(r->resume, run_ns, wall_line_ns(line) + ARRIVAL_NS, &resumed, &r->error);
 	if (s < 0) {
 		return s;
 	}
@@ -412,7 +423,7 @@ static int run_it(struct restoring *r)
 	r->move->verdict = MOVE_DONE;
 	settle(r, &resumed.at);
 	r->move->hold_ns = GCLK_MAX(run_ns - r->ready_ns, 0);
-	move_ran(r->move, &resumed.at, resumed.until_ns, resumed.basis, TOLERANCE_NS);
+	take_ran(r, &resumed);
 	verify(r);
 	if (r->late.outcome == LATE_RACED) {
 		r->move->verdict = MOVE_UNPROVEN;
@@ -524,7 +535,7 @@ static int restore(struct restoring *r)
 	} else if (run_it(r) < 0) {
 		r->move->verdict = MOVE_UNPROVEN;
 		clean_text(r->move->why, sizeof(r->move->why), r->error.message);
-		s = fail(name_of(r), &r->error, EFFECT_CHANGED, NULL);
+		s = fail(name_of(r), &r->error, EFFECT_CHANGED, "virsh resume");
 	}
 	if (s == 0 && r->run && r->move->verdict == MOVE_UNPROVEN) {
 		message("warning", name_of(r), NULL, EFFECT_READING, NULL,

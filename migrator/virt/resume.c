@@ -18,6 +18,7 @@
 #define STAMP_WAIT_NS (2 * GCLK_NS_PER_S) /* for the event of a resume that is done */
 #define FREE_WAIT_NS (50 * GCLK_NS_PER_MS)
 #define SPIN_NS (100 * INT64_C(1000))
+#define STAMP_SLACK_NS (2 * INT64_C(1000)) /* microseconds, cut off */
 
 /*
  * From the call to QEMU's stamp: what libvirt needs for it. Of the last calls in this
@@ -41,18 +42,27 @@ struct resume {
 	bool arrived;	     /* it stands, its migration is over */
 	bool loaded;	     /* the same, as the caller says */
 	bool gone;
-	int64_t ready_ns;    /* wall clock: when it could have run */
-	int64_t stamp_ns;    /* of the last RESUME; 0: none */
+	/* the wall clock as it was when the caller began: every instant here is by it */
+	struct wall_line line;
+	bool follows;	     /* the caller's own */
+	int64_t ready_ns;    /* when it could have run */
+	bool stamped;	     /* QEMU's RESUME came */
+	int64_t stamp_ns;    /* its stamp; 0: none that can be told on the line */
 	bool runs;	     /* libvirt says so */
 	bool lost;	     /* libvirt itself */
 };
 
-static int64_t clock_ns(clockid_t clock)
+static int64_t mono_ns(void)
 {
 	struct timespec ts;
 
-	clock_gettime(clock, &ts);
+	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return ts.tv_sec * GCLK_NS_PER_S + ts.tv_nsec;
+}
+
+static int64_t now_on(const struct resume *r)
+{
+	return wall_line_ns(&r->line);
 }
 
 int resume_open(const char *uri, const char *uuid, struct resume **ret,
@@ -65,6 +75,7 @@ int resume_open(const char *uri, const char *uuid, struct resume **ret,
 		return gclk_fail(reterr, GCLK_NOMEM, NULL, GCLK_NO_OFFSET, "out of memory");
 	}
 	snprintf(resume->uuid, sizeof(resume->uuid), "%s", uuid);
+	wall_line_begin(&resume->line);
 	r = virt_connect(uri, false, &resume->connection, reterr);
 	if (r == 0) {
 		r = virt_events_open(resume->connection, uuid, NULL, NULL, &resume->events,
@@ -98,14 +109,14 @@ static void take_lifecycle(struct resume *r, const struct virt_event *event)
 	switch (event->event) {
 	case VIR_DOMAIN_EVENT_STARTED:
 		/* what came before was of an earlier stay on this host */
-		r->arrived = r->runs = r->gone = false;
+		r->arrived = r->runs = r->gone = r->stamped = false;
 		r->stamp_ns = 0;
 		break;
 	case VIR_DOMAIN_EVENT_SUSPENDED:
 		/* the other details are of a guest that has run here */
 		if (event->detail == VIR_DOMAIN_EVENT_SUSPENDED_PAUSED && !r->arrived) {
 			r->arrived = true;
-			r->ready_ns = event->at_ns;
+			r->ready_ns = event->boot_ns + r->line.ahead_ns;
 		}
 		break;
 	case VIR_DOMAIN_EVENT_RESUMED:
@@ -127,7 +138,11 @@ static void take(struct resume *r, const struct virt_event *event)
 		take_lifecycle(r, event);
 		break;
 	case VIRT_RESUME:
-		r->stamp_ns = event->at_ns;
+		r->stamped = true;
+		if (!wall_line_stamp(&r->line, event->at_ns, event->came_ns, event->boot_ns,
+				     &r->stamp_ns)) {
+			r->stamp_ns = 0;
+		}
 		break;
 	case VIRT_GONE:
 		r->lost = true;
@@ -154,7 +169,7 @@ static void look(struct resume *r)
 	}
 	if (state == VIR_DOMAIN_PAUSED && reason == VIR_DOMAIN_PAUSED_USER && !r->arrived) {
 		r->arrived = true;
-		r->ready_ns = clock_ns(CLOCK_REALTIME);
+		r->ready_ns = now_on(r);
 	}
 }
 
@@ -167,7 +182,7 @@ static void take_all(struct resume *r)
 	}
 }
 
-/* Handles events until @done says so or @until_ns (wall clock). */
+/* Handles events until @done says so or @until_ns (on the line). */
 static bool wait_for(struct resume *r, bool (*done)(const struct resume *r),
 		     int64_t until_ns)
 {
@@ -179,12 +194,12 @@ static bool wait_for(struct resume *r, bool (*done)(const struct resume *r),
 		if (done(r)) {
 			return true;
 		}
-		left = until_ns - clock_ns(CLOCK_REALTIME);
+		left = until_ns - now_on(r);
 		if (left <= 0) {
 			return false;
 		}
 		if (virt_events_next(r->events,
-				     clock_ns(CLOCK_MONOTONIC) + GCLK_MIN(left, LOOK_NS),
+				     mono_ns() + GCLK_MIN(left, LOOK_NS),
 				     &event)) {
 			take(r, &event);
 		} else {
@@ -195,12 +210,12 @@ static bool wait_for(struct resume *r, bool (*done)(const struct resume *r),
 
 static bool has_arrived(const struct resume *r)
 {
-	return r->arrived || r->loaded || r->runs || r->stamp_ns || r->gone || r->lost;
+	return r->arrived || r->loaded || r->runs || r->stamped || r->gone || r->lost;
 }
 
 static bool has_run(const struct resume *r)
 {
-	return r->stamp_ns || r->gone || r->lost;
+	return r->stamped || r->gone || r->lost;
 }
 
 static bool has_run_or_says_so(const struct resume *r)
@@ -211,30 +226,32 @@ static bool has_run_or_says_so(const struct resume *r)
 /* While the migration's job goes on libvirt would let the resume wait for its end. */
 static void wait_for_job(struct resume *r)
 {
-	int64_t until_ns = clock_ns(CLOCK_MONOTONIC) + FREE_WAIT_NS;
+	int64_t until_ns = mono_ns() + FREE_WAIT_NS;
 	virDomainJobInfo info;
 
 	while (virDomainGetJobInfo(r->domain, &info) == 0 &&
 	       info.type != VIR_DOMAIN_JOB_NONE && info.type != VIR_DOMAIN_JOB_COMPLETED &&
-	       clock_ns(CLOCK_MONOTONIC) < until_ns) {
+	       mono_ns() < until_ns) {
 		nanosleep(&(struct timespec){ 0, 200000 }, NULL);
 	}
 	virResetLastError();
 }
 
-/* Sleeps for the most of it: a timer may be late by some tens of microseconds. */
-static void sleep_until(int64_t wall_ns)
+/*
+ * Sleeps for the most of it: a timer may be late by some tens of microseconds. Whoever sets
+ * the wall clock meanwhile does not move T_run: what was written holds for that moment.
+ */
+static void sleep_until(const struct resume *r, int64_t at_ns)
 {
-	int64_t left = wall_ns - clock_ns(CLOCK_REALTIME);
+	int64_t left = at_ns - now_on(r);
 
 	if (left > SPIN_NS) {
-		int64_t to_ns = wall_ns - SPIN_NS;
+		int64_t to_ns = at_ns - SPIN_NS - r->line.ahead_ns;
 		struct timespec ts = { to_ns / GCLK_NS_PER_S, to_ns % GCLK_NS_PER_S };
 
-		/* not monotonic: should the wall clock be set meanwhile, T_run moves with it */
-		clock_nanosleep(CLOCK_REALTIME, TIMER_ABSTIME, &ts, NULL);
+		clock_nanosleep(CLOCK_BOOTTIME, TIMER_ABSTIME, &ts, NULL);
 	}
-	while (clock_ns(CLOCK_REALTIME) < wall_ns) {
+	while (now_on(r) < at_ns) {
 	}
 }
 
@@ -263,7 +280,7 @@ static void fill(const struct resume *r, int64_t before_ns, int64_t after_ns,
 					 VIRT_RESUME_UNCERTAINTY_NS;
 		strcpy(ret->basis, "call");
 	} else {
-		ret->at.ns = clock_ns(CLOCK_REALTIME);
+		ret->at.ns = now_on(r);
 		ret->at.uncertainty_ns = GCLK_UNBOUNDED;
 	}
 }
@@ -304,9 +321,9 @@ static int resume_now(struct resume *r, int64_t *ret_before_ns, int64_t *ret_aft
 	char doing[96];
 	int done;
 
-	*ret_before_ns = clock_ns(CLOCK_REALTIME);
+	*ret_before_ns = now_on(r);
 	done = virDomainResume(r->domain);
-	*ret_after_ns = clock_ns(CLOCK_REALTIME);
+	*ret_after_ns = now_on(r);
 	if (done == 0) {
 		return 1;
 	}
@@ -316,6 +333,12 @@ static int resume_now(struct resume *r, int64_t *ret_before_ns, int64_t *ret_aft
 	look(r);
 	/* somebody else was faster */
 	return r->runs ? 0 : done;
+}
+
+void resume_follow(struct resume *resume, const struct wall_line *line)
+{
+	resume->line = *line;
+	resume->follows = true;
 }
 
 void resume_has_arrived(struct resume *resume, int64_t at_ns)
@@ -336,6 +359,16 @@ static void hurry(bool yes)
 	pthread_setschedparam(pthread_self(), yes ? SCHED_RR : SCHED_OTHER, &param);
 }
 
+/* A stamp beside the call that it answers is of a clock that was set meanwhile. */
+static void drop_false_stamp(struct resume *resume, int64_t before_ns, int64_t after_ns)
+{
+	if (resume->stamp_ns &&
+	    (resume->stamp_ns < before_ns - STAMP_SLACK_NS ||
+	     resume->stamp_ns > after_ns + STAMP_SLACK_NS)) {
+		resume->stamp_ns = 0;
+	}
+}
+
 static int wait_and_resume(struct resume *resume, int64_t t_run_ns, int64_t give_up_ns,
 			   struct resumed *ret, struct gclk_error *reterr)
 {
@@ -348,17 +381,24 @@ static int wait_and_resume(struct resume *resume, int64_t t_run_ns, int64_t give
 	if (!resume->domain) {
 		look(resume);
 	}
-	if (!resume->runs && !resume->stamp_ns && resume->domain) {
+	if (!resume->runs && !resume->stamped) {
+		if (!resume->domain) {
+			return gclk_fail(reterr, GCLK_STATE, NULL, GCLK_NO_OFFSET,
+					 "domain %s cannot be found to be resumed", resume->uuid);
+		}
 		wait_for_job(resume);
-		resume->ready_ns = clock_ns(CLOCK_REALTIME) + usual_call_ns() + CALL_SLACK_NS;
-		sleep_until(t_run_ns - usual_call_ns());
+		resume->ready_ns = now_on(resume) + usual_call_ns() + CALL_SLACK_NS;
+		sleep_until(resume, t_run_ns - usual_call_ns());
 		r = resume_now(resume, &before_ns, &after_ns, reterr);
 		if (r < 0) {
 			return r;
 		}
 	}
 	if (virt_events_have_qemu(resume->events)) {
-		wait_for(resume, has_run, clock_ns(CLOCK_REALTIME) + STAMP_WAIT_NS);
+		wait_for(resume, has_run, now_on(resume) + STAMP_WAIT_NS);
+	}
+	if (r > 0) {
+		drop_false_stamp(resume, before_ns, after_ns);
 	}
 	learn_call(resume, before_ns);
 	fill(resume, before_ns, after_ns, ret);
@@ -366,11 +406,26 @@ static int wait_and_resume(struct resume *resume, int64_t t_run_ns, int64_t give
 	return 0;
 }
 
+/* What the caller says now is by the wall clock as it is now, unless it has a line of its own. */
+static void begin_line(struct resume *resume)
+{
+	int64_t ahead_ns = resume->line.ahead_ns;
+
+	if (resume->follows) {
+		return;
+	}
+	wall_line_begin(&resume->line);
+	ahead_ns = resume->line.ahead_ns - ahead_ns;
+	resume->ready_ns += resume->ready_ns ? ahead_ns : 0;
+	resume->stamp_ns += resume->stamp_ns ? ahead_ns : 0;
+}
+
 int resume_at(struct resume *resume, int64_t t_run_ns, int64_t give_up_ns,
 	      struct resumed *ret, struct gclk_error *reterr)
 {
 	int r;
 
+	begin_line(resume);
 	hurry(true);
 	r = wait_and_resume(resume, t_run_ns, give_up_ns, ret, reterr);
 	hurry(false);
@@ -380,14 +435,17 @@ int resume_at(struct resume *resume, int64_t t_run_ns, int64_t give_up_ns,
 int resume_watch(struct resume *resume, int64_t give_up_ns, struct resumed *ret,
 		 struct gclk_error *reterr)
 {
-	int64_t before_ns = clock_ns(CLOCK_REALTIME), after_ns = 0;
-	bool ran = wait_for(resume, has_run_or_says_so, give_up_ns);
+	int64_t before_ns, after_ns = 0;
+	bool ran;
 
+	begin_line(resume);
+	before_ns = now_on(resume);
+	ran = wait_for(resume, has_run_or_says_so, give_up_ns);
 	if (!ran || resume->gone || resume->lost) {
 		return lost_or_gone(resume, "before it was seen to run", reterr);
 	}
 	if (!resume->stamp_ns) {
-		after_ns = clock_ns(CLOCK_REALTIME);
+		after_ns = now_on(resume);
 		if (virt_events_have_qemu(resume->events)) {
 			wait_for(resume, has_run, after_ns + STAMP_WAIT_NS / 20);
 		}

@@ -17,6 +17,8 @@
 #include <guestclock/error.h>
 #include <guestclock/plan.h>
 
+#include "migrator/wall.h"
+
 struct resume;
 
 struct resumed {
@@ -49,6 +51,15 @@ int resume_open(const char *uri, const char *uuid, struct resume **ret,
  */
 int resume_at(struct resume *resume, int64_t t_run_ns, int64_t give_up_ns,
 	      struct resumed *ret, struct gclk_error *reterr);
+
+/**
+ * resume_follow() - tell and take instants by a line, not by the wall clock as it is
+ *
+ * Else resume_at() and resume_watch() take the clock as it is when they are called, and
+ * stay with it: neither waits longer, nor resumes at another moment, because somebody sets
+ * it, and what they return is by it as it was then.
+ */
+void resume_follow(struct resume *resume, const struct wall_line *line);
 
 /* The caller knows that it stands there, loaded: a restore has come back. */
 void resume_has_arrived(struct resume *resume, int64_t at_ns);

@@ -40,7 +40,9 @@ struct saving {
 	bool was_running;
 	char *xml;		/* from xml_path */
 	char image[512];	/* the file */
-	int64_t suspend_ns;	/* right before the call that suspended it */
+	/* right before and after the call that suspended it, on the line of .host's wall clock */
+	int64_t suspend_ns, suspended_ns;
+	struct wall_line line;
 	struct gclk_instant stopped;
 	/* the call, in a thread of its own */
 	pthread_t thread;
@@ -117,32 +119,49 @@ static int suspend(struct saving *s)
 	}
 	snprintf(s->guard->uuid, sizeof(s->guard->uuid), "%s", s->uuid);
 	s->guard->suspended = 1;
-	s->suspend_ns = wall_clock_ns();
+	s->suspend_ns = wall_line_ns(&s->line);
 	if (virDomainSuspend(s->domain) < 0) {
 		s->guard->suspended = 0;
 		return virt_fail(&s->error, GCLK_SYS, "stopping the domain");
 	}
+	s->suspended_ns = wall_line_ns(&s->line);
 	return 0;
 }
 
-/* QEMU's stamp of the stop that was asked for; none where the guest stood already. */
+/* Between the call and @at_ns. */
+static void stopped_by(struct saving *s, int64_t at_ns, const char *basis)
+{
+	int64_t width = at_ns - s->suspend_ns;
+
+	s->stopped.ns = s->suspend_ns + width / 2;
+	s->stopped.uncertainty_ns = (uint64_t)(width - width / 2);
+	snprintf(s->move->stopped_basis, sizeof(s->move->stopped_basis), "%s", basis);
+}
+
+/*
+ * QEMU's stamp of the stop that was asked for, else the return of the call, which waits
+ * for it: where no stamp came, or the wall clock was set meanwhile. Nothing where the guest
+ * stood already.
+ */
 static void find_stop(struct saving *s)
 {
 	struct virt_event event;
 	struct timespec now;
+	int64_t at_ns;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
-	s->stopped = (struct gclk_instant){ 0, GCLK_UNBOUNDED };
 	while (s->was_running &&
 	       virt_events_next(s->events, (int64_t)now.tv_sec * GCLK_NS_PER_S + now.tv_nsec +
 				GCLK_NS_PER_S / 5, &event)) {
-		if (event.kind == VIRT_STOP && event.at_ns + STAMP_NS >= s->suspend_ns) {
-			int64_t width = event.at_ns + STAMP_NS - s->suspend_ns;
-
-			s->stopped.ns = s->suspend_ns + width / 2;
-			s->stopped.uncertainty_ns = (uint64_t)(width - width / 2);
+		if (event.kind == VIRT_STOP &&
+		    wall_line_stamp(&s->line, event.at_ns, event.came_ns, event.boot_ns, &at_ns) &&
+		    at_ns + STAMP_NS >= s->suspend_ns && at_ns <= s->suspended_ns) {
+			stopped_by(s, at_ns + STAMP_NS, "event");
 			return;
 		}
+	}
+	if (s->was_running) {
+		stopped_by(s, s->suspended_ns, "call");
 	}
 }
 
@@ -161,7 +180,7 @@ static void put(struct gclk_domain_attribute *set, unsigned *n, const char *name
 	(*n)++;
 }
 
-#define ATTRIBUTES 8
+#define ATTRIBUTES 9
 
 /* What is known; the rest of what an older image may have said is taken away. */
 static unsigned provenance(const struct saving *s, const struct gclk_image *image,
@@ -174,6 +193,7 @@ static unsigned provenance(const struct saving *s, const struct gclk_image *imag
 
 	put(set, &n, GCLK_CAPTURED_AT, "%" PRId64, s->stopped.ns);
 	put(set, &n, GCLK_CAPTURED_UNCERTAINTY, "%" PRIu64, s->stopped.uncertainty_ns);
+	put(set, &n, GCLK_CAPTURED_BOOTTIME, "%" PRId64, s->stopped.ns - s->line.ahead_ns);
 	put(set, &n, GCLK_CAPTURED_DIGEST, "%016" PRIx64, gclk_image_digest(image));
 	put(set, &n, GCLK_CAPTURED_BOOT_ID, "%s", host->boot_id);
 	put(set, &n, GCLK_CAPTURED_HOST, "%s", host->hostname);
@@ -263,7 +283,11 @@ static int prepare(struct saving *s)
 					sizeof(s->image), &s->error);
 	r = r < 0 ? r : virt_events_open(s->connection, s->uuid, NULL, NULL, &s->events,
 					 &s->error);
-	return r < 0 ? r : read_this_host(&s->host, &s->error);
+	r = r < 0 ? r : read_this_host(&s->host, &s->error);
+	if (r == 0 && !wall_line_of(&s->line, &s->host)) {
+		wall_line_begin(&s->line);
+	}
+	return r;
 }
 
 static void record(struct saving *s)
@@ -271,9 +295,6 @@ static void record(struct saving *s)
 	struct gclk_error error;
 
 	s->move->stopped = s->stopped;
-	if (s->stopped.uncertainty_ns != GCLK_UNBOUNDED) {
-		snprintf(s->move->stopped_basis, sizeof(s->move->stopped_basis), "event");
-	}
 	snprintf(s->move->from, sizeof(s->move->from), "%s", s->host.hostname);
 	s->move->written_ns = wall_clock_ns();
 	if (move_audit(s->move, s->options->audit_path, &error) < 0) {
@@ -321,8 +342,7 @@ static int save(struct saving *s)
 	s->move->verdict = MOVE_DONE;
 	if (s->stopped.uncertainty_ns == GCLK_UNBOUNDED) {
 		s->move->verdict = MOVE_UNPROVEN;
-		snprintf(s->move->why, sizeof(s->move->why), "%s",
-			 s->was_running ? "nobody saw the stop" : "it had been paused before");
+		snprintf(s->move->why, sizeof(s->move->why), "it had been paused before");
 	} else if (describe(s) < 0) {
 		s->move->verdict = MOVE_UNPROVEN;
 		clean_text(s->move->why, sizeof(s->move->why), s->error.message);
@@ -352,6 +372,7 @@ int save_run(struct guard *guard, const struct save_options *options, const stru
 	s->options = options;
 	s->o = o;
 	s->guard = guard;
+	s->stopped.uncertainty_ns = GCLK_UNBOUNDED;
 	s->move = ret;
 	move_init(ret, "save");
 	r = save(s);

@@ -68,8 +68,15 @@ class Lab:
         subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", self.path("disk.qcow2"),
                         "16M"], check=True)
         self.port = libvirtd.SerialPort(self.path("serial"))
-        self.host = libvirtd.Host(work)
+        self.host = self.make_host(work)
         self.virsh("define", self.xml)
+
+    def make_host(self, work):
+        return libvirtd.Host(work)
+
+    def environment(self):
+        """Of guestclock; None: the test's own."""
+        return None
 
     def close(self):
         self.host.close()
@@ -84,7 +91,7 @@ class Lab:
     def run(self, *arguments):
         """guestclock: (exit status, answer or None, what it said)."""
         done = subprocess.run([self.command] + list(arguments), capture_output=True, text=True,
-                              timeout=120)
+                              timeout=120, env=self.environment())
         answer = json.loads(done.stdout) if done.stdout.startswith("{") else None
         return done.returncode, answer, done.stdout + done.stderr
 

@@ -35,6 +35,8 @@ STOP_READING_NS = 1.5e6
 QUICK_STOP_NS = 1.2e6
 RUNS_WITHIN_S = 3
 UNPROVEN = 13
+# its reader came to the clocks amid a writing: where this process lost the processor just then
+RACED = "came to the clocks while they were written"
 SEED = int(os.environ.get("GCLK_SEED", time.time()))
 
 

@@ -215,15 +215,17 @@ GCLK_TEST(hook, who_reads_an_image)
 
 GCLK_TEST(hook, the_status_file_says_when)
 {
+	struct wall_line line;
 	int64_t seen_ns = 0;
 
+	wall_line_begin(&line);
 	put("web1.xml", "<!--\nfoo\n-->\n<domstatus state='paused' reason='migration'>");
-	CU_ASSERT(!running_wait(dir, "web1", 20000000, &seen_ns));
+	CU_ASSERT(!running_wait(dir, "web1", &line, 20000000, &seen_ns));
 	put("new", "<!-- -->\n<domstatus state='running' reason='restored' pid='1'>");
 	rename(in_dir("new"), in_dir("web1.xml"));
-	CU_ASSERT(running_wait(dir, "web1", 20000000, &seen_ns));
+	CU_ASSERT(running_wait(dir, "web1", &line, 20000000, &seen_ns));
 	CU_ASSERT(seen_ns > 0);
-	CU_ASSERT(!running_wait(dir, "web2", 5000000, &seen_ns));
+	CU_ASSERT(!running_wait(dir, "web2", &line, 5000000, &seen_ns));
 	clean("web1.xml");
 }
 

@@ -8,8 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include <guestclock/devices.h>
 
 #include "gclk-test.h"
 #include "migrator/hook/late.h"
@@ -49,6 +52,32 @@ static void jump(unsigned *left)
 	}
 }
 
+/* By so much somebody has set the wall clock: with the so-manieth plan, or write. */
+static struct {
+	int64_t by_ns, ahead_ns;
+	unsigned in_each;		/* stage of followed(), with this plan; 0: in none */
+	unsigned at_plan, at_write;
+} steps;
+
+__attribute__((visibility("default"))) int clock_gettime(clockid_t clock, struct timespec *ret)
+{
+	int r = (int)syscall(SYS_clock_gettime, clock, ret);
+	int64_t ns;
+
+	if (r == 0 && clock == CLOCK_REALTIME) {
+		ns = (int64_t)ret->tv_sec * 1000000000 + ret->tv_nsec + steps.ahead_ns;
+		*ret = (struct timespec){ ns / 1000000000, ns % 1000000000 };
+	}
+	return r;
+}
+
+static void step(unsigned *left)
+{
+	if (*left && --*left == 0) {
+		steps.ahead_ns = steps.by_ns;
+	}
+}
+
 int gclk_plan(const struct gclk_state *state, const struct gclk_carrier *carrier,
 	      const struct gclk_host *host, const struct gclk_when *when,
 	      const struct gclk_disagreement *disagreement, const struct gclk_policy *policy,
@@ -58,6 +87,7 @@ int gclk_plan(const struct gclk_state *state, const struct gclk_carrier *carrier
 
 	*(void **)&real = dlsym(RTLD_NEXT, "gclk_plan");
 	jump(&jumps.at_plan);
+	step(&steps.at_plan);
 	return real(state, carrier, host, when, disagreement, policy, plan, reterr);
 }
 
@@ -69,6 +99,7 @@ int gclk_image_late_write(struct gclk_image *image, const struct gclk_plan *plan
 	*(void **)&real = dlsym(RTLD_NEXT, "gclk_image_late_write");
 	jumps.written = plan->when;
 	jump(&jumps.at_write);
+	step(&steps.at_write);
 	return real(image, plan, reterr);
 }
 
@@ -155,7 +186,7 @@ static void run(struct stage *s, int64_t limit_ns)
 /* The prediction is within its own bound of what was seen: a reader that keeps its pace. */
 static bool as_predicted(const struct late *late)
 {
-	int64_t off = late->closed_ns - late->plan->when.load.ns;
+	int64_t off = late_on_wall(late, late->closed_ns) - late->plan->when.load.ns;
 
 	return late->outcome != LATE_RACED &&
 	       (uint64_t)llabs(off) <= late->plan->when.load.uncertainty_ns;
@@ -165,8 +196,11 @@ static bool as_predicted(const struct late *late)
 static struct stage *followed(void)
 {
 	for (unsigned i = 0; i < 10; i++) {
-		struct stage *s = set_up(true);
+		struct stage *s;
 
+		steps.ahead_ns = 0;
+		s = set_up(true);
+		steps.at_plan = steps.in_each;
 		s->wait_us = 30000;
 		s->pause_us = 1000;
 		run(s, INT64_C(5000000000));
@@ -193,6 +227,7 @@ GCLK_TEST(late, the_reader_gets_the_last_plan)
 	CU_ASSERT(s->late.last_distance >= 2 * CHUNK);
 	CU_ASSERT(s->late.tail_ns > s->late.began_ns && s->late.began_ns > 0 &&
 		  s->late.closed_ns >= s->late.tail_ns);
+	CU_ASSERT(s->late.open_ns >= s->late.last_write_ns && s->late.open_ns < s->late.closed_ns);
 	CU_ASSERT(reader_got_the_last(s));
 	CU_ASSERT(late_lesson(&s->late, s->late.closed_ns + 5, &lesson));
 	CU_ASSERT(lesson.to_run_ns == lesson.to_load_ns + 5 && lesson.bytes_per_s > 100000);
@@ -370,5 +405,76 @@ GCLK_TEST(late, a_plan_that_is_not_written)
 	GCLK_EQ(s->late.plan->when.load.ns, jumps.written.load.ns);
 	GCLK_EQ(s->situation.when.run.ns, jumps.written.run.ns);
 	CU_ASSERT(s->late.outcome != LATE_RACED);
+	take_down(s);
+}
+
+/* What the guest's real-time clock shows at an instant of the wall clock, ns. */
+static int64_t rtc_shows(const struct gclk_state *state, int64_t wall_ns)
+{
+	int64_t below = 0, s = gclk_rtc_seconds_at(&state->rtc, wall_ns, &below);
+
+	return s * 1000000000 + below;
+}
+
+/*
+ * Somebody sets the wall clock amid the load: what is written for is still the moment at which
+ * the reader will be through, no clock counts the step, and the one that goes by the
+ * wall clock is set against it.
+ */
+static void check_set_amid(int64_t by_ns)
+{
+	const struct gclk_when *when;
+	struct stage *s;
+	int64_t gap;
+
+	steps.by_ns = by_ns;
+	steps.in_each = 8;
+	s = followed();
+	steps.in_each = 0;
+	if (!s) {
+		steps.ahead_ns = 0;
+		gclk_test_skip("the machine is too busy: no reader of ten kept its pace");
+		return;
+	}
+	when = &s->late.plan->when;
+	GCLK_EQ(s->late.outcome, LATE_FOLLOWED);
+	CU_ASSERT(reader_got_the_last(s));
+	CU_ASSERT(llabs(s->late.stepped_ns - by_ns) < 100000);
+	GCLK_EQ(late_set_since(&s->late), 0);
+	/* by the wall clock that was set, and counted by the one that was not */
+	GCLK_EQ(when->run.ns, s->situation.when.run.ns + s->late.stepped_ns);
+	gap = s->situation.when.run.ns - when->captured.ns;
+	GCLK_EQ(s->late.plan->gap_ns, gap);
+	CU_ASSERT_FATAL(s->source.state->rtc.axis == GCLK_AXIS_REALTIME);
+	CU_ASSERT(llabs(rtc_shows(s->late.plan->state, when->run.ns) -
+			rtc_shows(s->source.state, when->captured.ns) - gap) < 2000);
+	/* set once more, it is told */
+	steps.ahead_ns -= 7000000;
+	CU_ASSERT(llabs(late_set_since(&s->late) + 7000000) < 100000);
+	steps.ahead_ns = 0;
+	take_down(s);
+}
+
+GCLK_TEST(late, the_wall_clock_is_set_amid_a_load)
+{
+	check_set_amid(1000000000);
+	check_set_amid(-1000000000);
+	check_set_amid(INT64_C(3600000000000));
+	check_set_amid(INT64_C(-3600000000000));
+	check_set_amid(3000000);
+}
+
+/* With a plan that is not written any more: the one that was holds, by the clock of its time. */
+GCLK_TEST(late, the_wall_clock_is_set_and_nothing_written)
+{
+	struct stage *s;
+
+	steps.by_ns = 1000000000;
+	steps.at_plan = 4;
+	s = jumped(-1, 4, 0);
+	GCLK_EQ(s->late.stepped_ns, 0);
+	GCLK_EQ(s->late.plan->when.run.ns, jumps.written.run.ns);
+	CU_ASSERT(llabs(late_set_since(&s->late) - 1000000000) < 100000);
+	steps.ahead_ns = 0;
 	take_down(s);
 }

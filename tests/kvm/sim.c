@@ -47,7 +47,7 @@ static uint64_t mono(const struct sim *sim)
 
 static int64_t real(const struct sim *sim)
 {
-	return sim->real0_ns + (int64_t)sim->now_ns;
+	return sim->real0_ns + (int64_t)(sim->now_ns + sim->slept_ns);
 }
 
 uint64_t sim_guest_tsc(const struct sim *sim, uint32_t vcpu)
@@ -665,6 +665,7 @@ static int sim_clock(void *context, int clock, int64_t *ret_ns)
 	maybe_step(sim);
 	sim_pass(sim, 18);
 	*ret_ns = clock == CLOCK_REALTIME ? real(sim) : (int64_t)mono(sim);
+	*ret_ns += clock == CLOCK_BOOTTIME ? (int64_t)sim->slept_ns : 0;
 	return 0;
 }
 
@@ -745,6 +746,7 @@ void sim_host(struct sim *sim, struct gclk_host *host)
 	}
 	GCLK_SET(host, host, realtime_ns, real(sim));
 	GCLK_SET(host, host, monotonic_ns, (int64_t)mono(sim));
+	GCLK_SET(host, host, boottime_ns, (int64_t)(mono(sim) + sim->slept_ns));
 	GCLK_SET(host, host, tsc_ticks, host_tsc(sim));
 	GCLK_SET(host, host, sample_width_ns, 40);
 }

@@ -88,6 +88,7 @@ struct sim {
 	uint32_t ignore_msr, refuse_msr;
 	unsigned readings, step_at;	/* before that call or reading of a clock its wall clock */
 	int64_t step_ns;		/* is stepped by so much; 0: never */
+	uint64_t slept_ns;		/* in which the monotonic clock stood */
 	unsigned call_ns;
 	uint64_t random;
 	struct gclk_kvm_sys sys;

@@ -1001,6 +1001,80 @@ GCLK_TEST(kvm_failure, wall_clock_stepped_amid_a_capture)
 	CU_ASSERT(n > 1000);
 }
 
+/* A move to where the wall clock is set before the @at-th reading; whether it came to that. */
+static int restored_amid_step(const struct sim_kernel *kernel, unsigned at, int64_t step_ns)
+{
+	struct world w;
+	int came;
+
+	world_begin(&w, kernel, 2);
+	GCLK_EQ(gclk_kvm_capture(&w.a, &w.host_a, w.st, &w.error), 0);
+	arrive(&w, kernel, 5 * GCLK_NS_PER_S);
+	w.dst.step_at = at;
+	w.dst.step_ns = step_ns;
+	if (fine(&w, plan_first(&w)) && fine(&w, prepare(&w)) && fine(&w, restore(&w))) {
+		came = w.dst.readings >= at;
+		w.dst.step_at = 0;
+		sim_run(&w.dst);
+		w.dst.real0_ns -= came ? step_ns : 0;	/* what the readings are held against */
+		check_reading(&w, 0);
+		check_reading(&w, 1);
+		/* and no bound that says nothing */
+		CU_ASSERT(bound_of(&w, "tsc") < 200000 && bound_of(&w, "kvmclock") < 200000);
+	} else {
+		came = 0;
+	}
+	world_end(&w);
+	return came;
+}
+
+/* Somebody sets the wall clock amid a restore: it is counted by it as it was. */
+GCLK_TEST(kvm_failure, wall_clock_stepped_amid_a_restore)
+{
+	static const struct sim_kernel *const kernels[] = { &plain, &proposed, &middle, &old,
+							    &no_master, &intel_fast };
+	unsigned n = 0;
+
+	for (unsigned k = 0; k < GCLK_COUNT(kernels); k++) {
+		for (unsigned s = 0; s < GCLK_COUNT(wall_steps); s++) {
+			for (unsigned at = 1; restored_amid_step(kernels[k], at, wall_steps[s]); at++) {
+				n++;
+			}
+		}
+	}
+	printf("(%u steps) ", n);
+	CU_ASSERT(n > 1000);
+}
+
+/* Between the host's sample and the restore, and the host sleeps meanwhile, or does not. */
+GCLK_TEST(kvm_failure, wall_clock_set_before_a_restore)
+{
+	static const uint64_t sleeps[] = { 0, 3600 * UINT64_C(1000000000) };
+
+	for (unsigned i = 0; i < GCLK_COUNT(sleeps) * (1 + GCLK_COUNT(wall_steps)); i++) {
+		int64_t step_ns = i / 2 ? wall_steps[i / 2 - 1] : 0;
+		struct world w;
+
+		if (step_ns + (int64_t)sleeps[i % 2] == 0 && step_ns) {
+			continue;	/* to the ns what it slept: nothing shows */
+		}
+		world_begin(&w, &plain, 2);
+		GCLK_EQ(gclk_kvm_capture(&w.a, &w.host_a, w.st, &w.error), 0);
+		arrive(&w, &plain, 5 * GCLK_NS_PER_S);
+		if (fine(&w, plan_first(&w)) && fine(&w, prepare(&w))) {
+			w.dst.slept_ns = sleeps[i % 2];
+			w.dst.real0_ns += step_ns;
+			fine(&w, restore(&w));
+			sim_run(&w.dst);
+			w.dst.real0_ns += (int64_t)w.dst.slept_ns - step_ns;
+			check_reading(&w, 0);
+			CU_ASSERT(has_finding(w.plan, "wall-clock-set") == (step_ns != 0));
+			CU_ASSERT(bound_of(&w, "tsc") < 2000);
+		}
+		world_end(&w);
+	}
+}
+
 /* Before there are vCPUs a failure leaves nothing that a second try would not set. */
 GCLK_TEST(kvm_failure, every_call_of_prepare)
 {

@@ -205,6 +205,7 @@ int gclk_domain_read(const char *xml, size_t size, struct gclk_domain *ret,
 #define GCLK_CAPTURED_AT "captured_at_ns"
 #define GCLK_CAPTURED_UNCERTAINTY "captured_uncertainty_ns"
 #define GCLK_CAPTURED_DIGEST "captured_digest"
+#define GCLK_CAPTURED_BOOTTIME "captured_boottime_ns"	/* the same instant on CLOCK_BOOTTIME */
 #define GCLK_CAPTURED_TAI "captured_tai_s"
 #define GCLK_CAPTURED_BOOT_ID "captured_boot_id"
 #define GCLK_CAPTURED_HOST "captured_host"

@@ -207,6 +207,9 @@ int gclk_kvm_prepare(struct gclk_kvm *k, const struct gclk_plan *plan,
  * gclk_kvm_restore() - set every clock, in the order that KVM needs, and read it back
  * @st:		as captured
  * @host:	this host's profile; its sample is made anew
+ * @disagreement: of the wall clock as it was when @host was sampled: where somebody has set it
+ *		since, the gap is counted by it as it was (`wall-clock-set`). Compared later?
+ *		gclk_host_sample() first
  * @plan:	the one given to prepare(): its .when tells the capture's instant; made anew
  *		for the instant of this call, and completed with what was read back
  *
