@@ -101,11 +101,15 @@ static void note_sequence(const struct job *job, const char *path)
 {
 	struct sequence_key key;
 	struct gclk_error error;
+	int r;
 
 	key_of(&job->head, &key);
-	if (path && sequence_note(path, &key, job->head.sequence, &error) < 0) {
+	r = path ? sequence_note(path, &key, job->head.sequence, &error) : 0;
+	if (r < 0) {
 		seal_warn_sequences(path, &error,
 				    "that this state was opened will not be remembered");
+	} else if (r == SEQUENCE_FORGOT) {
+		seal_warn_forgotten(path);
 	}
 }
 

@@ -93,6 +93,8 @@ static int take_sequence(struct job *job, uint8_t guest[GCLK_SEAL_GUEST_BYTES],
 	}
 	if (r < 0) {
 		seal_warn_sequences(path, &error, "the sequence is the wall clock's time alone");
+	} else if (r == SEQUENCE_FORGOT) {
+		seal_warn_forgotten(path);
 	}
 	return 0;
 }

@@ -36,3 +36,10 @@ void seal_warn_sequences(const char *path, const struct gclk_error *error, const
 	message("warning", path, gclk_status_name(error->status), EFFECT_READING, NULL,
 		"%s; %s", error->message, effect);
 }
+
+void seal_warn_forgotten(const char *path)
+{
+	message("warning", path, NULL, EFFECT_READING, NULL,
+		"the file is full: the sequence of a guest that was not met for long is "
+		"forgotten, so that going back to an old state of it is not noticed");
+}

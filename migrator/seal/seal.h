@@ -35,4 +35,7 @@ int seal_read_key(const char *path, struct gclk_seal_key **ret);
 /* A warning that the sequences could not be kept: sealing and opening go on without. */
 void seal_warn_sequences(const char *path, const struct gclk_error *error, const char *effect);
 
+/* After SEQUENCE_FORGOT. */
+void seal_warn_forgotten(const char *path);
+
 #endif

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -180,13 +181,40 @@ static int store(const char *path, const struct table *table, struct gclk_error 
 	return r;
 }
 
-/* Puts @key last with its sequence; the first line goes where there are too many. */
-static void put_last(struct table *table, const struct sequence_key *key, uint64_t sequence)
+/*
+ * Of the signer who has most lines the first: one who seals for ever more guests pushes none
+ * of a signer's out who has fewer. @of has one to come.
+ */
+static struct line *one_too_many(struct table *table, const struct sequence_key *of)
+{
+	const size_t size = sizeof(of->signer);
+	struct line *worst = table->lines;
+	size_t most = 0;
+
+	for (size_t i = 0; i < table->n; i++) {
+		const uint8_t *signer = table->lines[i].key.signer;
+		size_t n = !memcmp(signer, of->signer, size);
+
+		/* who was counted at an earlier line is so here with fewer */
+		for (size_t j = i; j < table->n; j++) {
+			n += !memcmp(table->lines[j].key.signer, signer, size);
+		}
+		if (n > most) {
+			most = n;
+			worst = &table->lines[i];
+		}
+	}
+	return worst;
+}
+
+/* Puts @key last with its sequence. Whether another line had to go for it. */
+static bool put_last(struct table *table, const struct sequence_key *key, uint64_t sequence)
 {
 	struct line *old = find(table, key), *end;
+	bool forgets = !old && table->n == LINES_MAX;
 
-	if (!old && table->n == LINES_MAX) {
-		old = table->lines;
+	if (forgets) {
+		old = one_too_many(table, key);
 	}
 	if (old) {
 		end = table->lines + table->n;
@@ -194,6 +222,7 @@ static void put_last(struct table *table, const struct sequence_key *key, uint64
 		table->n--;
 	}
 	table->lines[table->n++] = (struct line){ *key, sequence };
+	return forgets;
 }
 
 /* ---- under the lock ---- */
@@ -248,6 +277,7 @@ static int step(const char *path, const struct sequence_key *key, int is_next, u
 	int r = load(path, &table, reterr);
 	const struct line *line = r == 0 ? find(&table, key) : NULL;
 	uint64_t last = line ? line->sequence : 0;
+	bool forgets;
 
 	if (r == 0 && is_next && last == UINT64_MAX) {
 		r = gclk_fail(reterr, GCLK_RANGE, NULL, GCLK_NO_OFFSET,
@@ -255,8 +285,9 @@ static int step(const char *path, const struct sequence_key *key, int is_next, u
 	}
 	if (r == 0) {
 		*ret = is_next ? GCLK_MAX(floor, last + 1) : GCLK_MAX(floor, last);
-		put_last(&table, key, *ret);
+		forgets = put_last(&table, key, *ret);
 		r = store(path, &table, reterr);
+		r = r == 0 && forgets ? SEQUENCE_FORGOT : r;
 	}
 	drop(&table);
 	return r;

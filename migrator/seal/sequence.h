@@ -4,8 +4,8 @@
  *
  *	SIGNER GUEST SEQUENCE		64 and 32 hexadecimal digits, a decimal number
  *
- * that is replaced as a whole, under a lock on FILE.lock. Who is used last stands last;
- * of more than 4096 the first go.
+ * that is replaced as a whole, under a lock on FILE.lock. Who is used last stands last. Of
+ * more than 4096 the first one goes of the signer who has most.
  */
 #ifndef GCLK_MIGRATOR_SEQUENCE_H
 #define GCLK_MIGRATOR_SEQUENCE_H
@@ -28,11 +28,13 @@ struct sequence_key {
 int sequence_largest(const char *path, const struct sequence_key *key, uint64_t *ret,
 		     struct gclk_error *reterr);
 
-/* Keeps @sequence if it is larger than what is known. */
+#define SEQUENCE_FORGOT 1	/* done, and another line had to go for it */
+
+/* Keeps @sequence if it is larger than what is known. Returns 0 or SEQUENCE_FORGOT. */
 int sequence_note(const char *path, const struct sequence_key *key, uint64_t sequence,
 		  struct gclk_error *reterr);
 
-/* Takes the next one, which is not below @floor. */
+/* Takes the next one, which is not below @floor. Returns as above. */
 int sequence_take(const char *path, const struct sequence_key *key, uint64_t floor,
 		  uint64_t *ret, struct gclk_error *reterr);
 

@@ -363,6 +363,23 @@ class Sequence(Case):
         self.assertEqual(len(lines), 4096)
         self.assertTrue(lines[0].startswith("%064x " % 1))
 
+    def test_who_seals_for_many_guests_pushes_nobody_else_out(self):
+        path, ours = self.path("many"), "%064x %032x 7\n" % (1, 1)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(ours)				# not met for the longest time
+            for i in range(4095):
+                file.write("%064x %032x %d\n" % (2, i, i + 1))
+        self.seal("x")
+        done = self.open("x", "--sequences", path)
+        self.assertEqual(done.code, 0)
+        self.assertRegex(done.err, "warning: .*many.*full.*forgotten")
+        with open(path, encoding="utf-8") as file:
+            lines = file.readlines()
+        self.assertEqual(len(lines), 4096)
+        self.assertEqual(lines[0], ours)
+        self.assertEqual(lines[1].split()[1], "%032x" % 1)	# of the other the first went
+        self.assertEqual(self.open("x", "--sequences", path).err, "")
+
 
 class Redact(Case):
     """What is left of a redacted state tells nothing of the host."""
