@@ -184,12 +184,18 @@ static int take_state(struct source *s, const struct gclk_bundle *bundle,
 	return gclk_bundle_state(bundle, s->own_state, reterr);
 }
 
+/* What to open: messages have its name. */
+static const char *way_to(const struct source *s)
+{
+	return s->held[0] ? s->held : s->path;
+}
+
 static int open_bundle(struct source *s, bool is_json, struct gclk_error *reterr)
 {
 	struct gclk_bundle *bundle = NULL;
 	char *bytes;
 	size_t size;
-	int r = read_whole(s->path, is_json ? JSON_MAX_BYTES : BUNDLE_MAX_BYTES, &bytes,
+	int r = read_whole(way_to(s), is_json ? JSON_MAX_BYTES : BUNDLE_MAX_BYTES, &bytes,
 			   &size, reterr);
 
 	if (r < 0) {
@@ -212,20 +218,20 @@ static int open_bundle(struct source *s, bool is_json, struct gclk_error *reterr
 }
 
 /* Which of several snapshots is meant, the operator must say. */
-static int list_snapshots(const char *path, const struct gclk_worker *worker)
+static int list_snapshots(const struct source *s, const struct gclk_worker *worker)
 {
 	static const char *const headings[] = { ">ID", "NAME", "TAKEN", ">GUEST CLOCK" };
 	struct gclk_snapshot *all = calloc(64, sizeof(*all));
 	int n = !all	? 0
-		: worker ? gclk_worker_list_snapshots(worker, path, all, 64, NULL)
-			 : gclk_image_list_snapshots(path, all, 64, NULL);
+		: worker ? gclk_worker_list_snapshots(worker, way_to(s), all, 64, NULL)
+			 : gclk_image_list_snapshots(way_to(s), all, 64, NULL);
 	struct table table;
 
 	if (n <= 1) {
 		free(all);
 		return 0;
 	}
-	message("error", path, gclk_status_name(GCLK_USAGE), EFFECT_NONE, NULL,
+	message("error", s->path, gclk_status_name(GCLK_USAGE), EFFECT_NONE, NULL,
 		"%d snapshots hold a saved machine; say which with --snapshot NAME", n);
 	table_begin(&table, 4, headings);
 	for (int i = 0; i < GCLK_MIN(n, 64); i++) {
@@ -283,7 +289,7 @@ static int open_image(struct source *s, const struct options *o, enum source_use
 		.progress_ctx = &s->progress,
 		.worker = worker,
 	};
-	int r = gclk_image_open(s->path, &options, &s->image, reterr);
+	int r = gclk_image_open(way_to(s), &options, &s->image, reterr);
 
 	progress_end(&s->progress);
 	if (r < 0) {
@@ -371,18 +377,17 @@ static bool looks_like_json(const unsigned char *bytes, size_t n)
 	return i < n && bytes[i] == '{';
 }
 
-int source_open(struct source *s, const char *path, const struct options *o,
-		enum source_use use)
+/* .path, and .held if that is to be opened, are set. */
+static int open_it(struct source *s, const struct options *o, enum source_use use)
 {
 	const struct gclk_worker *worker;
+	const char *path = s->path;
 	unsigned char first[PEEK_BYTES];
 	struct gclk_error error;
 	size_t n = 0;
 	int r;
 
-	memset(s, 0, sizeof(*s));
-	s->path = path;
-	r = source_begin(path, first, sizeof(first), &n, &error);
+	r = source_begin(way_to(s), first, sizeof(first), &n, &error);
 	if (r == 0 && n == 0) {
 		r = gclk_fail(&error, GCLK_TRUNCATED, NULL, 0, "it is empty");
 	}
@@ -400,7 +405,7 @@ int source_open(struct source *s, const char *path, const struct options *o,
 		return fail(o->conf ? o->conf : CONF_PATH, &error, EFFECT_NONE, NULL);
 	} else {
 		if (n >= 4 && !memcmp(first, "QFI\xfb", 4) &&
-		    !given(o, OPTION(SNAPSHOT)) && (r = list_snapshots(path, worker)) != 0) {
+		    !given(o, OPTION(SNAPSHOT)) && (r = list_snapshots(s, worker)) != 0) {
 			return r;
 		}
 		r = open_image(s, o, use, worker, &error);
@@ -414,6 +419,23 @@ int source_open(struct source *s, const char *path, const struct options *o,
 		s->stands_at = (struct gclk_instant){ s->rewrite.run_realtime_ns, 0 };
 	}
 	return 0;
+}
+
+int source_open(struct source *s, const char *path, const struct options *o,
+		enum source_use use)
+{
+	memset(s, 0, sizeof(*s));
+	s->path = path;
+	return open_it(s, o, use);
+}
+
+int source_open_fd(struct source *s, int fd, const char *name, const struct options *o,
+		   enum source_use use)
+{
+	memset(s, 0, sizeof(*s));
+	s->path = name;
+	snprintf(s->held, sizeof(s->held), "/proc/self/fd/%d", fd);
+	return open_it(s, o, use);
 }
 
 int source_redact(struct source *s, struct gclk_error *reterr)

@@ -35,6 +35,7 @@ struct source {
 	 */
 	struct gclk_instant stands_at;
 	struct progress progress;
+	char held[32];	/* of source_open_fd(): the way to the file */
 };
 
 enum source_use {
@@ -55,6 +56,15 @@ enum source_use {
  */
 int source_open(struct source *source, const char *path, const struct options *o,
 		enum source_use use);
+/**
+ * source_open_fd() - the same for a file that is open already
+ * @fd:		stays the caller's, and open as long as the source is
+ * @name:	of the file, for messages
+ *
+ * For whoever has looked at it and means that file, whatever has its name by now.
+ */
+int source_open_fd(struct source *source, int fd, const char *name, const struct options *o,
+		   enum source_use use);
 void source_close(struct source *source);
 
 /**

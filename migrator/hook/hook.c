@@ -54,6 +54,7 @@ struct hook {
 	struct source source;
 	struct situation situation;
 	struct late late;
+	int image;		/* the file that libvirtd reads, from find_image() on */
 	uint64_t file_bytes;
 };
 
@@ -168,6 +169,25 @@ static int migrate_begin(struct hook *hook)
 
 /* ---- restore begin ---- */
 
+/* Whether it is this domain's. */
+static bool open_image(struct hook *hook, bool *ret_busy)
+{
+	enum source_use use =
+		hook->conf.restore == HOOK_REWRITE ? SOURCE_HASTE : SOURCE_LOOK;
+	const struct reader *reader = &hook->late.reader;
+	const struct gclk_domain *domain;
+	int r;
+
+	hook->image = reader_open(reader);
+	if (hook->image < 0) {
+		return false;
+	}
+	r = source_open_fd(&hook->source, hook->image, reader->path, &hook->options, use);
+	*ret_busy |= r == GCLK_STATE;
+	domain = r == 0 && hook->source.image ? gclk_image_domain(hook->source.image) : NULL;
+	return domain && !strcmp(domain->uuid, hook->domain.uuid);
+}
+
 /*
  * Of the images that libvirtd has open the one of this domain. @ret_busy: somebody else
  * holds one for writing: `guestclock restore`, which sees to it itself.
@@ -176,24 +196,17 @@ static bool find_image(struct hook *hook, bool *ret_busy)
 {
 	static struct reader found[READERS_MAX];
 	unsigned n = readers_find(getppid(), found);
-	enum source_use use =
-		hook->conf.restore == HOOK_REWRITE ? SOURCE_HASTE : SOURCE_LOOK;
-	int r;
 
 	for (unsigned i = 0; i < n; i++) {
-		const struct gclk_domain *domain;
-
 		hook->late.reader = found[i];
-		r = source_open(&hook->source, hook->late.reader.path, &hook->options, use);
-		*ret_busy |= r == GCLK_STATE;
-		if (r == 0) {
-			domain = gclk_image_domain(hook->source.image);
-			if (domain && !strcmp(domain->uuid, hook->domain.uuid)) {
-				hook->late.has_reader = true;
-				return true;
-			}
+		if (open_image(hook, ret_busy)) {
+			hook->late.has_reader = true;
+			return true;
 		}
 		source_close(&hook->source);
+		if (hook->image >= 0) {
+			close(hook->image);
+		}
 	}
 	return false;
 }
@@ -396,7 +409,7 @@ static int restore_begin(struct hook *hook)
 		}
 		return leave(hook, "libvirtd holds no image open that could be read");
 	}
-	if (stat(hook->late.reader.path, &st) == 0) {
+	if (fstat(hook->image, &st) == 0) {
 		hook->file_bytes = (uint64_t)st.st_size;
 	}
 	snprintf(path, sizeof(path), "%s/restores", hook->state_dir);

@@ -16,23 +16,47 @@
 #define QEMU_STRIDE (UINT32_C(64) << 10)
 #define HELPER_STRIDE (UINT32_C(2) << 20)
 
+/* Looked at before it is opened for more than its name: opening a device may do something. */
+static int open_held(const char *held, struct stat *ret)
+{
+	char self[32];
+	int name = open(held, O_PATH | O_CLOEXEC), fd = -1;
+
+	if (name >= 0 && fstat(name, ret) == 0 && S_ISREG(ret->st_mode)) {
+		snprintf(self, sizeof(self), "/proc/self/fd/%d", name);
+		fd = open(self, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	}
+	if (name >= 0) {
+		close(name);
+	}
+	return fd;
+}
+
 static bool is_image(const char *held, struct stat *st)
 {
+	int fd = open_held(held, st);
 	char magic[sizeof(MAGIC) - 1];
 	bool is = false;
-	int fd;
 
-	/* looked at before it is opened: opening a device may do something */
-	if (stat(held, st) < 0 || !S_ISREG(st->st_mode)) {
-		return false;
-	}
-	fd = open(held, O_RDONLY | O_CLOEXEC | O_NOCTTY);
 	if (fd >= 0) {
 		is = pread(fd, magic, sizeof(magic), 0) == (ssize_t)sizeof(magic) &&
 		     !memcmp(magic, MAGIC, sizeof(magic));
 		close(fd);
 	}
 	return is;
+}
+
+int reader_open(const struct reader *reader)
+{
+	struct stat st;
+	int fd = open_held(reader->held, &st);
+
+	/* the number may be another file's by now */
+	if (fd >= 0 && (st.st_dev != reader->device || st.st_ino != reader->inode)) {
+		close(fd);
+		fd = -1;
+	}
+	return fd;
 }
 
 /* The name that the file was opened by, unless another file has it now. */
@@ -138,13 +162,17 @@ static const struct {
 	{ "libvirtd", QEMU_STRIDE },
 };
 
-/* The place in the list, or -1. */
+/* The place in the list, or -1. Anybody may call itself so: it is root's, or ours. */
 static int loader_kind(pid_t pid)
 {
 	char path[64], name[32] = "";
+	struct stat st;
 	FILE *file;
 
 	snprintf(path, sizeof(path), "/proc/%d/comm", (int)pid);
+	if (stat(path, &st) < 0 || (st.st_uid != 0 && st.st_uid != geteuid())) {
+		return -1;
+	}
 	file = fopen(path, "re");
 	if (!file || !fgets(name, sizeof(name), file)) {
 		name[0] = 0;

@@ -40,6 +40,13 @@ unsigned readers_find(pid_t parent, struct reader ret[READERS_MAX]);
  */
 bool reader_of_file(uint64_t device, uint64_t inode, struct reader *ret);
 
+/**
+ * reader_open() - the file itself, to be read, whatever has its name by now
+ *
+ * Returns a descriptor; -1: the reader does not hold it any more, or it may not be opened.
+ */
+int reader_open(const struct reader *reader);
+
 /* The position. False: the descriptor is closed, or another file's by now. */
 bool reader_position(const struct reader *reader, uint64_t *ret);
 

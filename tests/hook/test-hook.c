@@ -213,6 +213,37 @@ GCLK_TEST(hook, who_reads_an_image)
 	clean("image");
 }
 
+/* Between the look at what libvirtd reads and the opening somebody may put another there. */
+GCLK_TEST(hook, the_file_that_is_read_is_opened_whatever_has_its_name)
+{
+	const char *path = put("image", "LibvirtQemudSave one");
+	static struct reader found[READERS_MAX];
+	char text[32] = "", name[128];
+	struct reader ours = { 0 };
+	int fd = open(path, O_RDONLY), other;
+
+	snprintf(name, sizeof(name), "%s", path);
+	for (unsigned i = readers_find(getpid(), found); i-- > 0;) {
+		ours = found[i].fd == fd ? found[i] : ours;
+	}
+	CU_ASSERT_FATAL(!strcmp(ours.path, name));
+	unlink(name);
+	put("image", "LibvirtQemudSave two");
+	other = reader_open(&ours);
+	CU_ASSERT_FATAL(other >= 0);
+	GCLK_EQ(pread(other, text, sizeof(text) - 1, 0), 20);
+	CU_ASSERT_STRING_EQUAL(text, "LibvirtQemudSave one");
+	close(other);
+	/* nor what has the number by now, which is the other file */
+	other = open(name, O_RDONLY);
+	CU_ASSERT_FATAL(dup2(other, fd) == fd);
+	GCLK_EQ(reader_open(&ours), -1);
+	close(other);
+	close(fd);
+	GCLK_EQ(reader_open(&ours), -1);
+	clean("image");
+}
+
 GCLK_TEST(hook, the_status_file_says_when)
 {
 	struct wall_line line;
