@@ -27,7 +27,7 @@ static void learn(struct session *s, const char *kind, int64_t delay_ns)
 	}
 }
 
-static void put_report(struct session *s)
+static void put_report(struct session *s, const struct move *report)
 {
 	struct wire_message m = { .type = WIRE_REPORT };
 	struct gclk_error error;
@@ -36,9 +36,9 @@ static void put_report(struct session *s)
 		return; /* it asked what this host can do: no guest was to move */
 	}
 	if (s->options.ended) {
-		s->options.ended(&s->report);
+		s->options.ended(report);
 	}
-	m.report.json = move_to_text(&s->report, &m.report.size);
+	m.report.json = move_to_text(report, &m.report.size);
 	if (!m.report.json) {
 		session_log(s, 3, "the report did not reach the source: out of memory");
 	} else if (port_send(s->port, &m, NULL, &error) < 0) {
@@ -46,7 +46,7 @@ static void put_report(struct session *s)
 	}
 	free(m.report.json);
 	if (s->options.audit_path[0] &&
-	    move_audit(&s->report, s->options.audit_path, &error) < 0) {
+	    move_audit(report, s->options.audit_path, &error) < 0) {
 		session_log(s, 3, "the audit log: %s: %s", error.where, error.message);
 	}
 }
@@ -177,28 +177,42 @@ void session_conclude(struct session *s)
 	}
 	verify(s, resumes);
 	move->written_ns = clock_wall_ns();
-	put_report(s);
+	put_report(s, move);
 	session_log(s, 6, "%s: gap %lld ns, blackout %lld ns",
 		    move_verdict_names[move->verdict], (long long)move->gap_ns,
 		    (long long)move->blackout_ns);
 }
 
-void session_give_up(struct session *s)
+/* The session's report is the main channel's until its thread has gone. */
+static bool wait_main_over(struct session *s, int64_t deadline)
 {
-	struct wire_message m;
-	int64_t deadline = clock_mono_ns() + BYE_NS;
+	bool over;
 
-	/* the report is the main channel's until its thread has gone */
 	pthread_mutex_lock(&s->lock);
 	while (s->has_main && !s->main_over && session_wait(s, deadline)) {
 	}
+	over = !s->has_main || s->main_over;
 	pthread_mutex_unlock(&s->lock);
-	s->report.verdict = s->refused ? MOVE_REFUSED : MOVE_CANCELLED;
-	snprintf(s->report.why, sizeof(s->report.why), "%s", s->why.message);
-	s->report.written_ns = clock_wall_ns();
-	session_log(s, s->refused ? 4 : 5, "%s: %s",
-		    move_verdict_names[s->report.verdict], s->why.message);
-	put_report(s);
+	return over;
+}
+
+void session_give_up(struct session *s)
+{
+	int64_t deadline = clock_mono_ns() + BYE_NS;
+	struct wire_message m;
+	struct move *report = &s->report, alone;
+
+	if (!wait_main_over(s, deadline)) {
+		/* it may be amid a plan: what it says of that is not waited for */
+		session_report_init(s, &alone);
+		report = &alone;
+	}
+	report->verdict = s->refused ? MOVE_REFUSED : MOVE_CANCELLED;
+	snprintf(report->why, sizeof(report->why), "%s", s->why.message);
+	report->written_ns = clock_wall_ns();
+	session_log(s, s->refused ? 4 : 5, "%s: %s", move_verdict_names[report->verdict],
+		    s->why.message);
+	put_report(s, report);
 	port_sorry(s->port, &s->why);
 	link_shut(&s->port->link);
 	/* a connection closed with unread bytes takes what was sent with it */

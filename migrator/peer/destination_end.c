@@ -469,6 +469,15 @@ static int welcome(struct port *port, const struct wire_hello *hello,
 	return port_send(port, &m, NULL, reterr);
 }
 
+void session_report_init(const struct session *s, struct move *ret)
+{
+	move_init(ret, s->move.verb[0] ? s->move.verb : "proxy");
+	gclk_text_copy(ret->domain, sizeof(ret->domain), s->move.domain);
+	gclk_text_copy(ret->uuid, sizeof(ret->uuid), s->move.uuid);
+	gclk_text_copy(ret->from, sizeof(ret->from), s->move.host.hostname);
+	gclk_text_copy(ret->to, sizeof(ret->to), s->host.hostname);
+}
+
 static int session_begin(struct session *s, struct gclk_error *reterr)
 {
 	int r = choose_paths(s, reterr);
@@ -482,11 +491,7 @@ static int session_begin(struct session *s, struct gclk_error *reterr)
 	if (r < 0) {
 		return r;
 	}
-	move_init(&s->report, s->move.verb[0] ? s->move.verb : "proxy");
-	gclk_text_copy(s->report.domain, sizeof(s->report.domain), s->move.domain);
-	gclk_text_copy(s->report.uuid, sizeof(s->report.uuid), s->move.uuid);
-	gclk_text_copy(s->report.from, sizeof(s->report.from), s->move.host.hostname);
-	gclk_text_copy(s->report.to, sizeof(s->report.to), s->host.hostname);
+	session_report_init(s, &s->report);
 	asker_init(&s->asker, asker_drift_ppb(&s->host, &s->move.host));
 	return 0;
 }
@@ -555,10 +560,19 @@ static int tell_apart(struct session *s, int64_t *at_ns, struct gclk_error *rete
 	return port_send(s->port, &m, NULL, reterr);
 }
 
+static void give_up_missing(struct session *s)
+{
+	struct gclk_error error;
+
+	gclk_fail(&error, GCLK_PEER, NULL, GCLK_NO_OFFSET, "no migration began within %d s",
+		  (int)(MAIN_MISSING_NS / GCLK_NS_PER_S));
+	session_break(s, &error, false); /* channels of disks may be there already */
+}
+
 /* Is there still something to wait for on the control connection? */
 static bool goes_on(struct session *s)
 {
-	bool on;
+	bool on, missing;
 
 	pthread_mutex_lock(&s->lock);
 	on = s->state == SESSION_OPEN || (s->state == SESSION_PASSING && !s->main_over);
@@ -566,15 +580,12 @@ static bool goes_on(struct session *s)
 		s->want_burst = false;
 		asker_burst(&s->asker);
 	}
-	if (on && !s->has_main && clock_boot_ns() - s->opened_ns > MAIN_MISSING_NS) {
-		on = false;
-		s->state = SESSION_BROKEN;
-		gclk_fail(&s->why, GCLK_PEER, NULL, GCLK_NO_OFFSET,
-			  "no migration began within %d s",
-			  (int)(MAIN_MISSING_NS / GCLK_NS_PER_S));
-	}
+	missing = on && !s->has_main && clock_boot_ns() - s->opened_ns > MAIN_MISSING_NS;
 	pthread_mutex_unlock(&s->lock);
-	return on;
+	if (missing) {
+		give_up_missing(s);
+	}
+	return on && !missing;
 }
 
 static int converse(struct session *s, struct gclk_error *reterr)

@@ -93,6 +93,9 @@ void session_log(const struct session *session, int priority, const char *format
 int main_channel_run(struct session *session, struct link *a, struct link *b,
 		     struct gclk_error *reterr);
 
+/* What is known of the move before any plan is made. */
+void session_report_init(const struct session *session, struct move *ret);
+
 /* The last byte has gone, or all bytes have passed: the resume, the report (closing.c). */
 void session_conclude(struct session *session);
 

@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/text.h"
 #include "core/util.h"
 #include "gclk-test.h"
 #include "migrator/peer/port.h"
@@ -37,7 +38,9 @@ static void stage_open(struct stage *s)
 
 static void stage_close(struct stage *s)
 {
-	close(s->other);
+	if (s->other >= 0) {
+		close(s->other);
+	}
 	pthread_cond_destroy(&s->session.changed);
 	pthread_mutex_destroy(&s->session.lock);
 }
@@ -120,5 +123,80 @@ GCLK_TEST(session, nobody_sends_on_a_connection_that_is_closed)
 	GCLK_EQ(session_send(&s.session, &where, &error), -GCLK_STATE);
 	CU_ASSERT(error.message[0]);
 	GCLK_EQ(recv(s.other, &byte, 1, 0), 0);
+	stage_close(&s);
+}
+
+static void *end_giving_up(void *arg)
+{
+	struct stage *s = arg;
+
+	session_give_up(&s->session);
+	return NULL;
+}
+
+/* What the source is told of a session that was broken off. */
+static void hear_report(struct stage *s, struct move *ret)
+{
+	int64_t deadline = clock_mono_ns() + 10 * GCLK_NS_PER_S;
+	struct wire_message m;
+	struct link link;
+	struct port there;
+
+	link_init(&link, s->other, s->other, "destination");
+	port_init(&there, &link);
+	CU_ASSERT_FATAL(port_receive(&there, &m, deadline, -1, NULL) == 0);
+	CU_ASSERT_FATAL(m.type == WIRE_REPORT);
+	GCLK_EQ(move_from_json(m.report.json, m.report.size, ret, NULL), 0);
+	wire_clear(&m);
+	port_close(&there);
+	s->other = -1;
+}
+
+static void break_off(struct stage *s, bool main_over, struct move *ret)
+{
+	const struct gclk_error why = { .status = GCLK_PEER, .message = "a test ends it" };
+	struct session *session = &s->session;
+	pthread_t thread;
+
+	session->cancel = session->wake = -1;
+	session->has_main = true;
+	session->main_over = main_over;
+	gclk_text_copy(session->move.domain, sizeof(session->move.domain), "web1");
+	session_report_init(session, &session->report);
+	session->report.verdict = MOVE_DONE; /* as the main channel has it by then */
+	session->report.gap_ns = 5;
+	CU_ASSERT_FATAL(session_break(session, &why, false));
+	CU_ASSERT_FATAL(pthread_create(&thread, NULL, end_giving_up, s) == 0);
+	hear_report(s, ret);
+	pthread_join(thread, NULL);
+	port_close(&s->port);
+}
+
+/* It may be writing there at that moment, and for longer than anybody waits for it. */
+GCLK_TEST(session, the_report_of_a_main_channel_that_lives_on_is_left_alone)
+{
+	struct move move;
+	struct stage s;
+
+	stage_open(&s);
+	break_off(&s, false, &move);
+	GCLK_EQ(move.verdict, MOVE_CANCELLED);
+	GCLK_EQ(move.gap_ns, 0);
+	CU_ASSERT_STRING_EQUAL(move.domain, "web1");
+	CU_ASSERT_STRING_EQUAL(move.why, "a test ends it");
+	GCLK_EQ(s.session.report.verdict, MOVE_DONE);
+	CU_ASSERT(!s.session.report.why[0]);
+	stage_close(&s);
+}
+
+GCLK_TEST(session, that_of_one_that_has_ended_is_told)
+{
+	struct move move;
+	struct stage s;
+
+	stage_open(&s);
+	break_off(&s, true, &move);
+	GCLK_EQ(move.verdict, MOVE_CANCELLED);
+	GCLK_EQ(move.gap_ns, 5);
 	stage_close(&s);
 }
