@@ -19,7 +19,9 @@
 #include "migrator/peer/port.h"
 #include "migrator/peer/server.h"
 
-#define HANDSHAKE_NS (10 * GCLK_NS_PER_S)
+#define HANDSHAKE_NS (5 * GCLK_NS_PER_S)
+#define STRANGERS_MAX 64
+#define GIVE_WAY_NS (100 * GCLK_NS_PER_MS)
 #define TURN_AWAY_NS GCLK_NS_PER_S
 #define NAMES_MAX 64
 #define NAME_BYTES 256
@@ -30,11 +32,23 @@ struct listener {
 	char path[108]; /* to be removed; "": none */
 };
 
+struct connection {
+	struct server *server;
+	int fd;
+	bool tls;
+	bool counted; /* among .n_connections */
+	bool gave_way;
+	uint8_t from[16]; /* of TLS: the address, of IPv6 its first half */
+};
+
 struct server {
 	struct destination_end *end;
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
-	unsigned n_connections, max_connections;
+	unsigned n_connections, max_connections; /* strangers are none yet */
+	unsigned n_threads;
+	struct connection *strangers[STRANGERS_MAX]; /* amid the handshake, oldest first */
+	unsigned n_strangers;
 	struct server_access access;
 	struct tls_identity *identity;
 	unsigned identity_users;
@@ -44,12 +58,6 @@ struct server {
 	unsigned n_names;
 	struct listener listeners[SERVER_LISTENERS_MAX];
 	unsigned n_listeners;
-};
-
-struct connection {
-	struct server *server;
-	int fd;
-	bool tls;
 };
 
 int server_new(struct destination_end *end, unsigned max_connections,
@@ -248,11 +256,125 @@ static bool is_named(struct server *server, const char *name)
 	return may;
 }
 
-static int shake_hands(struct server *server, int fd, struct tls **ret, char *name,
-		       size_t size, struct gclk_error *reterr)
+/* ---- who has not said yet who it is ---- */
+
+/* Where it comes from: of IPv6 the network, in which one machine may have any address. */
+static void take_address(struct connection *c, const struct sockaddr_storage *from)
 {
+	const struct sockaddr_in *v4 = (const void *)from;
+	const struct sockaddr_in6 *v6 = (const void *)from;
+
+	if (from->ss_family == AF_INET) {
+		memcpy(c->from, &v4->sin_addr, sizeof(v4->sin_addr));
+	} else if (from->ss_family == AF_INET6) {
+		c->from[15] = 6;
+		memcpy(c->from, &v6->sin6_addr, 8);
+	}
+}
+
+static unsigned count_from(const struct server *server, const uint8_t from[16])
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < server->n_strangers; i++) {
+		n += !memcmp(server->strangers[i]->from, from, 16);
+	}
+	return n;
+}
+
+static void forget_stranger(struct server *server, unsigned i)
+{
+	server->n_strangers--;
+	memmove(&server->strangers[i], &server->strangers[i + 1],
+		(server->n_strangers - i) * sizeof(server->strangers[0]));
+}
+
+/* The lock is held: of those from where most come, the oldest. */
+static void give_way(struct server *server)
+{
+	unsigned which = 0, most = 0;
+
+	for (unsigned i = 0; i < server->n_strangers; i++) {
+		unsigned n = count_from(server, server->strangers[i]->from);
+
+		if (n > most) {
+			which = i;
+			most = n;
+		}
+	}
+	server->strangers[which]->gave_way = true;
+	shutdown(server->strangers[which]->fd, SHUT_RDWR);
+	forget_stranger(server, which);
+}
+
+/* The lock is held. Those that gave way are not gone at once. */
+static void wait_for_threads(struct server *server)
+{
+	int64_t until = clock_mono_ns() + GIVE_WAY_NS;
+	struct timespec t = { until / GCLK_NS_PER_S, until % GCLK_NS_PER_S };
+
+	while (server->n_threads - server->n_connections >= 2 * STRANGERS_MAX &&
+	       pthread_cond_timedwait(&server->changed, &server->lock, &t) != ETIMEDOUT) {
+	}
+}
+
+/*
+ * A handshake takes milliseconds, and costs whoever does not finish it nothing. So they have
+ * few places, apart from those of connections, and the newest always gets one.
+ */
+static void enter_stranger(struct connection *c)
+{
+	struct server *server = c->server;
+	unsigned max;
+
+	pthread_mutex_lock(&server->lock);
+	max = GCLK_MIN(GCLK_MAX(server->max_connections / 4, 1U), (unsigned)STRANGERS_MAX);
+	while (server->n_strangers >= max) {
+		give_way(server);
+	}
+	wait_for_threads(server);
+	server->strangers[server->n_strangers++] = c;
+	pthread_mutex_unlock(&server->lock);
+}
+
+/* Whether it had to give way. */
+static bool leave_stranger(struct connection *c)
+{
+	struct server *server = c->server;
+	bool gave_way;
+
+	pthread_mutex_lock(&server->lock);
+	gave_way = c->gave_way;
+	for (unsigned i = 0; i < server->n_strangers && !gave_way; i++) {
+		if (server->strangers[i] == c) {
+			forget_stranger(server, i);
+			break;
+		}
+	}
+	pthread_mutex_unlock(&server->lock);
+	return gave_way;
+}
+
+/* One of those that are limited. */
+static int count_in(struct connection *c, struct gclk_error *reterr)
+{
+	struct server *server = c->server;
+
+	pthread_mutex_lock(&server->lock);
+	c->counted = server->n_connections < server->max_connections;
+	server->n_connections += c->counted;
+	pthread_mutex_unlock(&server->lock);
+	return c->counted ? 0
+			  : gclk_fail(reterr, GCLK_REFUSED, NULL, GCLK_NO_OFFSET,
+				      "a connection beyond the limit is closed");
+}
+
+static int shake_hands(struct connection *c, struct tls **ret, char *name, size_t size,
+		       struct gclk_error *reterr)
+{
+	struct server *server = c->server;
 	struct tls_identity *identity;
-	int on = 1, r;
+	int fd = c->fd, on = 1, r;
 
 	pthread_mutex_lock(&server->lock);
 	identity = server->identity;
@@ -265,12 +387,16 @@ static int shake_hands(struct server *server, int fd, struct tls **ret, char *na
 	server->identity_users--;
 	free_retired(server);
 	pthread_mutex_unlock(&server->lock);
+	if (leave_stranger(c) && r < 0) {
+		return gclk_fail(reterr, GCLK_REFUSED, "TLS", GCLK_NO_OFFSET,
+				 "a handshake gave way to newer ones");
+	}
 	if (r < 0) {
 		return r;
 	}
 	tls_peer_name(*ret, name, size);
 	return is_named(server, name)
-		       ? 0
+		       ? count_in(c, reterr)
 		       : gclk_fail(reterr, GCLK_REFUSED, name, GCLK_NO_OFFSET,
 				   "a certificate with this name may not connect");
 }
@@ -298,7 +424,7 @@ static int welcome_link(struct connection *c, struct link *link,
 {
 	struct tls *tls = NULL;
 	char name[2 * NAME_BYTES] = "";
-	int r = c->tls ? shake_hands(c->server, c->fd, &tls, name, sizeof(name), reterr)
+	int r = c->tls ? shake_hands(c, &tls, name, sizeof(name), reterr)
 		       : check_user(c->server, c->fd, name, sizeof(name), reterr);
 
 	if (r < 0 && c->tls && !tls) {
@@ -311,6 +437,18 @@ static int welcome_link(struct connection *c, struct link *link,
 		turn_away(link, reterr);
 	}
 	return r;
+}
+
+static void connection_free(struct connection *c)
+{
+	struct server *server = c->server;
+
+	pthread_mutex_lock(&server->lock);
+	server->n_connections -= c->counted;
+	server->n_threads--;
+	pthread_cond_broadcast(&server->changed);
+	pthread_mutex_unlock(&server->lock);
+	free(c);
 }
 
 static void *serve(void *arg)
@@ -326,56 +464,62 @@ static void *serve(void *arg)
 	if (error.status) {
 		destination_end_log(server->end, 5, &error);
 	}
-	free(c);
 	tls_thread_ends();
-	pthread_mutex_lock(&server->lock);
-	server->n_connections--;
-	pthread_cond_broadcast(&server->changed);
-	pthread_mutex_unlock(&server->lock);
+	connection_free(c);
 	return NULL;
 }
 
-static bool start(struct server *server, int fd, bool tls)
+static struct connection *connection_new(struct server *server, int fd, bool tls,
+					 const struct sockaddr_storage *from)
 {
-	struct connection *c = malloc(sizeof(*c));
-	pthread_attr_t attributes;
-	pthread_t thread;
-	int failed = c == NULL;
+	struct connection *c = calloc(1, sizeof(*c));
 
 	if (c) {
-		*c = (struct connection){ server, fd, tls };
-		pthread_attr_init(&attributes);
-		pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-		failed = pthread_create(&thread, &attributes, serve, c);
-		pthread_attr_destroy(&attributes);
+		c->server = server;
+		c->fd = fd;
+		c->tls = tls;
+		take_address(c, from);
+		pthread_mutex_lock(&server->lock);
+		server->n_threads++;
+		pthread_mutex_unlock(&server->lock);
 	}
-	if (failed) {
-		free(c);
-	}
-	return !failed;
+	return c;
 }
 
-static void take(struct server *server, int fd, bool tls)
+static bool start(struct connection *c)
 {
-	struct gclk_error error;
-	bool full;
+	pthread_attr_t attributes;
+	pthread_t thread;
+	bool started;
 
-	pthread_mutex_lock(&server->lock);
-	full = server->n_connections >= server->max_connections;
-	server->n_connections += !full;
-	pthread_mutex_unlock(&server->lock);
-	if (!full && start(server, fd, tls)) {
+	pthread_attr_init(&attributes);
+	pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+	started = pthread_create(&thread, &attributes, serve, c) == 0;
+	pthread_attr_destroy(&attributes);
+	return started;
+}
+
+/* Those of TLS are counted when it is known who they are. */
+static void take(struct server *server, int fd, bool tls,
+		 const struct sockaddr_storage *from)
+{
+	struct connection *c = connection_new(server, fd, tls, from);
+	struct gclk_error error;
+
+	gclk_fail(&error, GCLK_REFUSED, NULL, GCLK_NO_OFFSET, "no thread for a connection");
+	if (c && tls) {
+		enter_stranger(c);
+	}
+	if (c && (tls || count_in(c, &error) == 0) && start(c)) {
 		return;
 	}
 	close(fd);
-	gclk_fail(&error, GCLK_REFUSED, NULL, GCLK_NO_OFFSET, "%s",
-		  full ? "a connection beyond the limit is closed"
-		       : "no thread for a connection");
 	destination_end_log(server->end, 4, &error);
-	if (!full) {
-		pthread_mutex_lock(&server->lock);
-		server->n_connections--;
-		pthread_mutex_unlock(&server->lock);
+	if (c && tls) {
+		leave_stranger(c);
+	}
+	if (c) {
+		connection_free(c);
 	}
 }
 
@@ -399,12 +543,15 @@ int server_run(struct server *server, int wake, struct gclk_error *reterr)
 			return 0;
 		}
 		for (unsigned i = 0; i < n; i++) {
-			int fd = p[i].revents ? accept4(p[i].fd, NULL, NULL,
+			struct sockaddr_storage from = { 0 };
+			socklen_t size = sizeof(from);
+			int fd = p[i].revents ? accept4(p[i].fd, (struct sockaddr *)&from,
+							&size,
 							SOCK_CLOEXEC | SOCK_NONBLOCK)
 					      : -1;
 
 			if (fd >= 0) {
-				take(server, fd, server->listeners[i].tls);
+				take(server, fd, server->listeners[i].tls, &from);
 			} else if (p[i].revents &&
 				   (errno == EMFILE || errno == ENFILE ||
 				    errno == ENOBUFS || errno == ENOMEM)) {
@@ -448,10 +595,10 @@ int server_drain(struct server *server, int64_t deadline_ns)
 		}
 	}
 	pthread_mutex_lock(&server->lock);
-	while (server->n_connections &&
+	while (server->n_threads &&
 	       pthread_cond_timedwait(&server->changed, &server->lock, &t) != ETIMEDOUT) {
 	}
-	empty = server->n_connections == 0;
+	empty = server->n_threads == 0;
 	pthread_mutex_unlock(&server->lock);
 	return empty;
 }
