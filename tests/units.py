@@ -60,7 +60,8 @@ def filtered(args):
             allowed = allowed - calls if line.startswith("~") else allowed | calls
     # glibc's adjtimex() is either; socket_group of a socket of its own
     needs = {"adjtimex", "clock_adjtime", "fchown", "chown", "fchownat", "clock_nanosleep",
-             "chroot", "setgroups", "setresgid", "setresuid", "prlimit64", "prctl", "execve"}
+             "chroot", "setgroups", "setresgid", "setresuid", "prlimit64", "prctl", "execve",
+             "sched_setscheduler", "setpriority"}
     never = {"settimeofday", "clock_settime", "init_module", "reboot", "mount", "swapon"}
     t.check("it may ask how the wall clock is kept, and own its sockets", needs <= allowed,
             repr(sorted(needs - allowed)))
@@ -100,6 +101,11 @@ def promises(args):
     confining = {"CAP_SETUID", "CAP_SETGID", "CAP_SYS_CHROOT", "CAP_KILL"}
     t.check("it may confine a process of its own, and end it", confining <= set(capabilities),
             repr(sorted(confining - set(capabilities))))
+    # a thread with SCHED_RR, processes at CONFINE_NICE_LIVE: each within what its limit allows
+    limits = dict(re.findall(r"^Limit(RTPRIO|NICE)=(-?\d+)$", text, re.M))
+    t.check("its threads may hurry", int(limits.get("RTPRIO", 0)) >= 1 and
+            int(limits.get("NICE", 0)) <= -10 and
+            not re.search(r"^RestrictRealtime=(yes|true|on|1)$", text, re.M), repr(limits))
     sockets = re.search(r"^Sockets=(.*)$", text, re.M).group(1).split()
     t.check("its sockets are the ones here",
           sorted(sockets) == sorted(os.path.basename(path) for path in args.sockets))
