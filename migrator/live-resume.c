@@ -9,7 +9,14 @@
 #include "migrator/live-resume.h"
 
 #if GUESTCLOCK_LIBVIRT
+#include "migrator/virt/arrival.h"
 #include "migrator/virt/resume.h"
+
+static int check_libvirt(void *ctx, const char *uuid, pid_t pid, bool awaited,
+			 struct gclk_error *reterr)
+{
+	return arrival_check(ctx, uuid, pid, awaited, reterr);
+}
 
 static int open_libvirt(void *ctx, const char *uuid, void **ret,
 			struct gclk_error *reterr)
@@ -62,9 +69,9 @@ static void close_libvirt(void *resume)
 
 const struct destination_resume *live_resume(void)
 {
-	static const struct destination_resume table = { open_libvirt, at_libvirt,
-							 watch_libvirt, ask_libvirt,
-							 close_libvirt };
+	static const struct destination_resume table = { check_libvirt, open_libvirt,
+							 at_libvirt, watch_libvirt,
+							 ask_libvirt, close_libvirt };
 
 	return &table;
 }

@@ -144,10 +144,13 @@ static void resume(struct session *s)
 	predict(s);
 }
 
-/* What the guest's clocks are now (R7); the monitor only if the operator wants it asked. */
+/*
+ * What the guest's clocks are now (R7); the monitor only if the operator wants it asked, and of
+ * that guest, not of another one whose name the source may have given.
+ */
 static void verify(struct session *s, bool resumes)
 {
-	bool ask = s->move.ask_monitor && resumes && s->options.resume->ask;
+	bool ask = s->move.ask_monitor && resumes && s->is_guests && s->options.resume->ask;
 
 	if (s->run_ns) {
 		proof_read(&s->proof, "", s->pid, ask ? s->options.resume->ask : NULL, s->resume,

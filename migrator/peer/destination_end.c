@@ -763,6 +763,14 @@ static void channel_leave(struct destination_end *end, struct session *s, uint8_
 	session_put(end, s);
 }
 
+/* Has the other end chosen the path, and not who runs this one? */
+static bool is_named(const struct session *s, uint8_t role)
+{
+	const struct destination_options *o = &s->options;
+
+	return !(role == WIRE_STORAGE ? o->storage_path : o->main_path)[0];
+}
+
 /*
  * The hypervisor may be a little later than the source. What the source has named must be
  * there itself; a path of ours may lead on.
@@ -772,7 +780,7 @@ static int dial_hypervisor(struct session *s, uint8_t role, struct link *ret,
 {
 	const struct destination_options *o = &s->options;
 	bool disk = role == WIRE_STORAGE;
-	bool named = !(disk ? o->storage_path : o->main_path)[0] && has_directories(o);
+	bool named = is_named(s, role) && has_directories(o);
 	const char *path = disk ? s->move.storage_path : s->move.main_path;
 	int64_t deadline = clock_mono_ns() + o->dial_ms * GCLK_NS_PER_MS;
 	struct pollfd p = { s->cancel, POLLIN, 0 };
@@ -800,6 +808,49 @@ static pid_t process_of(const struct link *link)
 	return getsockopt(link->in, SOL_SOCKET, SO_PEERCRED, &user, &n) < 0 ? 0 : user.pid;
 }
 
+/* Of `migrate`, which knows whom it moves; others may have put something of theirs between. */
+static bool is_strict(const struct session *s)
+{
+	return s->move.own_resume || !strcmp(s->move.verb, "migrate");
+}
+
+/*
+ * Whoever may make sockets in the directory, another guest's hypervisor, too, may make one of
+ * this name. It would get the guest's memory, or have a guest resumed that did not come this
+ * way. Who runs this end may have chosen a path where somebody else listens on purpose.
+ */
+static int check_listener(struct session *s, uint8_t role, const struct link *link,
+			  struct gclk_error *reterr)
+{
+	const struct destination_resume *ops = s->options.resume;
+	pid_t pid = process_of(link);
+	struct gclk_error error = { 0 };
+	bool known;
+	int r = 1;
+
+	pthread_mutex_lock(&s->lock);
+	known = s->is_guests && s->pid == pid;
+	pthread_mutex_unlock(&s->lock);
+	if (!known && ops && s->move.uuid[0]) {
+		r = ops->check(s->options.resume_ctx, s->move.uuid,
+			       is_named(s, role) ? pid : 0, is_strict(s), &error);
+	}
+	if (r < 0 && is_strict(s)) {
+		*reterr = error;
+		return r;
+	}
+	if (r < 0) {
+		session_log(s, 4, "%s: %s", link->name, error.message);
+	}
+	if (role == WIRE_MAIN) {
+		pthread_mutex_lock(&s->lock);
+		s->pid = r < 0 ? 0 : pid; /* both are read after the release, too */
+		s->is_guests = r == 0;
+		pthread_mutex_unlock(&s->lock);
+	}
+	return 0;
+}
+
 static int run_channel(struct session *s, const struct wire_hello *hello,
 		       struct port *port, struct gclk_error *reterr)
 {
@@ -810,10 +861,8 @@ static int run_channel(struct session *s, const struct wire_hello *hello,
 	if (r < 0) {
 		return r;
 	}
-	if (hello->role == WIRE_MAIN) {
-		s->pid = process_of(&b); /* read after the release */
-	}
-	r = welcome(port, hello, NULL, reterr);
+	r = check_listener(s, hello->role, &b, reterr);
+	r = r < 0 ? r : welcome(port, hello, NULL, reterr);
 	if (r == 0) {
 		port_give(port, &a);
 		r = hello->role == WIRE_MAIN ? main_channel_run(s, &a, &b, reterr)

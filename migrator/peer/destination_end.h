@@ -27,6 +27,13 @@ struct destination_ran {
 
 /* Who can resume a guest; no member may be NULL. Called from any thread. */
 struct destination_resume {
+	/*
+	 * Is @pid, which listens on that guest's socket, its hypervisor, and with @awaited: is
+	 * the guest to arrive here now? Returns 0, or 1 where nobody knows. Errors:
+	 * GCLK_REFUSED: no
+	 */
+	int (*check)(void *ctx, const char *uuid, pid_t pid, bool awaited,
+		     struct gclk_error *reterr);
 	/* before anything of the device state goes on */
 	int (*open)(void *ctx, const char *uuid, void **ret, struct gclk_error *reterr);
 	/* waits until the guest has arrived and stands; resumes it so that it runs at @t_run_ns */

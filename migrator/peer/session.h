@@ -57,6 +57,7 @@ struct session {
 	int64_t released_ns, shut_ns;		/* wall clock; 0: not yet */
 	struct proof proof;			/* what the plan has put where */
 	pid_t pid;				/* the hypervisor's; 0: not known */
+	bool is_guests;				/* that guest's, as libvirt says */
 };
 
 /* Breaks everything off, unless the last byte has gone. Returns whether it did. */

@@ -14,6 +14,8 @@ import json
 import math
 import os
 import random
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -323,6 +325,90 @@ def interrupted(hosts):
     settled(hosts, "^C")
 
 
+# ---- who is behind a socket ----
+
+def listening(path):
+    if os.path.exists(path):
+        os.unlink(path)
+    sock = socket.socket(socket.AF_UNIX)
+    sock.bind(path)
+    sock.listen(4)
+    sock.settimeout(10)
+    return sock
+
+
+def receive(sock):
+    """One frame: (type, body)."""
+    data = b""
+    while len(data) < 8 or len(data) < 8 + struct.unpack("<I", data[4:8])[0]:
+        more = sock.recv(65536)
+        if not more:
+            raise qemu.QmpError("no whole frame: %r" % data)
+        data += more
+    return data[2], data[8:]
+
+
+def say(path, body):
+    """A hello; the connection, and what the other end says to it."""
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(10)
+    sock.connect(path)
+    sock.sendall(b"Gc\x01\x00" + struct.pack("<I", len(body)) + body)
+    return (sock,) + receive(sock)
+
+
+def hello_of(hosts):
+    """What a move of this guest begins with."""
+    with listening(hosts.two.socket_in(hosts.at, "/run/guestclock/told.sock")) as told:
+        child = hosts.two.hosts[hosts.at].popen(
+            hosts.command(via="unix:" + told.getsockname()), stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL)
+        near = told.accept()[0]
+        body = receive(near)[1]
+        near.close()
+        child.wait(30)
+    return body
+
+
+def imposters(hosts):
+    """A socket of the guest's name, made by somebody else, on the host where the guest is."""
+    t, two = hosts.t, hosts.two
+    daemon = two.socket_in(hosts.at, twohosts.DAEMON_SOCKET)
+    body = hello_of(hosts)
+    # versions 1 to 1, the session; of its main connection
+    main = body[:22] + b"\x20\x02\x28\x00"
+    two.hosts[hosts.at].virsh("suspend", twohosts.NAME)
+    with listening(two.socket_in(hosts.at)) as imposter:
+        control, kind, _ = say(daemon, body)
+        channel, answer, why = say(daemon, main)
+        t.check("a guest that was suspended here does not arrive", kind == 2 and answer == 3 and
+                b"awaits no such guest" in why, "%d %d %r" % (kind, answer, why))
+        t.check("nor is anything sent to who pretends so", imposter.accept()[0].recv(1) == b"")
+        time.sleep(0.5)
+        t.check("and it stays suspended", two.states()[hosts.at] == "paused")
+        control.close()
+        channel.close()
+        two.hosts[hosts.at].virsh("resume", twohosts.NAME)
+
+        # others' ways lead through others' sockets: then it is told
+        path = two.socket_in(hosts.at, "/run/guestclock/way.sock")
+        child = two.hosts[hosts.at].popen(
+            [os.path.abspath(hosts.args.guestclock), "proxy", "--listen", path, "--to",
+             "unix:" + daemon, "--there", twohosts.SOCKET, "--uuid", twohosts.UUID],
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        child.stderr.readline()		# ready
+        with socket.socket(socket.AF_UNIX) as source:
+            source.connect(path)
+            imposter.accept()[0].close()
+        child.communicate(timeout=30)
+    with open(os.path.join(two.work, hosts.at, "guestclockd.log"),
+              encoding="utf-8") as log:
+        t.check("who listens there is told from the guest's process",
+                "process %d listens there, and the guest's is " % os.getpid() in log.read())
+    os.unlink(two.socket_in(hosts.at))
+    settled(hosts, "after that")
+
+
 # ---- kills ----
 
 def settles(hosts):
@@ -457,6 +543,7 @@ def body(args, work):
                 standing(hosts)
                 refusals(hosts)
                 interrupted(hosts)
+                imposters(hosts)
             if args.part in ("kills", "all"):
                 kills(hosts, 200 if args.long else args.kills, rng)
                 interrupts(hosts, 40 if args.long else 4, rng)

@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "core/error.h"
 #include "core/text.h"
 #include "core/util.h"
 #include "gclk-test.h"
@@ -239,6 +240,154 @@ GCLK_TEST(destination, a_way_that_has_changed_since_is_not_gone_again)
 	port_close(&control);
 	stage_close(&s);
 }
+
+/* ---- whose socket it is ---- */
+
+#define UUID "3f6a1c80-52d7-4d0c-9a55-0d9c6f1e7b21"
+
+/* What libvirt would say. */
+static struct {
+	int answer;
+	pid_t pid;	/* that was asked for */
+	bool awaited;
+	unsigned n;
+} asked;
+
+static int check(void *ctx, const char *uuid, pid_t pid, bool awaited, struct gclk_error *reterr)
+{
+	(void)ctx;
+	CU_ASSERT_STRING_EQUAL(uuid, UUID);
+	asked.pid = pid;
+	asked.awaited = awaited;
+	asked.n++;
+	return asked.answer < 0 ? gclk_fail(reterr, (enum gclk_status)-asked.answer, NULL,
+					    GCLK_NO_OFFSET, "it is another's") :
+				  asked.answer;
+}
+
+static int open_resume(void *ctx, const char *uuid, void **ret, struct gclk_error *reterr)
+{
+	(void)uuid;
+	(void)reterr;
+	*ret = ctx;
+	return 0;
+}
+
+static int never(void *resume, int64_t run_ns, int64_t give_up_ns, struct destination_ran *ret,
+		 struct gclk_error *reterr)
+{
+	(void)resume;
+	(void)run_ns;
+	(void)give_up_ns;
+	(void)ret;
+	return gclk_fail(reterr, GCLK_STATE, NULL, GCLK_NO_OFFSET, "never");
+}
+
+static int never_watch(void *resume, int64_t give_up_ns, struct destination_ran *ret,
+		       struct gclk_error *reterr)
+{
+	return never(resume, 0, give_up_ns, ret, reterr);
+}
+
+static void close_resume(void *resume)
+{
+	(void)resume;
+}
+
+/* The status that a channel of @role gets which asks for the guest's socket. */
+static uint32_t ask_for_guest(const char *verb, uint8_t role, const char *own_path)
+{
+	static const struct destination_resume ops = { .check = check, .open = open_resume,
+						       .at = never, .watch = never_watch,
+						       .close = close_resume };
+	struct wire_message m = { .type = WIRE_HELLO };
+	int64_t deadline = clock_mono_ns() + 5 * GCLK_NS_PER_S;
+	struct destination_options options;
+	struct port control, channel;
+	struct stage s;
+	uint32_t status;
+	char path[96];
+
+	stage_open(&s);
+	destination_end_free(s.end);
+	destination_options_init(&options);
+	gclk_text_copy(options.directories[0], sizeof(options.directories[0]),
+		       s.places[ALLOWED]);
+	options.resume = &ops;
+	in_top(&s, "allowed/s", path);
+	if (own_path) {
+		gclk_text_copy(options.main_path, sizeof(options.main_path), path);
+	}
+	CU_ASSERT_FATAL(destination_end_new(&options, &s.end, NULL) == 0);
+	in_top(&s, "allowed/" UUID ".sock", m.hello.move.main_path);
+	CU_ASSERT_FATAL(rename(path, m.hello.move.main_path) == 0);
+	if (own_path) {
+		CU_ASSERT_FATAL(link(m.hello.move.main_path, path) == 0);
+	}
+	m.hello.version_min = m.hello.version_max = 1;
+	m.hello.role = WIRE_CONTROL;
+	m.hello.move.running = -1;
+	m.hello.move.policy = gclk_policy_default;
+	m.hello.move.own_resume = !strcmp(verb, "resume");
+	strcpy(m.hello.move.verb, m.hello.move.own_resume ? "" : verb);
+	strcpy(m.hello.move.uuid, UUID);
+	CU_ASSERT_FATAL(read_this_host(&m.hello.move.host, NULL) == 0);
+	say_hello(&s, &m, &control);
+	CU_ASSERT_FATAL(port_receive(&control, &m, deadline, -1, NULL) == 0);
+	GCLK_EQ(m.type, WIRE_WELCOME);
+	wire_clear(&m);
+	m = (struct wire_message){ .type = WIRE_HELLO };
+	m.hello.version_min = m.hello.version_max = 1;
+	m.hello.role = role;
+	say_hello(&s, &m, &channel);
+	CU_ASSERT_FATAL(port_receive(&channel, &m, deadline, -1, NULL) == 0);
+	status = m.type == WIRE_WELCOME ? 0 : m.sorry.status;
+	wire_clear(&m);
+	port_close(&channel);
+	port_close(&control);
+	in_top(&s, "allowed/" UUID ".sock", path);
+	unlink(path);
+	stage_close(&s);
+	return status;
+}
+
+/* A socket of that name says nothing of who made it: another guest may have. */
+GCLK_TEST(destination, the_socket_of_another_process_is_not_taken_for_the_guests)
+{
+	memset(&asked, 0, sizeof(asked));
+	asked.answer = -GCLK_REFUSED;
+	GCLK_EQ(ask_for_guest("resume", WIRE_MAIN, NULL), GCLK_REFUSED);
+	GCLK_EQ(asked.n, 1);
+	GCLK_EQ(asked.pid, getpid()); /* who listens here */
+	CU_ASSERT(asked.awaited);
+	GCLK_EQ(ask_for_guest("resume", WIRE_SIDE, NULL), GCLK_REFUSED);
+	GCLK_EQ(ask_for_guest("migrate", WIRE_MAIN, NULL), GCLK_REFUSED);
+	asked.answer = 0;
+	GCLK_EQ(ask_for_guest("resume", WIRE_MAIN, NULL), 0);
+	asked.answer = 1; /* nobody knows whose it is */
+	GCLK_EQ(ask_for_guest("resume", WIRE_MAIN, NULL), 0);
+}
+
+/* Other orchestrators may have put something of theirs there. */
+GCLK_TEST(destination, it_is_where_somebody_else_manages_the_guest)
+{
+	memset(&asked, 0, sizeof(asked));
+	asked.answer = -GCLK_REFUSED;
+	GCLK_EQ(ask_for_guest("proxy", WIRE_MAIN, NULL), 0);
+	GCLK_EQ(asked.pid, getpid());
+	CU_ASSERT(!asked.awaited);
+}
+
+GCLK_TEST(destination, nor_where_this_end_was_told_the_path)
+{
+	memset(&asked, 0, sizeof(asked));
+	asked.pid = -1;
+	GCLK_EQ(ask_for_guest("resume", WIRE_MAIN, "s"), 0);
+	GCLK_EQ(asked.pid, 0);
+	CU_ASSERT(asked.awaited); /* but that it arrives is asked */
+}
+
+/* ---- whom the source dials ---- */
 
 #define STRANGER 65534
 
