@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -24,6 +25,7 @@
 #include "migrator/virt/paths.h"
 #include "migrator/virt/restore.h"
 #include "migrator/virt/resume.h"
+#include "migrator/virt/room.h"
 
 /* From the call until QEMU begins to read, on a slow host. */
 #define STARTUP_NS (2 * GCLK_NS_PER_S)
@@ -45,6 +47,7 @@ struct restoring {
 	char temporary[560];	/* a copy without compression; "": none */
 	struct options plain;	/* the options of that copy */
 	struct source source;
+	int image;		/* its file, -1: none; libvirt must open that very one */
 	struct situation situation;
 	struct late late;
 	bool run;		/* it is to run afterwards */
@@ -88,24 +91,50 @@ static int find_path(struct restoring *r)
 					   r->path, sizeof(r->path), &r->error);
 }
 
-/*
- * What is compressed cannot be written while it is read: then libvirt gets a copy that is
- * not, which is removed afterwards. A managed save has its place, and no copy.
- */
-static int make_plain(struct restoring *r)
+static void close_source(struct restoring *r)
+{
+	source_close(&r->source);
+	if (r->image >= 0) {
+		close(r->image);
+	}
+	r->image = -1;
+}
+
+static int open_source_at(struct restoring *r, const char *path, const struct options *o,
+			  enum source_use use)
+{
+	close_source(r);
+	r->image = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	if (r->image < 0) {
+		gclk_fail(&r->error, GCLK_SYS, NULL, GCLK_NO_OFFSET,
+			  "the file cannot be opened");
+		return fail(path, &r->error, EFFECT_NONE, NULL);
+	}
+	return source_open_fd(&r->source, r->image, path, o, use);
+}
+
+/* @room: that the copy may have. The image itself says how long it is unpacked. */
+static int check_room(const struct restoring *r, uint64_t room)
+{
+	struct gclk_image_span span;
+
+	gclk_image_late_span(r->source.image, &span);
+	if (span.stream_end <= room) {
+		return 0;
+	}
+	message("error", r->path, gclk_status_name(GCLK_SYS), EFFECT_NONE, NULL,
+		"its memory is compressed and has %" PRIu64 " bytes unpacked; in its directory "
+		"there is room for %" PRIu64, span.stream_end, room);
+	return GCLK_SYS;
+}
+
+static int write_plain(struct restoring *r)
 {
 	struct gclk_plan *plan = NULL;
 	void *payload = NULL;
 	size_t size = 0;
-	int s;
+	int s = make_plan(&r->source, &r->situation, &plan);
 
-	snprintf(r->temporary, sizeof(r->temporary), "%s.guestclock-%d", r->path,
-		 (int)getpid());
-	source_close(&r->source);
-	r->plain = *r->o;
-	r->plain.output = r->temporary;
-	s = source_open(&r->source, r->path, &r->plain, SOURCE_PLAIN);
-	s = s ? s : make_plan(&r->source, &r->situation, &plan);
 	if (s == 0) {
 		s = payload_make(&r->source, &r->situation, plan, &payload, &size, &r->error);
 		s = s < 0 ? s : gclk_image_write(r->source.image, plan, payload, size,
@@ -115,8 +144,33 @@ static int make_plain(struct restoring *r)
 	progress_end(&r->source.progress);
 	free(payload);
 	gclk_plan_free(plan);
-	source_close(&r->source);
-	return s ? s : source_open(&r->source, r->temporary, r->o, SOURCE_CHANGE);
+	return s;
+}
+
+/*
+ * What is compressed cannot be written while it is read: then libvirt gets a copy that is
+ * not, which is removed afterwards. A managed save has its place, and no copy. Who reads the
+ * image for us also writes the copy, and not more of it than there is room for.
+ */
+static int make_plain(struct restoring *r)
+{
+	struct rlimit before;
+	uint64_t room;
+	int s;
+
+	snprintf(r->temporary, sizeof(r->temporary), "%s.guestclock-%d", r->path,
+		 (int)getpid());
+	r->plain = *r->o;
+	r->plain.output = r->temporary;
+	if (room_beside(r->path, &room, &r->error) < 0 ||
+	    room_limit(room, &before, &r->error) < 0) {
+		return fail(r->path, &r->error, EFFECT_NONE, NULL);
+	}
+	s = open_source_at(r, r->path, &r->plain, SOURCE_PLAIN);
+	s = s ? s : check_room(r, room);
+	s = s ? s : write_plain(r);
+	room_unlimit(&before);
+	return s ? s : open_source_at(r, r->temporary, r->o, SOURCE_CHANGE);
 }
 
 static void take_reason(struct restoring *r, const struct gclk_plan *plan)
@@ -208,7 +262,7 @@ static void take_situation(struct restoring *r)
 
 static int open_source(struct restoring *r)
 {
-	int s = source_open(&r->source, r->path, r->o, SOURCE_LOOK);
+	int s = open_source_at(r, r->path, r->o, SOURCE_LOOK);
 	const char *compression;
 
 	if (s) {
@@ -222,8 +276,7 @@ static int open_source(struct restoring *r)
 	take_source(r);
 	compression = gclk_image_compression(r->source.image);
 	if (!strcmp(compression, "none")) {
-		source_close(&r->source);
-		s = source_open(&r->source, r->path, r->o, SOURCE_CHANGE);
+		s = open_source_at(r, r->path, r->o, SOURCE_CHANGE);
 		return s ? s : preflight(r);
 	}
 	s = preflight(r);
@@ -277,7 +330,8 @@ static void find_reader(struct restoring *r)
 {
 	struct stat st;
 
-	if (stat(r->source.path, &st) < 0) {
+	/* not what has its name by now: that would be another reader's position */
+	if (fstat(r->image, &st) < 0) {
 		return;
 	}
 	while (!r->late.has_reader && !is_done(r)) {
@@ -471,7 +525,7 @@ static int take_back(struct restoring *r)
 	struct gclk_error error;
 	int undone;
 
-	source_close(&r->source);
+	close_source(r);
 	if (r->patched && !r->temporary[0] &&
 	    (confine_worker(r->o->conf, &options.worker, &error) < 0 ||
 	     gclk_image_undo(r->path, &options, &undone, &error) < 0)) {
@@ -575,6 +629,7 @@ int restore_run(struct guard *guard, const struct restore_options *options,
 	r->o = o;
 	r->guard = guard;
 	r->move = ret;
+	r->image = -1;
 	move_init(ret, "restore");
 	ret->verdict = MOVE_CANCELLED;
 	s = restore(r);
@@ -584,7 +639,7 @@ int restore_run(struct guard *guard, const struct restore_options *options,
 	resume_close(r->resume);
 	proof_free(&r->proof);
 	gclk_plan_free(r->late.plan);
-	source_close(&r->source);
+	close_source(r);
 	if (r->temporary[0]) {
 		unlink(r->temporary);
 	}

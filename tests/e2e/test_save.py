@@ -9,6 +9,7 @@ for others use the machine too.
     test_save.py --guest guest.elf --guestclock guestclock [--long] [--only NAME]
 """
 import argparse
+import gzip as gziplib
 import json
 import os
 import random
@@ -229,7 +230,33 @@ def gzip(lab):
     lab.t.check("compressed: nothing is left beside it",
                 not [name for name in os.listdir(lab.work) if ".guestclock-" in name])
     lab.virsh("destroy", NAME)
+    too_large(lab, path)
     lab.host.restart("raw")
+
+
+def too_large(lab, path):
+    """What has not enough room unpacked leaves the room to others."""
+    with open(path, "rb") as file:
+        image = file.read()
+    def resize(size):
+        subprocess.run(["mount", "-o", "remount,size=%d" % size, lab.full], check=True)
+    # what says how long it is, and what goes on behind its end
+    for name, more, size in (("as long as it says", b"", len(image) + (128 << 10)),
+                             ("longer than it says", gziplib.compress(bytes(512 << 20)),
+                              64 << 20)):
+        resize(size)
+        small = os.path.join(lab.full, "image")
+        with open(small, "wb") as file:
+            file.write(image + more)
+        starts = lab.port.count()
+        status, _, text = lab.run(*lab.arguments("restore", small))
+        lab.t.check("too large, %s: refused" % name, status in (3, 12) and
+                    "Nothing was changed" in text and (more or "there is room for" in text),
+                    "%d: %s" % (status, text.strip()[-300:]))
+        lab.t.check("too large, %s: nothing is left" % name, os.listdir(lab.full) == ["image"]
+                    and lab.port.count() == starts, repr(os.listdir(lab.full)))
+        os.unlink(small)
+    resize(256 << 10)
 
 
 def managed(lab):
