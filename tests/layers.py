@@ -40,7 +40,7 @@ PUBLIC_HEADERS = {"stdbool.h", "stddef.h", "stdint.h"}
 # Who may use which other people's library, by the begin of the header's name.
 FOREIGN = {
     "protobuf-c": ["lib/bundle", "migrator/peer"],
-    "libxml/": ["lib/image"],
+    "libxml/": ["lib/image", "migrator/virt"],
     "json-c/": ["lib/image", "migrator", "migrator/peer", "migrator/virt"], "json.h": ["lib/image", "migrator"],
     "zlib.h": ["lib/image"], "bzlib.h": ["lib/image"], "lzma.h": ["lib/image"],
     "zstd.h": ["lib/image"],
@@ -58,7 +58,7 @@ NEEDED = {
                             "libinih"},
     "migrator/guestclock-live": {"libc", "libguestclock", "libguestclock-image", "libjson-c",
                                  "libinih", "libprotobuf-c", "libssl", "libcrypto", "libvirt",
-                                 "libvirt-qemu"},
+                                 "libvirt-qemu", "libxml2"},
     "migrator/daemon/guestclockd": {"libc", "libguestclock", "libguestclock-image", "libjson-c",
                                     "libinih", "libprotobuf-c", "libssl", "libcrypto",
                                     "libvirt", "libvirt-qemu"},

@@ -4,320 +4,241 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <libxml/uri.h>
+
 #include "core/error.h"
 #include "core/text.h"
 #include "core/util.h"
+#include "migrator/message.h"
 #include "migrator/virt/address.h"
 
 #define DAEMON_SOCKET "/run/guestclock/guestclockd.sock"
+#define QUOTED_BYTES (8 * ADDRESS_FILE_BYTES)
 
-static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-			    "0123456789._-:@/+,=%";
-static const char user_letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-				   "0123456789._-";
+#define LETTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+static const char name_letters[] = LETTERS "0123456789._-";
 static const char v6_letters[] = "0123456789abcdefABCDEF:.";
-
-/* ---- words of a command line ---- */
-
-struct line {
-	char *p;
-	size_t n, size;
-	bool full;
-};
-
-static void put_n(struct line *to, const char *text, size_t n)
-{
-	if (n >= to->size - to->n) {
-		to->full = true;
-		return;
-	}
-	memcpy(to->p + to->n, text, n);
-	to->n += n;
-	to->p[to->n] = 0;
-}
-
-static void put(struct line *to, const char *text)
-{
-	put_n(to, text, strlen(text));
-}
-
-/* As one word for a shell. */
-static void put_word(struct line *to, const char *text)
-{
-	if (*text && strspn(text, plain) == strlen(text)) {
-		put(to, text);
-		return;
-	}
-	put(to, "'");
-	for (; *text; text++) {
-		if (*text == '\'') {
-			put(to, "'\\''");
-		} else {
-			put_n(to, text, 1);
-		}
-	}
-	put(to, "'");
-}
+static const char path_letters[] = LETTERS "0123456789._-:@/+,=%";
 
 /* ---- the parts of a URI ---- */
 
-struct uri {
-	const char *driver, *transport, *authority, *path, *query;
-	size_t n_driver, n_transport, n_authority, n_path, n_query;
+enum { COMMAND, KEYFILE, NO_VERIFY, KNOWN_HOSTS, KNOWN_HOSTS_VERIFY, SOCKET, PKIPATH, N_GIVEN };
+
+static const char *const parameters[N_GIVEN] = {
+	"command", "keyfile", "no_verify", "known_hosts", "known_hosts_verify", "socket", "pkipath",
 };
 
-static int split(const char *text, struct uri *ret)
-{
-	const char *slashes = strstr(text, "://");
-	const char *plus;
+struct uri {
+	xmlURIPtr x;
+	int n_driver;		/* of its scheme, which is DRIVER or DRIVER+TRANSPORT */
+	const char *transport;	/* "": none */
+	char given[N_GIVEN][ADDRESS_FILE_BYTES];	/* parameters; "": not there */
+};
 
-	if (!slashes) {
-		return -1;
+/* @n bytes, of which "%41" is "A". Returns 0, or -1 for what is no text of that size. */
+static int decode(const char *from, size_t n, char to[ADDRESS_FILE_BYTES])
+{
+	char *text = memmem(from, n, "%00", 3) ? NULL : xmlURIUnescapeString(from, (int)n, NULL);
+	bool fits = text && strlen(text) < ADDRESS_FILE_BYTES;
+
+	for (const char *s = text; fits && *s; s++) {
+		fits = (unsigned char)*s >= ' ' && *s != 0x7f;
 	}
-	*ret = (struct uri){ .driver = text, .n_driver = (size_t)(slashes - text) };
-	plus = memchr(text, '+', ret->n_driver);
-	if (plus) {
-		ret->transport = plus + 1;
-		ret->n_transport = (size_t)(slashes - plus - 1);
-		ret->n_driver = (size_t)(plus - text);
+	if (fits) {
+		strcpy(to, text);
 	}
-	ret->authority = slashes + 3;
-	ret->n_authority = strcspn(ret->authority, "/?#");
-	ret->path = ret->authority + ret->n_authority;
-	ret->n_path = strcspn(ret->path, "?#");
-	ret->query = ret->path + ret->n_path;
-	ret->query += *ret->query == '?';
-	ret->n_query = strcspn(ret->query, "#");
+	xmlFree(text);
+	return fits ? 0 : -1;
+}
+
+/* One of the query, "NAME=VALUE"; others than ours are somebody else's. */
+static int take_parameter(struct uri *uri, const char *p, size_t n, struct gclk_error *reterr)
+{
+	for (unsigned i = 0; i < N_GIVEN; i++) {
+		size_t k = strlen(parameters[i]) + 1;
+
+		/* of no bytes the library would take all that follow */
+		if (n > k && p[k - 1] == '=' && !strncmp(p, parameters[i], k - 1) &&
+		    !uri->given[i][0] && decode(p + k, n - k, uri->given[i]) < 0) {
+			return gclk_fail(reterr, GCLK_USAGE, NULL, GCLK_NO_OFFSET,
+					 "the URI's parameter %s is no text of at most %d bytes",
+					 parameters[i], ADDRESS_FILE_BYTES - 1);
+		}
+	}
 	return 0;
+}
+
+static int parse(const char *text, struct uri *ret, struct gclk_error *reterr)
+{
+	const char *p;
+	size_t n;
+	int r = 0;
+
+	memset(ret, 0, sizeof(*ret));
+	ret->x = xmlParseURI(text);
+	if (!ret->x || !ret->x->scheme) {
+		return gclk_fail(reterr, GCLK_USAGE, NULL, GCLK_NO_OFFSET, "\"%.80s\" is no URI",
+				 text);
+	}
+	ret->n_driver = (int)strcspn(ret->x->scheme, "+");
+	ret->transport = ret->x->scheme + ret->n_driver + (ret->x->scheme[ret->n_driver] == '+');
+	for (p = ret->x->query_raw; r == 0 && p && *p; p += n + (p[n] != 0)) {
+		n = strcspn(p, "&;");
+		r = take_parameter(ret, p, n, reterr);
+	}
+	return r;
 }
 
 static bool goes_by(const struct uri *uri, const char *transport)
 {
-	return uri->n_transport == strlen(transport) && uri->n_transport > 0 &&
-	       !strncmp(uri->transport, transport, uri->n_transport);
-}
-
-static int hex(char c)
-{
-	return c >= '0' && c <= '9' ? c - '0' :
-	       c >= 'a' && c <= 'f' ? c - 'a' + 10 :
-	       c >= 'A' && c <= 'F' ? c - 'A' + 10 :
-				      -1;
-}
-
-/* "%41" is "A". Returns the length; -1 for what is no text of at most @size - 1 bytes. */
-static int decode(const char *from, size_t n, char *to, size_t size)
-{
-	size_t out = 0;
-
-	for (size_t i = 0; i < n; i++) {
-		int c = (unsigned char)from[i];
-
-		if (c == '%') {
-			if (n - i < 3 || hex(from[i + 1]) < 0 || hex(from[i + 2]) < 0) {
-				return -1;
-			}
-			c = hex(from[i + 1]) << 4 | hex(from[i + 2]);
-			i += 2;
-		}
-		if (c < ' ' || c == 0x7f || out + 1 >= size) {
-			return -1;
-		}
-		to[out++] = (char)c;
-	}
-	to[out] = 0;
-	return (int)out;
-}
-
-/* The URI's parameter: "" where there is none. */
-static int parameter(const struct uri *uri, const char *name, char to[ADDRESS_FILE_BYTES],
-		     struct gclk_error *reterr)
-{
-	size_t n_name = strlen(name);
-	const char *p = uri->query, *end = p + uri->n_query;
-
-	to[0] = 0;
-	while (p < end) {
-		size_t n = GCLK_MIN(strcspn(p, "&;"), (size_t)(end - p));
-
-		if (n > n_name && p[n_name] == '=' && !strncmp(p, name, n_name)) {
-			if (decode(p + n_name + 1, n - n_name - 1, to, ADDRESS_FILE_BYTES) < 0) {
-				return gclk_fail(reterr, GCLK_USAGE, NULL, GCLK_NO_OFFSET,
-						 "the URI's parameter %s is no text of at "
-						 "most %d bytes", name, ADDRESS_FILE_BYTES - 1);
-			}
-			return 0;
-		}
-		p += n + 1;
-	}
-	return 0;
+	return !strcmp(uri->transport, transport);
 }
 
 /* ---- ssh ---- */
-
-static int fail_host(const struct uri *uri, struct gclk_error *reterr)
-{
-	return gclk_fail(reterr, GCLK_USAGE, NULL, GCLK_NO_OFFSET,
-			 "\"%.*s\" is no host that ssh could be asked for; say --via "
-			 "exec:COMMAND",
-			 (int)GCLK_MIN(uri->n_authority, (size_t)80), uri->authority);
-}
 
 static bool is_made_of(const char *text, size_t n, const char *good)
 {
 	return n > 0 && text[0] != '-' && strspn(text, good) >= n;
 }
 
-/* "user@host:port", "[V6]:port" to ssh's arguments. */
-static int put_host(struct line *to, const struct uri *uri, struct gclk_error *reterr)
+static void put_word(FILE *to, const char *text)
 {
-	const char *text = uri->authority, *end = text + uri->n_authority;
-	const char *at = memchr(text, '@', uri->n_authority);
-	const char *host = at ? at + 1 : text, *port;
-	size_t n_user = at ? (size_t)(at - text) : 0, n_host;
-	bool is_v6 = host < end && *host == '[';
+	char quoted[QUOTED_BYTES];
 
-	host += is_v6;
-	n_host = GCLK_MIN(strcspn(host, is_v6 ? "]" : ":"), (size_t)(end - host));
-	port = host + n_host + is_v6;
-	if ((at && !is_made_of(text, n_user, user_letters)) ||
-	    !is_made_of(host, n_host, is_v6 ? v6_letters : user_letters) || port > end ||
-	    (port < end && (*port != ':' || !is_made_of(port + 1, (size_t)(end - port - 1),
-							"0123456789")))) {
-		return fail_host(uri, reterr);
+	fputs(shell_quote(quoted, sizeof(quoted), text), to);
+}
+
+/* User, host and port as ssh's arguments; an IPv6 address without its brackets. */
+static int put_host(FILE *to, const struct uri *uri, struct gclk_error *reterr)
+{
+	const char *user = uri->x->user, *host = uri->x->server ? uri->x->server : "";
+	size_t n = strlen(host);
+	bool v6 = host[0] == '[' && host[n - 1] == ']';
+
+	n -= v6 ? 2 : 0;
+	if ((user && !is_made_of(user, strlen(user), name_letters)) ||
+	    !is_made_of(host + v6, n, v6 ? v6_letters : name_letters)) {
+		return gclk_fail(reterr, GCLK_USAGE, NULL, GCLK_NO_OFFSET,
+				 "\"%.80s\" is no host that ssh could be asked for; say --via "
+				 "exec:COMMAND", host);
 	}
-	if (port < end) {
-		put(to, " -p ");
-		put_n(to, port + 1, (size_t)(end - port - 1));
+	if (uri->x->port > 0) {
+		fprintf(to, " -p %d", uri->x->port);
 	}
-	put(to, " ");
-	put_n(to, text, (size_t)(host - is_v6 - text));
-	put_n(to, host, n_host);
+	fprintf(to, " %s%s%.*s", user ? user : "", user ? "@" : "", (int)n, host + v6);
 	return 0;
 }
 
-/* What the URI says of keys: to ssh's options. */
-static int put_keys(struct line *to, const struct uri *uri, struct gclk_error *reterr)
+/* What the URI says of keys, as ssh's options. */
+static void put_keys(FILE *to, const struct uri *uri)
 {
-	bool is_ssh = goes_by(uri, "ssh");
-	char text[ADDRESS_FILE_BYTES], option[ADDRESS_FILE_BYTES + 32];
-	int r = parameter(uri, "keyfile", text, reterr);
+	const char *no_verify = uri->given[NO_VERIFY], *verify = uri->given[KNOWN_HOSTS_VERIFY];
+	char option[ADDRESS_FILE_BYTES + 32];
 
-	if (r == 0 && *text) {
-		put(to, " -i ");
-		put_word(to, text);
+	if (uri->given[KEYFILE][0]) {
+		fputs(" -i ", to);
+		put_word(to, uri->given[KEYFILE]);
 	}
-	if (r == 0) {
-		r = parameter(uri, "no_verify", text, reterr);
+	if ((*no_verify && strcmp(no_verify, "0") != 0) ||
+	    (!goes_by(uri, "ssh") && !strcmp(verify, "ignore"))) {
+		fputs(" -o StrictHostKeyChecking=no", to);
+	} else if (!goes_by(uri, "ssh") && !strcmp(verify, "auto")) {
+		fputs(" -o StrictHostKeyChecking=accept-new", to);
 	}
-	if (r == 0 && *text && strcmp(text, "0") != 0) {
-		put(to, " -o StrictHostKeyChecking=no");
-	} else if (r == 0 && !is_ssh) {
-		r = parameter(uri, "known_hosts_verify", text, reterr);
-		put(to, r < 0 || !*text || !strcmp(text, "normal") ? "" :
-			!strcmp(text, "auto") ? " -o StrictHostKeyChecking=accept-new" :
-			!strcmp(text, "ignore") ? " -o StrictHostKeyChecking=no" : "");
-	}
-	if (r == 0 && !is_ssh) {
-		r = parameter(uri, "known_hosts", text, reterr);
-	}
-	if (r == 0 && !is_ssh && *text) {
-		put(to, " -o ");
-		snprintf(option, sizeof(option), "UserKnownHostsFile=\"%s\"", text);
+	if (!goes_by(uri, "ssh") && uri->given[KNOWN_HOSTS][0]) {
+		fputs(" -o ", to);
+		snprintf(option, sizeof(option), "UserKnownHostsFile=\"%s\"",
+			 uri->given[KNOWN_HOSTS]);
 		put_word(to, option);
 	}
-	return r;
 }
 
 /* The guestclock there resumes guests of the libvirt that the URI means. */
-static int put_libvirt(struct line *to, const struct uri *uri, struct gclk_error *reterr)
+static int put_libvirt(FILE *to, const struct uri *uri, struct gclk_error *reterr)
 {
-	char socket[ADDRESS_FILE_BYTES], name[2 * ADDRESS_FILE_BYTES], word[ADDRESS_BYTES] = "";
-	struct line there = { .p = word, .size = sizeof(word) };
-	int r = parameter(uri, "socket", socket, reterr);
+	const char *path = uri->x->path ? uri->x->path : "", *socket = uri->given[SOCKET];
+	char name[2 * ADDRESS_FILE_BYTES], word[QUOTED_BYTES];
 
-	if (r < 0 || uri->n_path < 2) {
-		return r;
+	if (strlen(path) < 2) {
+		return 0;
 	}
-	if (!is_made_of(uri->driver, uri->n_driver, user_letters) ||
-	    !is_made_of(uri->path, uri->n_path, plain) || uri->n_path > ADDRESS_FILE_BYTES / 2) {
+	if (!is_made_of(path, strlen(path), path_letters) ||
+	    strlen(path) > ADDRESS_FILE_BYTES / 2) {
 		return gclk_fail(reterr, GCLK_USAGE, NULL, GCLK_NO_OFFSET,
 				 "the URI names no libvirt that could be asked for there");
 	}
-	snprintf(name, sizeof(name), "%.*s%s://%.*s%s%s", (int)GCLK_MIN(uri->n_driver, 16),
-		 uri->driver, *socket ? "+unix" : "", (int)uri->n_path, uri->path,
-		 *socket ? "?socket=" : "", socket);
+	snprintf(name, sizeof(name), "%.*s%s://%s%s%s", GCLK_MIN(uri->n_driver, 16),
+		 uri->x->scheme, *socket ? "+unix" : "", path, *socket ? "?socket=" : "", socket);
 	/* through the shell there, and before that through the one here */
-	put_word(&there, name);
-	put(to, " --libvirt ");
-	put_word(to, word);
-	to->full |= there.full;
+	fputs(" --libvirt ", to);
+	put_word(to, shell_quote(word, sizeof(word), name));
 	return 0;
+}
+
+static int put_command(FILE *to, const struct uri *uri, struct gclk_error *reterr)
+{
+	const char *command = uri->given[COMMAND];
+	int r;
+
+	fputs("exec:", to);
+	put_word(to, *command && goes_by(uri, "ssh") ? command : "ssh");
+	fputs(" -T -o BatchMode=yes", to);
+	put_keys(to, uri);
+	r = put_host(to, uri, reterr);
+	fputs(" guestclock proxy --stdio", to);
+	return r < 0 ? r : put_libvirt(to, uri, reterr);
 }
 
 static int ssh_command(const struct uri *uri, char ret[ADDRESS_BYTES], struct gclk_error *reterr)
 {
-	char command[ADDRESS_FILE_BYTES], text[ADDRESS_BYTES] = "";
-	struct line to = { .p = text, .size = sizeof(text) };
-	int r = parameter(uri, "command", command, reterr);
+	char *text = NULL;
+	size_t n = 0;
+	FILE *to = open_memstream(&text, &n);
+	int r = to ? put_command(to, uri, reterr) : 0;
 
-	if (r < 0) {
-		return r;
-	}
-	put(&to, "exec:");
-	put_word(&to, *command && goes_by(uri, "ssh") ? command : "ssh");
-	put(&to, " -T -o BatchMode=yes");
-	r = put_keys(&to, uri, reterr);
-	if (r == 0) {
-		r = put_host(&to, uri, reterr);
-	}
-	put(&to, " guestclock proxy --stdio");
-	if (r == 0) {
-		r = put_libvirt(&to, uri, reterr);
-	}
-	if (r == 0 && to.full) {
+	if (!to || fclose(to) != 0) {
+		r = gclk_fail(reterr, GCLK_NOMEM, NULL, GCLK_NO_OFFSET, "no memory");
+	} else if (r == 0 && n >= ADDRESS_BYTES) {
 		r = gclk_fail(reterr, GCLK_RANGE, NULL, GCLK_NO_OFFSET,
 			      "the command for ssh has more than %d bytes", ADDRESS_BYTES - 1);
-	}
-	if (r == 0) {
+	} else if (r == 0) {
 		gclk_text_copy(ret, ADDRESS_BYTES, text);
 	}
+	free(text);
 	return r;
 }
 
-/* ---- the others ---- */
+/* ---- where ---- */
 
-/* The host alone: libvirt's own port is not the daemon's, and its user says nothing here. */
-static void tls_address(const struct uri *uri, char to[ADDRESS_BYTES])
+static int address_of(const struct uri *uri, char to[ADDRESS_BYTES], struct gclk_error *reterr)
 {
-	const char *at = memchr(uri->authority, '@', uri->n_authority);
-	const char *host = at ? at + 1 : uri->authority;
-	size_t n = (size_t)(uri->authority + uri->n_authority - host);
+	const char *host = uri->x->server;
 
-	n = *host == '[' ? GCLK_MIN(strcspn(host, "]") + 1, n) : GCLK_MIN(strcspn(host, ":"), n);
-	snprintf(to, ADDRESS_BYTES, "tls:%.*s", (int)GCLK_MIN(n, (size_t)400), host);
+	if (goes_by(uri, "ssh") || goes_by(uri, "libssh") || goes_by(uri, "libssh2")) {
+		return ssh_command(uri, to, reterr);
+	}
+	if (!host && (goes_by(uri, "") || goes_by(uri, "unix"))) {
+		gclk_text_copy(to, ADDRESS_BYTES, "unix:" DAEMON_SOCKET);
+		return 0;
+	}
+	if (host && (goes_by(uri, "") || goes_by(uri, "tls"))) {
+		/* the host alone: libvirt's port is not the daemon's, its user says nothing here */
+		snprintf(to, ADDRESS_BYTES, "tls:%.400s", host);
+		return 0;
+	}
+	return gclk_fail(reterr, GCLK_USAGE, NULL, GCLK_NO_OFFSET,
+			 "the URI does not say how to reach guestclock there; say --via "
+			 "ssh's exec:COMMAND, tls:HOST or unix:PATH");
 }
 
 int address_of_uri(const char *text, char to[ADDRESS_BYTES], struct gclk_error *reterr)
 {
 	struct uri uri;
+	int r = parse(text, &uri, reterr);
 
-	if (split(text, &uri) == 0) {
-		if (goes_by(&uri, "ssh") || goes_by(&uri, "libssh") || goes_by(&uri, "libssh2")) {
-			return ssh_command(&uri, to, reterr);
-		}
-		if (uri.n_authority == 0 && (!uri.transport || goes_by(&uri, "unix"))) {
-			gclk_text_copy(to, ADDRESS_BYTES, "unix:" DAEMON_SOCKET);
-			return 0;
-		}
-		if (uri.n_authority > 0 && (!uri.transport || goes_by(&uri, "tls"))) {
-			tls_address(&uri, to);
-			return 0;
-		}
-	}
-	return gclk_fail(reterr, GCLK_USAGE, NULL, GCLK_NO_OFFSET,
-			 "the URI does not say how to reach guestclock there; say --via "
-			 "ssh's exec:COMMAND, tls:HOST or unix:PATH");
+	r = r < 0 ? r : address_of(&uri, to, reterr);
+	xmlFreeURI(uri.x);
+	return r;
 }
 
 /* ---- certificates ---- */
@@ -341,15 +262,16 @@ static int file_in(const char *directory, const char *name, bool always,
 int address_pki(const char *text, struct address_pki *space, struct peer_tls *files,
 		struct gclk_error *reterr)
 {
-	char directory[ADDRESS_FILE_BYTES] = "";
 	const char *home = getenv("HOME");
 	struct uri uri;
-	bool always;
-	int r = split(text, &uri) == 0 ? parameter(&uri, "pkipath", directory, reterr) : 0;
+	char *directory = uri.given[PKIPATH];
+	int r = parse(text, &uri, reterr);
+	bool always = *directory;
 
-	always = *directory;
+	r = uri.x && uri.x->scheme ? r : 0; /* with --via it may be anything that libvirt takes */
+	xmlFreeURI(uri.x);
 	if (r == 0 && !always && geteuid() != 0 && home && strlen(home) < 200) {
-		snprintf(directory, sizeof(directory), "%s/.pki/libvirt", home);
+		snprintf(directory, ADDRESS_FILE_BYTES, "%s/.pki/libvirt", home);
 	}
 	if (r < 0 || !*directory) {
 		return r;

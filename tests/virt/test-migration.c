@@ -27,10 +27,13 @@ GCLK_TEST(migration, the_other_end_from_the_uri)
 		  "guestclock proxy --stdio --libvirt qemu:///system" },
 		{ "qemu+ssh://h/system?keyfile=a%27%3bb&no_verify=0;known_hosts=/x",
 		  SSH " -i 'a'\\'';b' h guestclock proxy --stdio --libvirt qemu:///system" },
-		{ "qemu+libssh2://h/system?known_hosts=/k h&known_hosts_verify=auto&command=x",
+		{ "qemu+libssh2://h/system?known_hosts=/k%20h&known_hosts_verify=auto&command=x",
 		  SSH " -o StrictHostKeyChecking=accept-new -o 'UserKnownHostsFile=\"/k h\"' h "
 		      "guestclock proxy --stdio --libvirt qemu:///system" },
 		{ "qemu+libssh://h/system?known_hosts_verify=ignore",
+		  SSH " -o StrictHostKeyChecking=no h guestclock proxy --stdio --libvirt "
+		      "qemu:///system" },
+		{ "qemu+ssh://h/system?keyfile=&no_verify=1",
 		  SSH " -o StrictHostKeyChecking=no h guestclock proxy --stdio --libvirt "
 		      "qemu:///system" },
 		/* through two shells */
@@ -66,6 +69,7 @@ GCLK_TEST(migration, what_says_nothing_is_usage)
 		"qemu+ssh://$(reboot)/system",
 		"qemu+ssh://-oProxyCommand=reboot/system",
 		"qemu+ssh://a b/system",
+		"qemu+ssh://h/system?keyfile=a b",
 		"qemu+ssh://-x@host2/system",
 		"qemu+ssh://user@/system",
 		"qemu+ssh://host2:x/system",
@@ -101,6 +105,7 @@ GCLK_TEST(migration, keys_and_certificates_where_libvirt_has_them)
 	files = (struct peer_tls){ 0 };
 	GCLK_EQ(setenv("HOME", "/nonexistent", 1), 0);
 	GCLK_EQ(address_pki("qemu+tls://h/system", &space, &files, &error), 0);
+	GCLK_EQ(address_pki("an alias", &space, &files, &error), 0);
 	CU_ASSERT_PTR_NULL(files.ca);
 	/* what does not fit is not cut off */
 	memset(text + strlen(text), 'k', 255);
