@@ -349,18 +349,24 @@ static char *line_of(const struct move *move, size_t *ret_size)
 	return line;
 }
 
+/* A line for which there is no room is taken out again, where it can be: half of one tells nothing. */
 static int append(int fd, const char *line, size_t size)
 {
 	size_t skip;
+	off_t end;
 	ssize_t n;
 
 	while (flock(fd, LOCK_EX) < 0 && errno == EINTR) {
 	}
+	end = lseek(fd, 0, SEEK_END);
 	skip = ends_in_a_line(fd) ? 1 : 0;
 	do {
 		n = write(fd, line + skip, size - skip);
 	} while (n < 0 && errno == EINTR);
 	if (n >= 0 && (size_t)n < size - skip) {
+		if (end >= 0 && ftruncate(fd, end) < 0) {
+			/* no file of blocks; the next line begins anew */
+		}
 		errno = ENOSPC;
 		return -1;
 	}
@@ -382,7 +388,7 @@ int move_audit(const struct move *move, const char *path, struct gclk_error *ret
 	r = fd < 0 ? -1 : append(fd, line, size);
 	if (r < 0) {
 		r = gclk_fail(reterr, GCLK_SYS, path, GCLK_NO_OFFSET,
-			      "the audit log cannot be written");
+			      "the audit log cannot be written: %s", strerror(errno));
 	}
 	free(line);
 	if (fd >= 0) {

@@ -951,6 +951,22 @@ static int write_record(const struct gclk_io *io, uint64_t offset, const uint8_t
 	return r < 0 ? r : io->sync(io->ctx, reterr);
 }
 
+/*
+ * A record that comes before any patch. Where there is no room for it the image is left as
+ * long as it was; if not even that can be done, what stands there is a torn record.
+ */
+static int write_first_record(const struct scene *s, uint64_t offset, const uint8_t *bytes,
+			      size_t n, struct gclk_error *reterr)
+{
+	int r = write_record(s->io, offset, bytes, n, reterr);
+	struct gclk_error ignored;
+
+	if (r < 0) {
+		s->io->resize(s->io->ctx, GCLK_MIN(offset, s->window.size), &ignored);
+	}
+	return r;
+}
+
 static int write_patches(const struct gclk_io *io, const struct gclk_patch *patches,
 			 size_t n_patches, struct gclk_error *reterr)
 {
@@ -970,7 +986,7 @@ static int apply_first(const struct scene *s, const struct gclk_patch *patches,
 		       size_t n_patches, const uint8_t *record, size_t n_record,
 		       struct gclk_error *reterr)
 {
-	int r = write_record(s->io, s->base, record, n_record, reterr);
+	int r = write_first_record(s, s->base, record, n_record, reterr);
 
 	return r < 0 ? r : write_patches(s->io, patches, n_patches, reterr);
 }
@@ -992,7 +1008,7 @@ static int apply_again(const struct scene *s, const struct wish *wish, const uin
 	}
 	r = pack(all, n_all, wish->payload, wish->n_payload, s->base, far, wish->open, &bridge,
 		 &n_bridge, reterr);
-	r = r < 0 ? r : write_record(io, far, bridge, n_bridge, reterr);
+	r = r < 0 ? r : write_first_record(s, far, bridge, n_bridge, reterr);
 	r = r < 0 ? r : write_patches(io, all, n_all, reterr);
 	r = r < 0 ? r : write_record(io, s->base, record, n_record, reterr);
 	r = r < 0 ? r : resize_and_sync(io, s->base + n_record, reterr);

@@ -127,7 +127,7 @@ int learned_add(const char *path, const struct lesson *lesson, struct gclk_error
 	char temporary[600];
 	struct learned l;
 	FILE *file = NULL;
-	int fd, r;
+	int fd, r, saved;
 
 	if (lesson->to_load_ns < 0 || lesson->to_run_ns < lesson->to_load_ns ||
 	    lesson->to_run_ns > LESSON_MAX_NS) {
@@ -145,9 +145,11 @@ int learned_add(const char *path, const struct lesson *lesson, struct gclk_error
 		close(fd);
 	}
 	if (r || rename(temporary, path) < 0) {
-		r = gclk_fail(reterr, GCLK_SYS, path, GCLK_NO_OFFSET, "cannot be written");
+		saved = errno;
 		unlink(temporary);
-		return r;
+		errno = saved;
+		return gclk_fail(reterr, GCLK_SYS, path, GCLK_NO_OFFSET, "cannot be written: %s",
+				 strerror(saved));
 	}
 	return 0;
 }

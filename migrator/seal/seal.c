@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: MIT */
+#include <string.h>
+
 #include "core/error.h"
 #include "migrator/message.h"
 #include "migrator/seal/seal.h"
@@ -34,7 +36,8 @@ int seal_read_key(const char *path, struct gclk_seal_key **ret)
 void seal_warn_sequences(const char *path, const struct gclk_error *error, const char *effect)
 {
 	message("warning", path, gclk_status_name(error->status), EFFECT_READING, NULL,
-		"%s; %s", error->message, effect);
+		"%s%s%s; %s", error->message, error->sys_errno ? ": " : "",
+		error->sys_errno ? strerror(error->sys_errno) : "", effect);
 }
 
 void seal_warn_forgotten(const char *path)

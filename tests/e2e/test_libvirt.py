@@ -141,7 +141,10 @@ def steady(lines):
 def header(path):
     """(data_len, compression) of a save image."""
     with open(path, "rb") as file:
-        head = file.read(92)
+        return header_of(file.read(92))
+
+
+def header_of(head):
     _, length, _, compressed = struct.unpack_from("=IIII", head, 16)
     return length, compressed
 
