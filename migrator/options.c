@@ -615,7 +615,7 @@ int options_parse(const struct verb *verb, int argc, char **argv, struct options
 	memset(ret, 0, sizeof(*ret));
 	ret->own = verb->own;
 	getopt_rows(verb, longs, letters);
-	optind = 1;
+	optind = 0;	/* not 1: that goes on amid the word at which an earlier parse ended */
 	opterr = 0;
 	for (;;) {
 		optopt = 0;
