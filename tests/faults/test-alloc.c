@@ -483,6 +483,24 @@ static int call_undo(struct gclk_error *e)
 	return r;
 }
 
+static int call_unflatten(struct gclk_error *e)
+{
+	static struct gclk_state flat;
+	struct gclk_state *taken = NULL;
+	static uint8_t bytes[1 << 16];
+	size_t used = 0;
+	int r;
+
+	/* of one vCPU, of which nothing is known */
+	memset(&flat, 0, sizeof(flat));
+	flat.n_vcpus = 1;
+	memcpy(bytes, &flat, sizeof(flat));
+	r = gclk_state_unflatten(bytes, sizeof(bytes), &used, &taken, e);
+	CU_ASSERT(r < 0 || used > sizeof(flat));
+	gclk_state_free(taken);
+	return r;
+}
+
 static int call_domain_read(struct gclk_error *e)
 {
 	static struct gclk_domain domain;
@@ -596,6 +614,7 @@ static const struct call {
 	{ "gclk_state_new, gclk_plan_new, gclk_bundle_new", call_state_new, 0 },
 	{ "gclk_bundle_unpack", call_bundle_unpack, 0 },
 	{ "gclk_state_unpack", call_state_unpack, 0 },
+	{ "gclk_state_unflatten", call_unflatten, 0 },
 	{ "gclk_bundle_set_state", call_set_state, 0 },
 	{ "gclk_bundle_set_provenance", call_set_provenance, 0 },
 	{ "gclk_bundle_set_host", call_set_host, 0 },

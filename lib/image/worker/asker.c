@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "core/error.h"
@@ -17,6 +20,7 @@
 struct gclk_asker {
 	struct gclk_worker worker;
 	struct gclk_worker_process process;	/* .socket -1: has ended */
+	char why[200];			/* it has, if it was not asked to */
 	int fd;				/* the file */
 	bool owns_fd;
 	struct gclk_output spool;	/* of a pipe; fd -1: none */
@@ -42,6 +46,19 @@ static void end_worker(struct gclk_asker *a)
 	}
 }
 
+/*
+ * It is not asked again, for this reason. Once it has written who knows what the file is
+ * now: that is more important than what it was that went wrong.
+ */
+static int give_up(struct gclk_asker *a, enum gclk_status status, const char *why,
+		   struct gclk_error *reterr)
+{
+	end_worker(a);
+	snprintf(a->why, sizeof(a->why), "%s", why);
+	return gclk_fail(reterr, a->wrote ? GCLK_UNPROVEN : status, NULL, GCLK_NO_OFFSET, "%s",
+			 why);
+}
+
 /* How it died says more than that it did. */
 static int lost_worker(struct gclk_asker *a, struct gclk_error *reterr)
 {
@@ -49,20 +66,21 @@ static int lost_worker(struct gclk_asker *a, struct gclk_error *reterr)
 
 	if (a->process.socket < 0) {
 		return gclk_fail(reterr, GCLK_STATE, NULL, GCLK_NO_OFFSET,
-				 "the confined process that reads the file has ended");
+				 "the confined process that reads the file has ended%s%s",
+				 *a->why ? ": " : "", a->why);
 	}
-	a->worker.stop(a->worker.ctx, &a->process, true, &error);
-	a->process.socket = -1;
-	return gclk_fail(reterr, a->wrote ? GCLK_UNPROVEN : GCLK_PEER, NULL, GCLK_NO_OFFSET,
-			 "%s", error.message);
+	gclk_worker_lost(&a->worker, &a->process, &error);
+	return give_up(a, GCLK_PEER, error.message, reterr);
 }
 
 /* One that says what it should not is not asked again. */
 static int misbehaved(struct gclk_asker *a, const char *what, struct gclk_error *reterr)
 {
-	end_worker(a);
-	return gclk_fail(reterr, a->wrote ? GCLK_UNPROVEN : GCLK_PEER, NULL, GCLK_NO_OFFSET,
-			 "the confined process that reads the file %s, and was ended", what);
+	char why[160];
+
+	snprintf(why, sizeof(why),
+		 "the confined process that reads the file %s, and was ended", what);
+	return give_up(a, GCLK_PEER, why, reterr);
 }
 
 static int write_for(struct gclk_asker *a, const struct gclk_frame *frame,
@@ -104,7 +122,8 @@ static int serve_write(struct gclk_asker *a, const struct gclk_frame *frame,
 	if (r == -GCLK_PEER) {
 		return misbehaved(a, "asked to write what it may not", reterr);
 	}
-	return gclk_frame_send(a->process.socket, GCLK_TELL_RESULT, &piece, 1, -1, reterr);
+	return gclk_frame_send(a->process.socket, GCLK_TELL_RESULT, &piece, 1, -1, NULL) < 0 ?
+		       lost_worker(a, reterr) : 0;
 }
 
 static int serve_progress(struct gclk_asker *a, const struct gclk_frame *frame,
@@ -148,12 +167,9 @@ static int listen_for(struct gclk_asker *a, struct gclk_frame *ret, struct gclk_
 	for (;;) {
 		r = gclk_frame_receive(a->process.socket, false, ret, &error);
 		if (r) {
-			if (r < 0 && error.status == GCLK_NOMEM) {
-				end_worker(a);
-				return gclk_fail(reterr, GCLK_NOMEM, NULL, GCLK_NO_OFFSET,
-						 "out of memory");
-			}
-			return lost_worker(a, reterr);
+			return r < 0 && error.status == GCLK_NOMEM ?
+				       give_up(a, GCLK_NOMEM, "out of memory", reterr) :
+				       lost_worker(a, reterr);
 		}
 		if (ret->type == GCLK_SAY_DONE) {
 			break;
@@ -165,9 +181,12 @@ static int listen_for(struct gclk_asker *a, struct gclk_frame *ret, struct gclk_
 		}
 	}
 	*ret_rest = (struct gclk_rest){ ret->bytes, ret->size };
-	if (gclk_take_done(ret_rest, &result, &said, reterr) < 0) {
-		end_worker(a);
-		return -GCLK_PEER;
+	if (gclk_take_done(ret_rest, &result, &said, NULL) < 0) {
+		return misbehaved(a, "gave an answer that is none", reterr);
+	}
+	/* it had no answer from here, or no memory, perhaps amid a change */
+	if (result == -GCLK_PEER || (result == -GCLK_NOMEM && a->wrote)) {
+		return give_up(a, GCLK_PEER, said.message, reterr);
 	}
 	if (result < 0 && reterr) {
 		*reterr = said;
@@ -293,6 +312,41 @@ static int check_ready(const struct gclk_frame *frame, struct gclk_error *reterr
 			 "the confined process is of another release");
 }
 
+#define PATIENCE_MS 30000
+
+static uint32_t patience_of(const struct gclk_worker *worker)
+{
+	return worker->patience_ms ? worker->patience_ms : PATIENCE_MS;
+}
+
+static void be_patient(int socket, uint32_t ms)
+{
+	const struct timeval patience = { ms / 1000, (suseconds_t)(ms % 1000 * 1000) };
+
+	setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+	setsockopt(socket, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+}
+
+void gclk_worker_is_unhurried(const struct gclk_worker_process *process)
+{
+	be_patient(process->socket, 0);
+}
+
+void gclk_worker_lost(const struct gclk_worker *worker, struct gclk_worker_process *process,
+		      struct gclk_error *ret_why)
+{
+	bool silent = errno == EAGAIN || errno == EWOULDBLOCK;
+	uint32_t ms = patience_of(worker);
+
+	worker->stop(worker->ctx, process, !silent, ret_why);
+	process->socket = -1;
+	if (silent) {
+		gclk_fail(ret_why, GCLK_PEER, NULL, GCLK_NO_OFFSET,
+			  "the confined process that reads it has been silent for "
+			  "%" PRIu32 ".%03" PRIu32 " s, and was ended", ms / 1000, ms % 1000);
+	}
+}
+
 int gclk_worker_begin(const struct gclk_worker *worker, struct gclk_worker_process *ret,
 		      struct gclk_error *reterr)
 {
@@ -303,8 +357,9 @@ int gclk_worker_begin(const struct gclk_worker *worker, struct gclk_worker_proce
 	if (r < 0) {
 		return r;
 	}
+	be_patient(ret->socket, patience_of(worker));
 	if (gclk_frame_receive(ret->socket, false, &frame, NULL)) {
-		worker->stop(worker->ctx, ret, true, &why);
+		gclk_worker_lost(worker, ret, &why);
 		return gclk_fail(reterr, GCLK_PEER, NULL, GCLK_NO_OFFSET, "%s", why.message);
 	}
 	r = check_ready(&frame, reterr);
@@ -321,6 +376,8 @@ static int start(struct gclk_asker *a, struct gclk_error *reterr)
 
 	if (r < 0) {
 		a->process.socket = -1;
+	} else {
+		gclk_worker_is_unhurried(&a->process);	/* to read a file takes what it takes */
 	}
 	return r;
 }

@@ -11,9 +11,17 @@
 
 struct gclk_asker;
 
-/* Starts one and hears that it is ready: confined, and of this release. */
+/*
+ * Starts one and hears that it is ready: confined, and of this release. Its patience holds
+ * for all that is sent and received from then on; gclk_worker_is_unhurried() ends that.
+ */
 int gclk_worker_begin(const struct gclk_worker *worker, struct gclk_worker_process *ret,
 		      struct gclk_error *reterr);
+void gclk_worker_is_unhurried(const struct gclk_worker_process *process);
+
+/* No frame came or went, errno says how: ends it, and says in one sentence what it was. */
+void gclk_worker_lost(const struct gclk_worker *worker, struct gclk_worker_process *process,
+		      struct gclk_error *ret_why);
 
 /* Fills @image. Ownership of image->asker: gclk_asker_free(). */
 int gclk_asker_open(struct gclk_image *image, const char *path,

@@ -47,69 +47,16 @@ void gclk_state_pieces(const struct gclk_state *state, struct gclk_state *scratc
 	to[4] = (struct gclk_piece){ state->timers, state->n_timers * sizeof(*state->timers) };
 }
 
-/* Members whose presence bit is not set are 0, as everywhere else. */
-static void clear_absent(const struct gclk_record *record, void *base)
-{
-	char *p = base;
-
-	for (unsigned i = 0; i < record->n_fields; i++) {
-		if (!gclk_record_has(base, record, i)) {
-			memset(p + record->fields[i].offset, 0, record->fields[i].size);
-		}
-	}
-	for (unsigned i = 0; i < record->n_subs; i++) {
-		const struct gclk_subrecord *sub = &record->subs[i];
-
-		for (unsigned k = 0; k < sub->max; k++) {
-			clear_absent(sub->record, p + sub->offset + (size_t)k * sub->record->size);
-		}
-	}
-}
-
-static void clear_all_absent(struct gclk_state *state)
-{
-	for (unsigned i = 0; i < gclk_n_parts; i++) {
-		const struct gclk_part *part = &gclk_parts[i];
-		uint32_t count;
-		char *p = gclk_state_part(state, part, &count);
-
-		count = part->is_array ? count : 1;
-		for (uint32_t k = 0; k < count; k++) {
-			clear_absent(part->record, p + (size_t)k * part->record->size);
-		}
-	}
-}
-
 int gclk_take_state(struct gclk_rest *rest, struct gclk_state **ret, struct gclk_error *reterr)
 {
-	struct gclk_state head, *state;
+	size_t used;
+	int r = gclk_state_unflatten(rest->at, rest->n, &used, ret, reterr);
 
-	if (!gclk_rest_take(rest, &head, sizeof(head)) || head.n_vcpus < 1 ||
-	    head.n_vcpus > GCLK_VCPUS_MAX || head.n_timers > GCLK_TIMERS_MAX) {
-		return refuse("a state's size", reterr);
+	if (r < 0) {
+		return r == -GCLK_NOMEM ? r : refuse("a state", reterr);
 	}
-	state = gclk_state_new(head.n_vcpus);
-	if (!state) {
-		return gclk_fail(reterr, GCLK_NOMEM, NULL, GCLK_NO_OFFSET, "out of memory");
-	}
-	head.tsc = state->tsc;		/* never theirs */
-	head.vcpu = state->vcpu;
-	head.lapic = state->lapic;
-	head.timers = state->timers;
-	*state = head;
-	if (!gclk_rest_take(rest, state->tsc, head.n_vcpus * sizeof(*state->tsc)) ||
-	    !gclk_rest_take(rest, state->vcpu, head.n_vcpus * sizeof(*state->vcpu)) ||
-	    !gclk_rest_take(rest, state->lapic, head.n_vcpus * sizeof(*state->lapic)) ||
-	    !gclk_rest_take(rest, state->timers, head.n_timers * sizeof(*state->timers))) {
-		gclk_state_free(state);
-		return refuse("a state's length", reterr);
-	}
-	clear_all_absent(state);
-	if (gclk_state_validate(state, NULL) < 0) {
-		gclk_state_free(state);
-		return refuse("a state that is not valid", reterr);
-	}
-	*ret = state;
+	rest->at += used;
+	rest->n -= used;
 	return 0;
 }
 
@@ -195,6 +142,14 @@ static bool spans_hold(const struct gclk_facts *f)
 	return f->tail_begin <= f->tail_end && f->span.begin >= f->tail_begin &&
 	       f->span.begin <= f->span.end && f->span.end <= f->tail_end &&
 	       f->span.stream_end <= f->tail_end;
+}
+
+int gclk_take_domain(struct gclk_rest *rest, struct gclk_domain *ret, struct gclk_error *reterr)
+{
+	if (!gclk_rest_take(rest, ret, sizeof(*ret)) || rest->n || !take_domain(ret)) {
+		return refuse("a domain", reterr);
+	}
+	return 0;
 }
 
 int gclk_take_facts(struct gclk_rest *rest, struct gclk_facts *ret, struct gclk_error *reterr)

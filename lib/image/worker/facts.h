@@ -71,6 +71,7 @@ int gclk_take_state(struct gclk_rest *rest, struct gclk_state **ret, struct gclk
 int gclk_take_done(struct gclk_rest *rest, int *ret_result, struct gclk_error *ret_said,
 		   struct gclk_error *reterr);
 int gclk_take_facts(struct gclk_rest *rest, struct gclk_facts *ret, struct gclk_error *reterr);
+int gclk_take_domain(struct gclk_rest *rest, struct gclk_domain *ret, struct gclk_error *reterr);
 int gclk_take_changes(struct gclk_rest *rest, struct gclk_said_change **ret, unsigned *ret_n,
 		      struct gclk_error *reterr);
 int gclk_take_fields(struct gclk_rest *rest, struct gclk_said_field **ret, unsigned *ret_n,

@@ -49,6 +49,7 @@ bool gclk_far_receive(int socket, void *bytes, size_t n)
 			continue;
 		}
 		if (r <= 0) {
+			errno = r < 0 ? errno : ECONNRESET;
 			return false;
 		}
 		to += r;

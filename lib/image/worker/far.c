@@ -7,7 +7,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -144,8 +143,7 @@ static int lost(struct gclk_far *f, struct gclk_error *reterr)
 	struct gclk_error why = { .message = "the confined process that filters has ended" };
 
 	if (f->process.socket >= 0) {
-		f->worker.stop(f->worker.ctx, &f->process, true, &why);
-		f->process.socket = -1;
+		gclk_worker_lost(&f->worker, &f->process, &why);
 	}
 	gclk_fail(&error, GCLK_PEER, NULL, f->offset, "%s", why.message);
 	return refuse_all(f, &error, reterr);
@@ -169,6 +167,7 @@ static int take_error(struct gclk_far *f, int result, struct gclk_error *reterr)
 	int r = gclk_frame_receive(f->process.socket, false, &frame, NULL);
 
 	if (r || frame.size != sizeof(said)) {
+		errno = r ? errno : EPROTO;
 		gclk_frame_free(&frame);
 		return lost(f, reterr);
 	}
@@ -304,24 +303,18 @@ static int make_room(struct gclk_far *f, int *ret_fd, struct gclk_error *reterr)
 	return f->room && *ret_fd >= 0 ? 0 : -GCLK_SYS;
 }
 
-#define PATIENCE_S 30
-
 static int begin(struct gclk_far *f, const struct gclk_filter_options *options, int room_fd,
 		 struct gclk_error *reterr)
 {
 	const struct gclk_far_options how = { options->tail_bytes, options->unreadable,
 					      options->one_way, options->want_page_clock };
 	const struct gclk_piece piece = { &how, sizeof(how) };
-	/* it needs ms: one that is silent for longer holds a guest and a connection */
-	const struct timeval patience = { .tv_sec = PATIENCE_S };
 	int r = gclk_worker_begin(&f->worker, &f->process, reterr);
 
 	if (r < 0) {
 		f->process.socket = -1;
 		return r;
 	}
-	setsockopt(f->process.socket, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
-	setsockopt(f->process.socket, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
 	return gclk_frame_send(f->process.socket, GCLK_ASK_FILTER, &piece, 1, room_fd, reterr);
 }
 

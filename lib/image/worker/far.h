@@ -60,7 +60,7 @@ struct gclk_far_patch {
 	uint8_t bytes[256];
 };
 
-/* Fixed sizes, both ways; false: the other end is gone. */
+/* Fixed sizes, both ways; false: the other end is gone, or, with errno EAGAIN, silent. */
 bool gclk_far_send(int socket, const void *bytes, size_t n);
 bool gclk_far_receive(int socket, void *bytes, size_t n);
 

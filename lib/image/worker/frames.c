@@ -84,6 +84,7 @@ int gclk_frame_send(int socket, enum gclk_frame_type type, const struct gclk_pie
 		total += pieces[i].n;
 	}
 	if (total > GCLK_FRAME_MAX) {
+		errno = EMSGSIZE;
 		return gclk_fail(reterr, GCLK_RANGE, NULL, GCLK_NO_OFFSET,
 				 "%zu bytes are more than one frame holds", total);
 	}
@@ -137,6 +138,7 @@ static ssize_t receive(int socket, void *to, size_t n, int *ret_fd)
 			continue;
 		}
 		if (r <= 0) {
+			errno = r < 0 ? errno : ECONNRESET;
 			return r < 0 ? r : (ssize_t)done;
 		}
 		if (message.msg_control) {
@@ -145,6 +147,16 @@ static ssize_t receive(int socket, void *to, size_t n, int *ret_fd)
 		done += (size_t)r;
 	}
 	return (ssize_t)done;
+}
+
+/* Why it did not come stays in errno. */
+static int not_whole(struct gclk_frame *frame, struct gclk_error *reterr)
+{
+	int saved = errno;
+
+	gclk_frame_free(frame);
+	errno = saved;
+	return gone(reterr);
 }
 
 int gclk_frame_receive(int socket, bool with_fd, struct gclk_frame *ret,
@@ -159,11 +171,11 @@ int gclk_frame_receive(int socket, bool with_fd, struct gclk_frame *ret,
 		return 1;
 	}
 	if (n != (ssize_t)sizeof(head)) {
-		gclk_frame_free(ret);
-		return gone(reterr);
+		return not_whole(ret, reterr);
 	}
 	if (head[1] > GCLK_FRAME_MAX) {
 		gclk_frame_free(ret);
+		errno = EPROTO;
 		return gclk_fail(reterr, GCLK_PEER, NULL, GCLK_NO_OFFSET,
 				 "a frame of %" PRIu32 " bytes", head[1]);
 	}
@@ -175,8 +187,7 @@ int gclk_frame_receive(int socket, bool with_fd, struct gclk_frame *ret,
 		return gclk_fail(reterr, GCLK_NOMEM, NULL, GCLK_NO_OFFSET, "out of memory");
 	}
 	if (receive(socket, ret->bytes, ret->size, NULL) != (ssize_t)ret->size) {
-		gclk_frame_free(ret);
-		return gone(reterr);
+		return not_whole(ret, reterr);
 	}
 	return 0;
 }

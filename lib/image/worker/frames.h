@@ -32,6 +32,8 @@ enum gclk_frame_type {
 	GCLK_ASK_UNDO_COPY,		/* afterwards, with a descriptor for the copy */
 	GCLK_ASK_SNAPSHOTS,		/* struct gclk_ask_open, with a descriptor */
 	GCLK_ASK_FILTER,		/* struct gclk_far_options, with a room: far.h from here on */
+	GCLK_ASK_DOMAIN,		/* a domain's XML; answered by struct gclk_domain */
+	GCLK_ASK_READ,			/* u32 what, u32 0, the bytes: for the program's own reader */
 	/* to the worker, in answer to its WRITE, SYNC and RESIZE */
 	GCLK_TELL_RESULT = 32,		/* struct gclk_error; its status 0: done */
 	/* from the worker */
@@ -80,7 +82,8 @@ int gclk_frame_send(int socket, enum gclk_frame_type type, const struct gclk_pie
  * @with_fd:	a descriptor may come along; else one that does is not taken
  *
  * Ownership: gclk_frame_free(), which closes a descriptor that is still there. Returns 0,
- * 1 at the end; errors: GCLK_PEER, GCLK_NOMEM.
+ * 1 at the end; errors: GCLK_PEER, with errno EAGAIN where nothing came in time;
+ * GCLK_NOMEM.
  */
 int gclk_frame_receive(int socket, bool with_fd, struct gclk_frame *ret,
 		       struct gclk_error *reterr);

@@ -11,6 +11,7 @@
 #include "core/util.h"
 #include "image/compress.h"
 #include "image/container-private.h"
+#include "image/domain-xml.h"
 #include "image/image.h"
 #include "image/worker/facts.h"
 #include "image/worker/far.h"
@@ -29,6 +30,7 @@ struct work {
 	char name[512];
 	struct gclk_image *image;
 	struct gclk_container *undo;	/* of a file that is to be undone by a copy */
+	gclk_worker_reader *read;	/* the program's own; or NULL */
 };
 
 /* ---- writing ---- */
@@ -350,6 +352,43 @@ static int tell_snapshots(struct work *w, struct gclk_frame *frame)
 	return r;
 }
 
+/* ---- bytes that were sent ---- */
+
+static int tell_domain(struct work *w, const struct gclk_frame *frame)
+{
+	struct gclk_domain *domain = calloc(1, sizeof(*domain));
+	const struct gclk_piece piece = { domain, sizeof(*domain) };
+	struct gclk_error error;
+	int r;
+
+	if (!domain) {
+		return -GCLK_NOMEM;
+	}
+	r = gclk_domain_parse((const char *)frame->bytes, frame->size, domain, &error);
+	r = answer(w, r, &error, &piece, r == 0);
+	free(domain);
+	return r;
+}
+
+static int tell_read(struct work *w, const struct gclk_frame *frame)
+{
+	struct gclk_rest rest = { frame->bytes, frame->size };
+	struct gclk_piece piece = { NULL, 0 };
+	struct gclk_error error = { 0 };
+	uint32_t head[2];
+	void *said = NULL;
+	int r;
+
+	if (!w->read || !gclk_rest_take(&rest, head, sizeof(head))) {
+		return -GCLK_PEER;
+	}
+	r = w->read(head[0], rest.at, rest.n, &said, &piece.n, &error);
+	piece.bytes = said;
+	r = answer(w, r, &error, &piece, r >= 0 && said);
+	free(said);
+	return r;
+}
+
 /* From here on the socket speaks as far.h has it. */
 static int work_on_stream(struct work *w, const struct gclk_frame *frame)
 {
@@ -375,6 +414,10 @@ static int carry_out_frame(struct work *w, struct gclk_frame *frame)
 		return tell_snapshots(w, frame);
 	case GCLK_ASK_FILTER:
 		return work_on_stream(w, frame);
+	case GCLK_ASK_DOMAIN:
+		return tell_domain(w, frame);
+	case GCLK_ASK_READ:
+		return tell_read(w, frame);
 	case GCLK_ASK_FIELDS:
 		return w->image ? tell_fields(w) : -GCLK_PEER;
 	case GCLK_ASK_ENCODE:
@@ -403,10 +446,16 @@ static int dispatch(struct work *w, struct gclk_frame *frame)
 
 GCLK_API int gclk_image_work(int socket, const struct gclk_error *failure)
 {
+	return gclk_worker_run(socket, failure, NULL);
+}
+
+GCLK_API int gclk_worker_run(int socket, const struct gclk_error *failure,
+			     gclk_worker_reader *read)
+{
 	struct gclk_say_ready ready = { .failed = failure != NULL,
 					.layout = gclk_frames_layout() };
 	const struct gclk_piece piece = { &ready, sizeof(ready) };
-	struct work w = { .socket = socket, .fd = -1 };
+	struct work w = { .socket = socket, .fd = -1, .read = read };
 	int r;
 
 	if (failure) {

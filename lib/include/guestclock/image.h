@@ -47,6 +47,11 @@ struct gclk_worker {
 	void (*stop)(void *ctx, struct gclk_worker_process *process, int failed,
 		     struct gclk_error *reterr);
 	void *ctx;
+	/*
+	 * One that works on a stream, or on bytes that it was sent, answers within us or ms:
+	 * after a silence of so long it is given up, for a guest or a connection waits. 0: 30 s
+	 */
+	uint32_t patience_ms;
 };
 
 /**
@@ -58,6 +63,36 @@ struct gclk_worker {
  * release of this library. It opens nothing: files come through the socket, to be read.
  */
 int gclk_image_work(int socket, const struct gclk_error *failure);
+
+/*
+ * What a program reads besides images, it can have read by the same workers: a function of
+ * its own, which makes of @n bytes that may come from anyone others that are simple to
+ * look at, malloc()ed (@ret NULL with 0 of them). Its errors come back as they are.
+ */
+typedef int gclk_worker_reader(uint32_t what, const void *bytes, size_t n, void **ret,
+			       size_t *ret_n, struct gclk_error *reterr);
+
+/* As gclk_image_work(), for what gclk_reading_ask() asks as well. */
+int gclk_worker_run(int socket, const struct gclk_error *failure, gclk_worker_reader *read);
+
+/* A worker that is asked to read, any number of times. Not for two threads at once. */
+struct gclk_reading;
+int gclk_reading_new(const struct gclk_worker *worker, struct gclk_reading **ret,
+		     struct gclk_error *reterr);
+/* Accepts NULL, returns NULL. */
+struct gclk_reading *gclk_reading_free(struct gclk_reading *reading);
+
+/**
+ * gclk_reading_ask() - have bytes read
+ * @what:	for the reader to know
+ * @ret:	malloc()ed, or NULL: whatever a process says that may be in a stranger's
+ *		hands, so to be looked at before it is believed
+ *
+ * Returns 0. Errors: the reader's; GCLK_PEER when the worker dies, is silent or answers
+ * what is no answer, and then for every further question; GCLK_RANGE, GCLK_NOMEM.
+ */
+int gclk_reading_ask(struct gclk_reading *reading, uint32_t what, const void *bytes, size_t n,
+		     void **ret, size_t *ret_n, struct gclk_error *reterr);
 
 struct gclk_image_options {
 	const char *snapshot;		/* qcow2: name or id; NULL: the only one */
@@ -197,6 +232,9 @@ const char *gclk_domain_metadata(const struct gclk_domain *domain, const char *a
  */
 int gclk_domain_read(const char *xml, size_t size, struct gclk_domain *ret,
 		     struct gclk_error *reterr);
+/* The same by a worker; NULL: here. Errors: also GCLK_PEER. */
+int gclk_worker_domain_read(const struct gclk_worker *worker, const char *xml, size_t size,
+			    struct gclk_domain *ret, struct gclk_error *reterr);
 
 /*
  * Attributes of our element that `guestclock save` leaves in the XML of an image. They

@@ -152,6 +152,15 @@ int gclk_record_find(const struct gclk_record *record, const char *name);
 int gclk_record_validate(const struct gclk_record *record, const void *base, const char *path,
 			 struct gclk_error *reterr);
 
+/**
+ * gclk_record_settle() - a record whose bytes come from anywhere, made safe to use
+ *
+ * Members whose presence bit is not set become 0, as everywhere else; then as
+ * gclk_record_validate(): @base is safe to look at when it returns 0.
+ */
+int gclk_record_settle(const struct gclk_record *record, void *base, const char *path,
+		       struct gclk_error *reterr);
+
 /* The same question, answered 1 or 0 without saying why. */
 int gclk_record_is_valid(const struct gclk_record *record, const void *base);
 

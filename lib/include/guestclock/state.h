@@ -379,6 +379,25 @@ int gclk_state_assign(struct gclk_state *to, const struct gclk_state *from,
 		      struct gclk_error *reterr);
 
 /*
+ * A state as one run of bytes, for another process of the same program on the same host:
+ * struct gclk_state without its pointers, then its arrays. No format: what is kept, or
+ * goes anywhere else, is a bundle.
+ */
+size_t gclk_state_flat_bytes(const struct gclk_state *state);
+void gclk_state_flatten(const struct gclk_state *state, void *to);
+
+/**
+ * gclk_state_unflatten() - out of bytes that may come from anyone
+ * @ret_used:	of the @n bytes
+ * @ret:	the caller's, gclk_state_free(): valid, and with nothing where its presence
+ *		bits say that nothing is
+ *
+ * Errors: GCLK_MALFORMED, GCLK_RANGE, GCLK_NOMEM.
+ */
+int gclk_state_unflatten(const void *bytes, size_t n, size_t *ret_used,
+			 struct gclk_state **ret, struct gclk_error *reterr);
+
+/*
  * The parts of a state, for code that treats them all alike (schema, inspect,
  * diff, JSON): one row per record of struct gclk_state, in the order of the
  * schema.
