@@ -17,7 +17,9 @@
 #include "image/qemu/tail.h"
 #include "image/record.h"
 #include "image/worker/far.h"
+#include "migrator/foreign.h"
 #include "migrator/json-state.h"
+#include "migrator/peer/wire.h"
 
 static const char *root;
 
@@ -270,6 +272,49 @@ static void save_frames(void)
 	}
 }
 
+static void save_frame(const char *name, const struct wire_message *m)
+{
+	uint8_t *frame;
+	size_t n;
+
+	FUZZ_CHECK(wire_pack(m, &frame, &n, NULL) == 0);
+	save("wire", name, frame, n);
+	free(frame);
+}
+
+static void fill_hello(struct wire_message *m)
+{
+	struct wire_move *move = &m->hello.move;
+
+	*m = (struct wire_message){ .type = WIRE_HELLO };
+	m->hello.version_min = m->hello.version_max = 1;
+	m->hello.role = WIRE_CONTROL;
+	strcpy(move->verb, "migrate");
+	strcpy(move->uuid, "01234567-89ab-cdef-0123-456789abcdef");
+	strcpy(move->main_path, "/run/guestclock/web1.sock");
+	strcpy(move->force[move->n_force++], "gap-negative");
+	GCLK_SET(host, &move->host, tsc_hz, 2499997914);
+	move->policy = gclk_policy_default;
+	move->policy.ticks[GCLK_TICK_RTC].policy = GCLK_TICKS_CATCHUP;
+}
+
+/* Of those that bring most. */
+static void save_whole_frames(void)
+{
+	struct wire_message m;
+
+	fill_hello(&m);
+	save_frame("hello", &m);
+	m = (struct wire_message){ .type = WIRE_WELCOME };
+	m.welcome.version = m.welcome.has_host = 1;
+	GCLK_SET(host, &m.welcome.host, tsc_hz, 2499997914);
+	save_frame("welcome", &m);
+	m = (struct wire_message){ .type = WIRE_STOPPED, .stopped = { { -5, 7 }, "event", 9 } };
+	save_frame("stopped", &m);
+	m = (struct wire_message){ .type = WIRE_THERE, .there = { 1, -2, 3, 4 } };
+	save_frame("there", &m);
+}
+
 /* The bundle of tests/data as JSON, and its host alone. */
 static void save_json(void)
 {
@@ -362,6 +407,60 @@ static void save_replies(void)
 	free(facts);
 }
 
+/* One answer of the reader's behind the byte that target-said.c wants. */
+static void save_said(const char *name, uint8_t kind, const void *said, size_t n)
+{
+	uint8_t *bytes = malloc(n + 1);
+
+	FUZZ_CHECK(bytes);
+	bytes[0] = kind;
+	memcpy(bytes + 1, said, n);
+	save("said", name, bytes, n + 1);
+	free(bytes);
+}
+
+static void read_and_save(const char *name, uint8_t kind, uint32_t what, const void *from,
+			  size_t n)
+{
+	void *said = NULL;
+	size_t n_said = 0;
+
+	FUZZ_CHECK(foreign_read(what, from, n, &said, &n_said, NULL) == 0);
+	save_said(name, kind, said, n_said);
+	free(said);
+}
+
+static void save_sayings(void)
+{
+	static const char host[] = "{\"tsc_hz\": \"2499997914\"}";
+	struct move *move = malloc(sizeof(*move));
+	struct bytes b = { 0 };
+	FILE *file = fopen(GCLK_TEST_DATA "/bundle-v1.gclk", "rb");
+	struct wire_message m;
+	size_t n;
+	char *text;
+
+	FUZZ_CHECK(file && move);
+	put_zero(&b, 1 << 20);
+	b.n = fread(b.p, 1, 1 << 20, file);
+	fclose(file);
+	read_and_save("bundle", 0, FOREIGN_BUNDLE, b.p, b.n);
+	bytes_free(&b);
+	read_and_save("host", 1, FOREIGN_HOST_JSON, host, strlen(host));
+	move_init(move, "migrate");
+	strcpy(move->clocks[move->n_clocks++].clock, gclk_clock_names[0]);
+	strcpy(move->ledger[move->n_ledger++].timer, "pit");
+	gclk_findings_add(&move->findings, gclk_finding_table[0].id, "tsc", "a sentence");
+	text = move_to_text(move, &n);
+	FUZZ_CHECK(text);
+	read_and_save("move", 2, FOREIGN_MOVE_JSON, text, n);
+	free(text);
+	free(move);
+	fill_hello(&m);
+	save_said("hello", 3, &m.hello.move, sizeof(m.hello.move));
+	save_said("welcome", 4, &m.hello.move.host, sizeof(m.hello.move.host));
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 2) {
@@ -383,6 +482,8 @@ int main(int argc, char **argv)
 	save_json();
 	save("domain", "full", xml, sizeof(xml) - 1);
 	save_frames();
+	save_whole_frames();
+	save_sayings();
 	save_replies();
 	return 0;
 }

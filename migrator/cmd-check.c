@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "core/util.h"
+#include "migrator/confine/confine.h"
 #include "migrator/hosts.h"
 #include "migrator/json-state.h"
 #include "migrator/message.h"
@@ -55,6 +56,7 @@ struct destination {
 
 /* Everything that was found out. */
 struct checked {
+	const struct gclk_worker *worker; /* who reads what others wrote */
 	struct looked looked;
 	bool has_host;
 	struct gclk_host host; /* the one that it runs on, where that is this one */
@@ -129,7 +131,7 @@ static int ask_hosts(struct checked *c, const char *const uris[], unsigned n,
 	if (!c->hosts || !c->destinations) {
 		return gclk_fail(reterr, GCLK_NOMEM, NULL, GCLK_NO_OFFSET, "no memory");
 	}
-	r = hosts_ask(uris, n, &own.hosts, c->hosts, reterr);
+	r = hosts_ask(uris, n, &own.hosts, c->worker, c->hosts, reterr);
 	for (unsigned i = 0; r == 0 && i < n; i++) {
 		c->destinations[i].verdict = TAKES_UNKNOWN;
 		if (c->hosts[i].state == SURVEY_DONE) {
@@ -143,7 +145,9 @@ static int ask_hosts(struct checked *c, const char *const uris[], unsigned n,
 
 static int find_out(struct checked *c, const struct options *o, struct gclk_error *reterr)
 {
-	int r = look_at(own.connect, o->files[0], &c->looked, reterr);
+	int r = confine_worker(o->conf, &c->worker, reterr);
+
+	r = r < 0 ? r : look_at(own.connect, o->files[0], c->worker, &c->looked, reterr);
 
 	if (r < 0) {
 		return r;

@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/text.h"
 #include "core/util.h"
+#include "migrator/confine/confine.h"
 #include "migrator/hosts.h"
 #include "migrator/json-state.h"
 #include "migrator/message.h"
@@ -79,7 +80,7 @@ static void find_via(struct surveyed *host)
 }
 
 int hosts_ask(const char *const uris[], unsigned n, const struct hosts_options *options,
-	      struct surveyed *ret, struct gclk_error *reterr)
+	      const struct gclk_worker *by, struct surveyed *ret, struct gclk_error *reterr)
 {
 	for (unsigned i = 0; i < n; i++) {
 		const char *via = i < options->n_via ? options->via[i] : "auto";
@@ -96,7 +97,7 @@ int hosts_ask(const char *const uris[], unsigned n, const struct hosts_options *
 			gclk_text_copy(ret[i].via, sizeof(ret[i].via), via);
 		}
 	}
-	return survey_hosts(ret, n, options->timeout_ms, reterr);
+	return survey_hosts(ret, n, by, options->timeout_ms, reterr);
 }
 
 const char *hosts_name(const struct surveyed *host)
@@ -430,10 +431,14 @@ static int run(const struct options *o)
 	unsigned n = (unsigned)o->n_files;
 	struct surveyed *hosts = calloc(n, sizeof(*hosts));
 	struct matrix m = { .hosts = hosts, .n = n };
+	const struct gclk_worker *worker;
 	struct gclk_error error;
-	int r = hosts ? hosts_ask(o->files, n, o->own, hosts, &error)
+	int r = hosts ? confine_worker(o->conf, &worker, &error)
 		      : gclk_fail(&error, GCLK_NOMEM, NULL, GCLK_NO_OFFSET, "no memory");
 
+	if (r == 0) {
+		r = hosts_ask(o->files, n, o->own, worker, hosts, &error);
+	}
 	if (r == 0) {
 		r = fill_matrix(&m, &error);
 	}

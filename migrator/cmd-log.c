@@ -11,6 +11,9 @@
 #include "core/text.h"
 #include "core/time.h"
 #include "core/util.h"
+#include "migrator/conf.h"
+#include "migrator/confine/confine.h"
+#include "migrator/foreign.h"
 #include "migrator/message.h"
 #include "migrator/move.h"
 #include "migrator/report-json.h"
@@ -36,6 +39,8 @@ struct log {
 	struct entry *entries;
 	size_t n, max;
 	struct json_object *moves; /* with --json */
+	const struct gclk_worker *worker;
+	struct gclk_reading *reading; /* of one */
 	unsigned damaged;
 	uint64_t first_damaged; /* its line */
 	struct gclk_error why;
@@ -136,11 +141,26 @@ static int add_entry(struct log *log, const struct move *move)
 	return 0;
 }
 
+/* A line that its reader died of is one damaged line: the next one gets another reader. */
+static int read_move(struct log *log, const char *line, size_t size, struct move *ret,
+		     struct gclk_error *reterr)
+{
+	int r = log->worker && !log->reading
+			? gclk_reading_new(log->worker, &log->reading, reterr)
+			: 0;
+
+	r = r < 0 ? r : foreign_move_by(log->reading, line, size, ret, reterr);
+	if (r == -GCLK_PEER) {
+		log->reading = gclk_reading_free(log->reading);
+	}
+	return r;
+}
+
 static int take_line(struct log *log, const char *line, size_t size, uint64_t number,
 		     struct move *move)
 {
 	struct gclk_error error;
-	int r = move_from_json(line, size, move, &error);
+	int r = read_move(log, line, size, move, &error);
 
 	if (r < 0) {
 		if (!log->damaged++) {
@@ -205,6 +225,7 @@ static int read_lines(struct log *log, FILE *file)
 static int read_log(struct log *log, bool must_be_there)
 {
 	FILE *file = fopen(log->path, "re");
+	struct gclk_error error;
 	int r;
 
 	if (!file && errno == ENOENT && !must_be_there) {
@@ -215,7 +236,12 @@ static int read_log(struct log *log, bool must_be_there)
 			"it cannot be opened: %s", strerror(errno));
 		return GCLK_SYS;
 	}
+	if (log->worker && gclk_reading_new(log->worker, &log->reading, &error) < 0) {
+		fclose(file);
+		return fail(log->path, &error, EFFECT_NONE, NULL);
+	}
 	r = read_lines(log, file);
+	log->reading = gclk_reading_free(log->reading);
 	fclose(file);
 	if (r == 0 && log->damaged) {
 		message("warning", log->path, gclk_status_name(GCLK_MALFORMED),
@@ -470,8 +496,12 @@ static int run(const struct options *o)
 		.since_ns = since_ns(),
 		.json = given(o, OPTION(JSON)),
 	};
+	struct gclk_error error;
 	int r;
 
+	if (confine_worker(o->conf, &log.worker, &error) < 0) {
+		return fail(o->conf ? o->conf : CONF_PATH, &error, EFFECT_NONE, NULL);
+	}
 	if (log.json) {
 		log.moves = json_new_list();
 	}

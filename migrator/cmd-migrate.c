@@ -19,6 +19,8 @@
 #include "core/error.h"
 #include "core/text.h"
 #include "core/util.h"
+#include "migrator/conf.h"
+#include "migrator/confine/confine.h"
 #include "migrator/migration.h"
 #include "migrator/peer/link.h"
 #include "migrator/report-json.h"
@@ -57,10 +59,13 @@ static int find_domain(struct migration *m)
 	struct gclk_error error;
 	int reason;
 
+	if (confine_worker(o->conf, &m->worker, &error) < 0) {
+		return fail(o->conf ? o->conf : CONF_PATH, &error, EFFECT_NONE, NULL);
+	}
 	if (virt_connect(m->own->connect, false, &m->here, &error) < 0 ||
 	    virt_domain(m->here, o->files[0], &m->domain, &error) < 0 ||
 	    virDomainGetUUIDString(m->domain, m->uuid) < 0 ||
-	    virt_domain_read(m->domain, &m->xml, &error) < 0) {
+	    virt_domain_read(m->domain, m->worker, &m->xml, &error) < 0) {
 		return fail(o->files[0], &error, EFFECT_NONE, NULL);
 	}
 	if (virDomainGetState(m->domain, &m->state, &reason, 0) < 0 ||
@@ -122,6 +127,7 @@ static int open_end(struct migration *m)
 	s.listen_path = m->path;
 	s.nbd_path = migration_copies_disks(m) ? m->disks_path : NULL;
 	s.address = m->address;
+	s.worker = m->worker;
 	s.tls = own->tls;
 	s.domain = m->xml.name;
 	s.uuid = m->uuid;

@@ -43,7 +43,7 @@ static struct proxy {
 	int64_t max_hold_ns;
 	uint8_t unreadable, disagree;
 	int64_t limit_ns;
-	const struct gclk_worker *worker; /* who filters, at the destination's end */
+	const struct gclk_worker *worker; /* who filters, and reads what the other end says */
 } proxy = { .group = (gid_t)-1, .max_hold_ns = PEER_MAX_HOLD_NS };
 
 #define TEXT_OPTION(name)                                                                \
@@ -274,6 +274,7 @@ static void source_say(struct source_end_options *s, const struct proxy *p,
 	s->verb = "proxy";
 	s->tells_stop = 0;
 	s->address = address;
+	s->worker = p->worker;
 	s->listen_path = p->listen;
 	s->nbd_path = p->nbd_listen;
 	s->there_path = p->there ? p->there : p->connect;

@@ -5,6 +5,8 @@
 
 #include <json-c/json_object.h>
 
+#include <guestclock/image.h>
+
 #include "migrator/options.h"
 #include "migrator/takes.h"
 #include "migrator/virt/survey.h"
@@ -25,9 +27,9 @@ int hosts_set_via(struct hosts_options *to, const char *text, struct gclk_error 
 int hosts_set_timeout(struct hosts_options *to, const char *text,
 		      struct gclk_error *reterr);
 
-/* Asks them all at once; @ret has room for @n. */
+/* Asks them all at once, @by reads what they say; @ret has room for @n. */
 int hosts_ask(const char *const uris[], unsigned n, const struct hosts_options *options,
-	      struct surveyed *ret, struct gclk_error *reterr);
+	      const struct gclk_worker *by, struct surveyed *ret, struct gclk_error *reterr);
 
 const char *hosts_name(const struct surveyed *host);
 

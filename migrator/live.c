@@ -11,6 +11,7 @@
 #include "core/util.h"
 #include "migrator/confine/confine.h"
 #include "migrator/message.h"
+#include "migrator/peer/reader.h"
 #include "migrator/verbs.h"
 
 /* One line for each verb; those that need libvirt stand between #if and #endif. */
@@ -29,8 +30,10 @@ static const struct verb *const verbs[] = {
 int main(int argc, char **argv)
 {
 	const char *name = argc > 1 ? argv[1] : "";
-	int r = confine_entry(argc, argv);
+	int r;
 
+	confine_set_reader(peer_read);
+	r = confine_entry(argc, argv);
 	if (r >= 0) {
 		return r;
 	}

@@ -50,6 +50,7 @@ struct migration {
 	const struct options *o;
 	struct migrate_options *own;
 	struct settings settings;
+	const struct gclk_worker *worker; /* who reads what others wrote */
 	virConnectPtr here, there;
 	virDomainPtr domain;
 	int state;		/* at the begin: VIR_DOMAIN_RUNNING or _PAUSED */

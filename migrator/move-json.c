@@ -544,3 +544,105 @@ int move_from_json(const char *text, size_t size, struct move *ret,
 	json_object_put(top);
 	return r;
 }
+
+/* ---- out of another process's hands ---- */
+
+static void settle_text(char *text, size_t size)
+{
+	char copy[2 * MOVE_TEXT];
+
+	text[size - 1] = 0;
+	gclk_text_copy(copy, sizeof(copy), text);
+	memset(text, 0, size);
+	clean_text(text, size, copy);
+}
+#define SETTLE(array) settle_text(array, sizeof(array))
+
+static bool settle_rows(const struct row *rows, size_t n, void *base)
+{
+	for (size_t i = 0; i < n; i++) {
+		char *at = (char *)base + rows[i].offset;
+		int64_t ns = 0;
+
+		if (rows[i].kind == TEXT) {
+			settle_text(at, rows[i].size);
+			continue;
+		}
+		memcpy(&ns, at, sizeof(ns));
+		if ((rows[i].kind == SPAN || rows[i].kind == KNOWN_SPAN) && ns < 0) {
+			return false;
+		}
+	}
+	return true;
+}
+
+static bool settle_clock(struct move_clock *clock)
+{
+	bool known = false;
+
+	SETTLE(clock->clock);
+	for (unsigned i = 0; i < GCLK_N_CLOCKS; i++) {
+		known |= !strcmp(clock->clock, gclk_clock_names[i]);
+	}
+	clock->start = 0;
+	clock->start_ns = 0;
+	return known && clock->proof < GCLK_COUNT(move_proof_names) &&
+	       settle_rows(clock_rows, GCLK_COUNT(clock_rows), clock);
+}
+
+static bool settle_entry(struct gclk_ledger_entry *entry)
+{
+	entry->why = NULL;
+	return settle_rows(ledger_rows, GCLK_COUNT(ledger_rows), entry) && entry->timer[0] &&
+	       is_device(entry->timer) && entry->policy < GCLK_N_TICK_POLICIES;
+}
+
+static bool settle_findings(struct gclk_findings *findings)
+{
+	findings->n_refusing = 0;
+	for (unsigned i = 0; i < findings->n; i++) {
+		struct gclk_finding *finding = &findings->items[i];
+
+		SETTLE(finding->clock);
+		SETTLE(finding->message);
+		finding->forced = finding->forced != 0;
+		findings->n_refusing += finding->info->refuses && !finding->forced;
+		if (finding->severity >= GCLK_N_SEVERITIES) {
+			return false;
+		}
+	}
+	return true;
+}
+
+static bool settle_lists(struct move *move)
+{
+	if (move->n_clocks > GCLK_N_CLOCKS || move->n_ledger > MOVE_LEDGER_MAX) {
+		return false;
+	}
+	memset(move->clocks + move->n_clocks, 0,
+	       (GCLK_N_CLOCKS - move->n_clocks) * sizeof(move->clocks[0]));
+	memset(move->ledger + move->n_ledger, 0,
+	       (MOVE_LEDGER_MAX - move->n_ledger) * sizeof(move->ledger[0]));
+	for (uint32_t i = 0; i < move->n_clocks; i++) {
+		if (!settle_clock(&move->clocks[i])) {
+			return false;
+		}
+	}
+	for (uint32_t i = 0; i < move->n_ledger; i++) {
+		if (!settle_entry(&move->ledger[i])) {
+			return false;
+		}
+	}
+	return settle_findings(&move->findings);
+}
+
+bool move_settle(struct move *move)
+{
+	SETTLE(move->verb);
+	SETTLE(move->stopped_basis);
+	SETTLE(move->ran_basis);
+	SETTLE(move->disagreement_basis);
+	return settle_rows(head_rows, GCLK_COUNT(head_rows), move) && move->verb[0] &&
+	       is_device(move->verb) && (!move->uuid[0] || is_uuid(move->uuid)) &&
+	       move->verdict < GCLK_COUNT(move_verdict_names) && settle_lists(move);
+}

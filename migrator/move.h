@@ -8,6 +8,7 @@
 #define GCLK_MIGRATOR_MOVE_H
 
 #include <json-c/json_object.h>
+#include <stdbool.h>
 
 #include <guestclock/plan.h>
 
@@ -139,6 +140,15 @@ char *move_to_text(const struct move *move, size_t *ret_size);
  */
 int move_from_json(const char *text, size_t size, struct move *ret,
 		   struct gclk_error *reterr);
+
+/**
+ * move_settle() - one whose bytes another process has put together
+ * @move:	with findings.n at most GCLK_FINDINGS_MAX, and .info of each from the table
+ *
+ * Texts end and are clean, and what move_from_json() would not have given is refused.
+ * Returns whether @move can be used.
+ */
+bool move_settle(struct move *move);
 
 /* The closing report for people: on standard output. Returns 0 or GCLK_NOMEM. */
 int move_print(const struct move *move);

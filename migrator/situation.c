@@ -5,7 +5,8 @@
 #include "core/error.h"
 #include "core/time.h"
 #include "core/util.h"
-#include "migrator/json-state.h"
+#include "migrator/confine/confine.h"
+#include "migrator/foreign.h"
 #include "migrator/message.h"
 #include "migrator/situation.h"
 
@@ -22,8 +23,8 @@ int read_this_host(struct gclk_host *ret, struct gclk_error *reterr)
 	return r;
 }
 
-static int read_profile(const char *path, struct gclk_host *ret,
-			struct gclk_error *reterr)
+static int read_profile(const char *path, const struct gclk_worker *worker,
+			struct gclk_host *ret, struct gclk_error *reterr)
 {
 	char *text;
 	size_t size;
@@ -32,13 +33,14 @@ static int read_profile(const char *path, struct gclk_host *ret,
 	if (r < 0) {
 		return r;
 	}
-	r = host_from_json(text, size, ret, reterr);
+	r = foreign_host_json(worker, text, size, ret, reterr);
 	free(text);
 	return r;
 }
 
 int situation_find_hosts(struct situation *s, const struct options *o)
 {
+	const struct gclk_worker *worker;
 	struct gclk_error error;
 
 	if (read_this_host(&s->here, &error) < 0) {
@@ -48,7 +50,13 @@ int situation_find_hosts(struct situation *s, const struct options *o)
 	if (!wall_line_of(&s->line, &s->here)) {
 		wall_line_begin(&s->line);
 	}
-	if (given(o, OPTION(HOST)) && read_profile(o->host, &s->host, &error) < 0) {
+	if (!given(o, OPTION(HOST))) {
+		return 0;
+	}
+	if (confine_worker(o->conf, &worker, &error) < 0) {
+		return fail(o->conf ? o->conf : CONF_PATH, &error, EFFECT_NONE, NULL);
+	}
+	if (read_profile(o->host, worker, &s->host, &error) < 0) {
 		return fail(o->host, &error, EFFECT_NONE, "guestclock host -o FILE");
 	}
 	return 0;

@@ -14,7 +14,7 @@
 #include "core/util.h"
 #include "migrator/conf.h"
 #include "migrator/confine/confine.h"
-#include "migrator/json-state.h"
+#include "migrator/foreign.h"
 #include "migrator/source.h"
 #include "migrator/text.h"
 
@@ -151,48 +151,16 @@ int read_whole(const char *path, size_t max, char **ret, size_t *ret_size,
 	return r;
 }
 
-/* The parts of a bundle that describe its state; a part that is absent stays empty. */
-static int take_descriptions(struct source *s, const struct gclk_bundle *bundle,
-			     struct gclk_error *reterr)
-{
-	int r = gclk_bundle_provenance(bundle, &s->provenance, reterr);
-
-	if (r >= 0) {
-		r = gclk_bundle_host(bundle, &s->host, reterr);
-	}
-	if (r >= 0) {
-		r = gclk_bundle_rewrite(bundle, &s->rewrite, reterr);
-	}
-	return r < 0 ? r : 0;
-}
-
-static int take_state(struct source *s, const struct gclk_bundle *bundle,
-		      struct gclk_error *reterr)
-{
-	uint32_t n_vcpus = gclk_bundle_n_vcpus(bundle);
-
-	if (n_vcpus == 0) {
-		return gclk_fail(reterr, GCLK_MALFORMED, NULL, GCLK_NO_OFFSET,
-				 "the bundle has no clock state");
-	}
-	s->own_state = gclk_state_new(n_vcpus);
-	if (!s->own_state) {
-		return gclk_fail(reterr, GCLK_NOMEM, NULL, GCLK_NO_OFFSET,
-				 "no memory for a state of %" PRIu32 " vCPUs", n_vcpus);
-	}
-	s->state = s->own_state;
-	return gclk_bundle_state(bundle, s->own_state, reterr);
-}
-
 /* What to open: messages have its name. */
 static const char *way_to(const struct source *s)
 {
 	return s->held[0] ? s->held : s->path;
 }
 
-static int open_bundle(struct source *s, bool is_json, struct gclk_error *reterr)
+static int open_bundle(struct source *s, bool is_json, const struct gclk_worker *worker,
+		       struct gclk_error *reterr)
 {
-	struct gclk_bundle *bundle = NULL;
+	struct foreign_bundle bundle;
 	char *bytes;
 	size_t size;
 	int r = read_whole(way_to(s), is_json ? JSON_MAX_BYTES : BUNDLE_MAX_BYTES, &bytes,
@@ -201,20 +169,19 @@ static int open_bundle(struct source *s, bool is_json, struct gclk_error *reterr
 	if (r < 0) {
 		return r;
 	}
-	r = is_json ? bundle_from_json(bytes, size, &bundle, reterr)
-		    : gclk_bundle_unpack(bytes, size, &bundle, reterr);
+	r = is_json ? foreign_bundle_json(worker, bytes, size, &bundle, reterr)
+		    : foreign_bundle(worker, bytes, size, &bundle, reterr);
 	free(bytes);
-	if (r == 0) {
-		r = take_state(s, bundle, reterr);
-	}
-	if (r == 0) {
-		r = take_descriptions(s, bundle, reterr);
+	if (r < 0) {
+		return r;
 	}
 	/* a rewriting is done to an image: a bundle that was taken from one is not it */
-	memset(&s->rewrite, 0, sizeof(s->rewrite));
-	gclk_bundle_free(bundle);
+	s->provenance = bundle.provenance;
+	s->host = bundle.host;
+	s->state = s->own_state = bundle.state;
 	s->format = "bundle";
-	return r;
+	return s->state ? 0 : gclk_fail(reterr, GCLK_MALFORMED, NULL, GCLK_NO_OFFSET,
+					"the bundle has no clock state");
 }
 
 /* Which of several snapshots is meant, the operator must say. */
@@ -249,9 +216,9 @@ static int list_snapshots(const struct source *s, const struct gclk_worker *work
 }
 
 /* The record that a rewriting left: one that cannot be read is no reason to stop. */
-static void take_record(struct source *s)
+static void take_record(struct source *s, const struct gclk_worker *worker)
 {
-	struct gclk_bundle *bundle = NULL;
+	struct foreign_bundle bundle;
 	struct gclk_error error;
 	size_t size = 0;
 	const void *record = gclk_image_record(s->image, &size);
@@ -259,19 +226,20 @@ static void take_record(struct source *s)
 	if (!record) {
 		return;
 	}
-	if (gclk_bundle_unpack(record, size, &bundle, &error) < 0 ||
-	    take_descriptions(s, bundle, &error) < 0) {
+	if (foreign_bundle(worker, record, size, &bundle, &error) == 0) {
+		s->provenance = bundle.provenance;
+		s->host = bundle.host;
+		s->rewrite = bundle.rewrite;
+		foreign_bundle_clear(&bundle);
+	} else {
 		message("warning", s->path, gclk_status_name(error.status),
 			EFFECT_READING, NULL,
 			"the image has been rewritten, but how cannot be read: %s",
 			error.message);
-		memset(&s->provenance, 0, sizeof(s->provenance));
-		memset(&s->host, 0, sizeof(s->host));
 	}
 	if (!s->rewrite.has) {
 		GCLK_SET(rewrite, &s->rewrite, times, 1);
 	}
-	gclk_bundle_free(bundle);
 }
 
 static int open_image(struct source *s, const struct options *o, enum source_use use,
@@ -297,7 +265,7 @@ static int open_image(struct source *s, const struct options *o, enum source_use
 	}
 	s->format = gclk_image_format_names[gclk_image_format(s->image)];
 	s->state = gclk_image_state(s->image);
-	take_record(s);
+	take_record(s, worker);
 	return 0;
 }
 
@@ -399,10 +367,11 @@ static int open_it(struct source *s, const struct options *o, enum source_use us
 			  "it is sealed; only what is in it can be worked on");
 		return fail(path, &error, EFFECT_NONE, "guestclock open --help");
 	}
-	if (gclk_bytes_are_bundle(first, n) || looks_like_json(first, n)) {
-		r = open_bundle(s, looks_like_json(first, n), &error);
-	} else if (confine_worker(o->conf, &worker, &error) < 0) {
+	if (confine_worker(o->conf, &worker, &error) < 0) {
 		return fail(o->conf ? o->conf : CONF_PATH, &error, EFFECT_NONE, NULL);
+	}
+	if (gclk_bytes_are_bundle(first, n) || looks_like_json(first, n)) {
+		r = open_bundle(s, looks_like_json(first, n), worker, &error);
 	} else {
 		if (n >= 4 && !memcmp(first, "QFI\xfb", 4) &&
 		    !given(o, OPTION(SNAPSHOT)) && (r = list_snapshots(s, worker)) != 0) {

@@ -9,6 +9,7 @@
  *	[privilege]
  *	confine = yes		; no: parse as root
  *	user = guestclock	; where it does not exist: nobody
+ *	cpu = 1h		; processor time that one file may cost
  */
 #ifndef GCLK_MIGRATOR_CONFINE_H
 #define GCLK_MIGRATOR_CONFINE_H
@@ -18,10 +19,13 @@
 
 #include <guestclock/image.h>
 
+#define CONFINE_CPU_S 3600
+
 struct confine_conf {
 	bool confine;
 	uid_t uid;
 	gid_t gid;
+	uint32_t cpu_s;		/* processor time; 0: no limit */
 };
 
 /**
@@ -46,8 +50,21 @@ int confine_worker(const char *conf_path, const struct gclk_worker **ret,
 #define CONFINE_NICE_LIVE (-10)
 void confine_set_nice(int nice);
 
-/* From now on one worker is started ahead of its need; after confine_worker(). */
+/*
+ * From now on one worker is started ahead of its need; after confine_worker(). It is for
+ * streams, which may last for days: no limit on processor time, the patience with them
+ * (struct gclk_worker) is enough.
+ */
 void confine_keep_spare(void);
+
+/*
+ * From now on workers are this program started anew, as where it has threads: they have
+ * nothing of this process's memory. Needs confine_entry().
+ */
+void confine_start_anew(void);
+
+/* Who reads in the worker what gclk_reading_ask() asks; before confine_entry(). foreign_read() else. */
+void confine_set_reader(gclk_worker_reader *reader);
 
 /**
  * confine_entry() - at the begin of main()

@@ -52,6 +52,22 @@ static int keep_one(int socket, struct gclk_error *reterr)
 	return 0;
 }
 
+/* At the first limit SIGXCPU, which says why; a second later what nobody can ignore. */
+static int limit_cpu(uint32_t cpu_s, struct gclk_error *reterr)
+{
+	struct rlimit now, to;
+
+	if (!cpu_s) {
+		return 0;
+	}
+	if (getrlimit(RLIMIT_CPU, &now) < 0) {
+		return cannot("limits", reterr);
+	}
+	to.rlim_max = GCLK_MIN((uint64_t)now.rlim_max, (uint64_t)cpu_s + 1);
+	to.rlim_cur = GCLK_MIN((uint64_t)to.rlim_max, (uint64_t)cpu_s);
+	return setrlimit(RLIMIT_CPU, &to) < 0 ? cannot("limits", reterr) : 0;
+}
+
 static int limit(struct gclk_error *reterr)
 {
 	static const struct {
@@ -153,6 +169,7 @@ int confine_enter(int socket, const struct confine_conf *conf, const char **ret_
 	setsid();
 	umask(0777);
 	r = r < 0 ? r : limit(reterr);
+	r = r < 0 ? r : limit_cpu(conf->cpu_s, reterr);
 	if (r == 0) {
 		*ret_without = leave_namespaces();
 	}

@@ -17,6 +17,7 @@
 #include "core/error.h"
 #include "core/util.h"
 #include "migrator/confine/confine.h"
+#include "migrator/foreign.h"
 
 #define NAME "guestclock-confined"
 /* One that has closed its socket and lives on is not waited for longer. */
@@ -25,6 +26,9 @@
 static struct confine_conf settings;
 static int niceness;
 static bool has_entry;		/* main() calls confine_entry() */
+static bool starts_anew;
+static bool keeps_spare;
+static gclk_worker_reader *reader = foreign_read;
 
 /* In the child; does not return. */
 static void become_worker(int socket, const struct confine_conf *conf)
@@ -46,7 +50,7 @@ static void become_worker(int socket, const struct confine_conf *conf)
 			  "confined (%.100s); `confine = no` in [privilege] lets root read it",
 			  error.message);
 	}
-	_exit(gclk_image_work(CONFINE_SOCKET, r < 0 ? &said : NULL) < 0);
+	_exit(gclk_worker_run(CONFINE_SOCKET, r < 0 ? &said : NULL, reader) < 0);
 }
 
 /* A fork of a process with threads has their locks and not the threads. */
@@ -57,18 +61,19 @@ static bool has_threads(void)
 	return stat("/proc/self/task", &st) < 0 || st.st_nlink > 3;
 }
 
-/* argv: NAME SOCKET UID GID NICE */
+/* argv: NAME SOCKET UID GID NICE CPU */
 int confine_entry(int argc, char **argv)
 {
 	struct confine_conf conf = { .confine = true };
 
 	has_entry = true;
-	if (argc != 5 || strcmp(argv[0], NAME)) {
+	if (argc != 6 || strcmp(argv[0], NAME)) {
 		return -1;
 	}
 	conf.uid = (uid_t)strtoul(argv[2], NULL, 10);
 	conf.gid = (gid_t)strtoul(argv[3], NULL, 10);
 	niceness = atoi(argv[4]);
+	conf.cpu_s = (uint32_t)strtoul(argv[5], NULL, 10);
 	if (!conf.uid || !conf.gid) {
 		return 1;
 	}
@@ -76,9 +81,20 @@ int confine_entry(int argc, char **argv)
 	return 1;
 }
 
-static void start_anew(int socket)
+void confine_start_anew(void)
 {
-	char text[4][16], *argv[] = { (char[]){ NAME }, text[0], text[1], text[2], text[3], NULL };
+	starts_anew = true;
+}
+
+void confine_set_reader(gclk_worker_reader *with)
+{
+	reader = with;
+}
+
+static void start_anew(int socket, const struct confine_conf *conf)
+{
+	char text[5][16], *argv[] = { (char[]){ NAME }, text[0], text[1], text[2], text[3], text[4],
+				      NULL };
 	char *environment[] = { NULL };
 
 	/* nothing but the socket goes over */
@@ -86,19 +102,22 @@ static void start_anew(int socket)
 		_exit(1);
 	}
 	snprintf(text[0], sizeof(text[0]), "%d", CONFINE_SOCKET);
-	snprintf(text[1], sizeof(text[1]), "%u", (unsigned)settings.uid);
-	snprintf(text[2], sizeof(text[2]), "%u", (unsigned)settings.gid);
+	snprintf(text[1], sizeof(text[1]), "%u", (unsigned)conf->uid);
+	snprintf(text[2], sizeof(text[2]), "%u", (unsigned)conf->gid);
 	snprintf(text[3], sizeof(text[3]), "%d", niceness);
+	snprintf(text[4], sizeof(text[4]), "%u", (unsigned)conf->cpu_s);
 	execve("/proc/self/exe", argv, environment);
 	_exit(1);
 }
 
 static int start_one(struct gclk_worker_process *ret, struct gclk_error *reterr)
 {
-	bool anew = has_entry && has_threads();
+	bool anew = has_entry && (starts_anew || has_threads());
+	struct confine_conf conf = settings;
 	int ends[2];
 	pid_t pid;
 
+	conf.cpu_s = keeps_spare ? 0 : conf.cpu_s;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0) {
 		return gclk_fail(reterr, GCLK_SYS, NULL, GCLK_NO_OFFSET, "socketpair: %m");
 	}
@@ -111,9 +130,9 @@ static int start_one(struct gclk_worker_process *ret, struct gclk_error *reterr)
 	if (pid == 0) {
 		close(ends[0]);
 		if (anew) {
-			start_anew(ends[1]);
+			start_anew(ends[1], &conf);
 		}
-		become_worker(ends[1], &settings);
+		become_worker(ends[1], &conf);
 	}
 	close(ends[1]);
 	*ret = (struct gclk_worker_process){ ends[0], pid };
@@ -122,7 +141,6 @@ static int start_one(struct gclk_worker_process *ret, struct gclk_error *reterr)
 
 /* One that waits for its question: a live stream does not wait until it is confined. */
 static struct gclk_worker_process spare = { .socket = -1 };
-static bool keeps_spare;
 static pthread_mutex_t spare_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static void refill(void)
@@ -188,7 +206,12 @@ static void stop(void *ctx, struct gclk_worker_process *process, int failed,
 	if (!failed) {
 		return;
 	}
-	if (known && WIFSIGNALED(status)) {
+	if (known && WIFSIGNALED(status) && WTERMSIG(status) == SIGXCPU) {
+		gclk_fail(reterr, GCLK_PEER, NULL, GCLK_NO_OFFSET,
+			  "the confined process that reads it has used up %u s of the processor, and "
+			  "was ended: what it read is hostile, or so large that `cpu` in [privilege] "
+			  "has to be more", (unsigned)settings.cpu_s);
+	} else if (known && WIFSIGNALED(status)) {
 		gclk_fail(reterr, GCLK_PEER, NULL, GCLK_NO_OFFSET,
 			  "the confined process that reads it was killed by signal %d (%s): what it "
 			  "read may be hostile", WTERMSIG(status), strsignal(WTERMSIG(status)));

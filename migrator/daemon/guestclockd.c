@@ -27,6 +27,7 @@
 #include "migrator/live-resume.h"
 #include "migrator/message.h"
 #include "migrator/metrics.h"
+#include "migrator/peer/reader.h"
 
 #define FINISH_NS (40 * GCLK_NS_PER_S) /* for moves that have let their guest go */
 
@@ -382,8 +383,10 @@ int main(int argc, char **argv)
 					       { 0 } };
 	static struct daemon d;
 	bool check = false;
-	int option = confine_entry(argc, argv);
+	int option;
 
+	confine_set_reader(peer_read);
+	option = confine_entry(argc, argv);
 	if (option >= 0) {
 		return option;
 	}

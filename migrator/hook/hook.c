@@ -475,10 +475,15 @@ static int parse_arguments(struct hook *hook, int argc, char **argv)
 
 static int begin(struct hook *hook)
 {
+	const struct gclk_worker *worker;
 	struct gclk_error error;
 
+	if (confine_worker(hook->conf_path, &worker, &error) < 0) {
+		return leave(hook, error.message);
+	}
 	if (read_whole("-", XML_MAX_BYTES, &hook->xml, &hook->xml_size, &error) < 0 ||
-	    gclk_domain_read(hook->xml, hook->xml_size, &hook->domain, &error) < 0) {
+	    gclk_worker_domain_read(worker, hook->xml, hook->xml_size, &hook->domain, &error) < 0) {
+		note(LOG_WARNING, hook, "its XML: %s", error.message);
 		return leave(hook, "its XML cannot be read");
 	}
 	snprintf(hook->move.uuid, sizeof(hook->move.uuid), "%s", hook->domain.uuid);

@@ -938,6 +938,7 @@ int destination_end_serve(struct destination_end *end, struct link *link,
 	port_init(&port, link);
 	pthread_mutex_lock(&end->lock);
 	deadline = clock_mono_ns() + end->options.hello_ms * GCLK_NS_PER_MS;
+	port.reader.worker = end->options.worker;
 	pthread_mutex_unlock(&end->lock);
 	r = port_receive(&port, &m, deadline, -1, reterr);
 	if (r == LINK_WAIT) {

@@ -66,7 +66,7 @@ struct destination_options {
 	size_t tail_bytes;		/* device state held, each; 0: the filter's own limit */
 	int64_t max_hold_ns;		/* no session may ask for more */
 	int dial_ms, hello_ms;
-	const struct gclk_worker *worker;	/* who filters streams for us, or NULL */
+	const struct gclk_worker *worker;	/* who filters streams and reads hellos for us, or NULL */
 	void (*log)(int priority, const char *text);	/* as in syslog; or NULL */
 	void (*session)(int step);	/* 1: one has begun, -1: it has ended; or NULL */
 	void (*ended)(const struct move *report);	/* how; or NULL */

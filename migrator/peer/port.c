@@ -170,7 +170,7 @@ int port_receive(struct port *port, struct wire_message *ret, int64_t deadline_n
 	if (r < 0) {
 		return r;
 	}
-	r = wire_unpack(port->type, port->body, port->body_bytes, ret, reterr);
+	r = wire_read(&port->reader, port->type, port->body, port->body_bytes, ret, reterr);
 	free(port->body);
 	port->body = NULL;
 	port->n_header = 0;
@@ -208,6 +208,7 @@ static void port_end(struct port *port)
 {
 	free(port->body);
 	port->body = NULL;
+	peer_reader_end(&port->reader);
 	pthread_mutex_destroy(&port->lock);
 	pthread_mutex_destroy(&port->sending);
 }

@@ -8,7 +8,7 @@
 #include <pthread.h>
 
 #include "migrator/peer/link.h"
-#include "migrator/peer/wire.h"
+#include "migrator/peer/reader.h"
 
 struct port {
 	struct link link;
@@ -20,6 +20,7 @@ struct port {
 	uint8_t type;
 	int64_t heard_ns;	/* wall clock right after the last header's first byte was read */
 	int64_t skew_ns;	/* added to the wall clock: for tests */
+	struct peer_reader reader; /* who reads messages within messages: the receiving thread's */
 };
 
 /* Takes the link over. */

@@ -30,6 +30,7 @@
 
 #define CONNECT_MS 10000
 #define CHANNELS_MAX 256
+#define REPORTING_NS (10 * GCLK_NS_PER_MS) /* to look again whether it has been read */
 #define SILENCE_NS (60 * GCLK_NS_PER_S) /* it asks every 50 ms, but for a resume's time */
 
 struct source_end {
@@ -37,6 +38,7 @@ struct source_end {
 	char tls_files[5][512];
 	struct peer_tls tls;
 	int connect_ms;
+	const struct gclk_worker *worker;
 	uint8_t session[WIRE_SESSION_BYTES];
 	struct gclk_host peer;
 	struct port port;
@@ -53,6 +55,7 @@ struct source_end {
 	struct gclk_error broken; /* .status 0: not */
 	struct gclk_disagreement apart;
 	struct move *report;
+	bool reporting; /* it has come and is being read: what breaks meanwhile is told by it */
 	bool over; /* nothing more comes on the control connection */
 	unsigned n_channels, n_main, n_storage;
 	struct passage passage; /* of the main channel */
@@ -86,11 +89,11 @@ static void raise_event(int fd)
 	(void)n; /* a counter that is full is readable as well */
 }
 
-/* The first reason counts. After the report nothing can break any more. */
+/* The first reason counts. Once the report has come nothing can break any more. */
 static void break_off(struct source_end *end, const struct gclk_error *why)
 {
 	pthread_mutex_lock(&end->lock);
-	if (!end->broken.status && !end->report) {
+	if (!end->broken.status && !end->report && !end->reporting) {
 		end->broken = *why;
 		raise_event(end->cancel);
 	}
@@ -204,6 +207,7 @@ static int dial_channel(struct source_end *end, uint8_t role, uint32_t index,
 		return r;
 	}
 	port_init(&port, &link);
+	port.reader.worker = end->worker;
 	hello_init(end, &m, role, index);
 	r = port_send(&port, &m, NULL, reterr);
 	if (r == 0) {
@@ -336,14 +340,22 @@ static int take_report(struct source_end *end, const struct wire_message *m,
 		       struct gclk_error *reterr)
 {
 	struct move *move = malloc(sizeof(*move));
-	int r = move ? move_from_json(m->report.json, m->report.size, move, reterr)
-		     : gclk_fail(reterr, GCLK_NOMEM, NULL, GCLK_NO_OFFSET, "no memory");
+	int r;
 
+	pthread_mutex_lock(&end->lock);
+	end->reporting = true;
+	pthread_mutex_unlock(&end->lock);
+	r = move ? peer_read_report(&end->port.reader, m->report.json, m->report.size,
+				    move, reterr)
+		 : gclk_fail(reterr, GCLK_NOMEM, NULL, GCLK_NO_OFFSET, "no memory");
+	pthread_mutex_lock(&end->lock);
+	end->reporting = false;
 	if (r < 0) {
+		pthread_cond_broadcast(&end->changed);
+		pthread_mutex_unlock(&end->lock);
 		free(move);
 		return r;
 	}
-	pthread_mutex_lock(&end->lock);
 	if (end->report) {
 		free(move);
 	} else {
@@ -482,6 +494,7 @@ static int open_control(struct source_end *end, const struct source_end_options 
 		return r;
 	}
 	port_init(&end->port, &link);
+	end->port.reader = (struct peer_reader){ .worker = end->worker, .keeps = true };
 	end->opened_boot_ns = link.opened_ns;
 	r = port_send(&end->port, &m, NULL, reterr);
 	return r < 0 ? r : receive_welcome(&end->port, deadline, &end->peer, reterr);
@@ -530,6 +543,7 @@ static struct source_end *end_new(const struct source_end_options *o)
 		       o->nbd_path ? o->nbd_path : "");
 	copy_tls(end, &o->tls);
 	end->connect_ms = o->connect_timeout_ms > 0 ? o->connect_timeout_ms : CONNECT_MS;
+	end->worker = o->worker;
 	end->listener = end->nbd_listener = -1;
 	end->cancel = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	end->quit = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -644,7 +658,13 @@ int source_end_report(struct source_end *end, int timeout_ms, struct move *ret,
 	int r = 0;
 
 	pthread_mutex_lock(&end->lock);
-	while (!end->report && !end->over && wait_changed(end, deadline)) {
+	while (!end->report && !end->over) {
+		if (!wait_changed(end, deadline)) {
+			if (!end->reporting) {
+				break;
+			}
+			deadline = clock_mono_ns() + REPORTING_NS;
+		}
 	}
 	if (end->report) {
 		*ret = *end->report;

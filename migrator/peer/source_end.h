@@ -20,6 +20,7 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
+#include <guestclock/image.h>
 #include <guestclock/plan.h>
 
 #include "migrator/move.h"
@@ -65,6 +66,7 @@ struct source_end_options {
 	uint8_t disagree;	 /* enum peer_disagree */
 	uint64_t disagree_limit_ns;
 	int connect_timeout_ms;	 /* 0: 10 s */
+	const struct gclk_worker *worker; /* who reads what the other end says; NULL: nobody else */
 };
 
 void source_end_options_init(struct source_end_options *options);

@@ -285,6 +285,7 @@ int stdio_end_run(const struct destination_options *options, int in, int out,
 
 	link_init(&link, in, out, "standard input");
 	port_init(&port, &link);
+	port.reader.worker = options->worker;
 	r = port_receive(&port, &m, clock_mono_ns() + options->hello_ms * GCLK_NS_PER_MS,
 			 -1, &error);
 	if (r == LINK_WAIT) {

@@ -157,6 +157,22 @@ int wire_pack(const struct wire_message *message, uint8_t **ret, size_t *ret_siz
 int wire_unpack(uint8_t type, const uint8_t *body, size_t size, struct wire_message *ret,
 		struct gclk_error *reterr);
 
+/**
+ * wire_unpack_outer() - all of a frame's body but messages within it
+ * @ret_nested:	it has such: a hello's move, a welcome's host, which are then not in @ret
+ *
+ * Read by hand (small.h): nothing of it needs another process. Errors: as wire_unpack().
+ */
+int wire_unpack_outer(uint8_t type, const uint8_t *body, size_t size,
+		      struct wire_message *ret, bool *ret_nested, struct gclk_error *reterr);
+
+/**
+ * wire_settle() - a message with another one in it, as another process has put it together
+ *
+ * Returns whether wire_unpack() could have given it; then it is safe to use.
+ */
+bool wire_settle(struct wire_message *message);
+
 void wire_clear(struct wire_message *message);
 
 /* The highest version that both speak; 0: none. */

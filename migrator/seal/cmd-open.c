@@ -11,6 +11,9 @@
 
 #include "core/error.h"
 #include "core/util.h"
+#include "migrator/conf.h"
+#include "migrator/confine/confine.h"
+#include "migrator/foreign.h"
 #include "migrator/message.h"
 #include "migrator/output.h"
 #include "migrator/report-json.h"
@@ -24,6 +27,7 @@
 static struct seal_options own;
 
 struct job {
+	const struct gclk_worker *worker;
 	struct gclk_seal_key *signer, *recipient;
 	char *sealed;
 	size_t n_sealed;
@@ -60,17 +64,6 @@ static uint64_t largest_seen(const struct gclk_sealed *head, const char *path)
 	return last;
 }
 
-static int check_bundle(const struct job *job, struct gclk_error *reterr)
-{
-	struct gclk_bundle *bundle;
-	int r = gclk_bundle_unpack(job->bundle, job->head.payload_bytes, &bundle, reterr);
-
-	if (r == 0) {
-		gclk_bundle_free(bundle);
-	}
-	return r;
-}
-
 static int open_sealed(struct job *job, const char *sequences, struct gclk_error *reterr)
 {
 	int r = gclk_sealed_look(job->sealed, job->n_sealed, job->n_sealed, &job->head, reterr);
@@ -94,7 +87,8 @@ static int open_sealed(struct job *job, const char *sequences, struct gclk_error
 				  ", has been sealed or opened here",
 				  job->head.sequence, job->last);
 	}
-	return r < 0 ? r : check_bundle(job, reterr);
+	return r < 0 ? r : foreign_check_bundle(job->worker, job->bundle,
+						job->head.payload_bytes, reterr);
 }
 
 static void note_sequence(const struct job *job, const char *path)
@@ -156,8 +150,12 @@ static int open_file(const struct options *o, struct job *job)
 	char usual[PATH_MAX];
 	const char *sequences = seal_sequences(&own, usual, sizeof(usual));
 	struct gclk_error error;
-	int r = read_whole(o->files[0], SEALED_MAX, &job->sealed, &job->n_sealed, &error);
+	int r = confine_worker(o->conf, &job->worker, &error);
 
+	if (r < 0) {
+		return fail(o->conf ? o->conf : CONF_PATH, &error, EFFECT_NONE, NULL);
+	}
+	r = read_whole(o->files[0], SEALED_MAX, &job->sealed, &job->n_sealed, &error);
 	if (r == 0) {
 		r = open_sealed(job, sequences, &error);
 	}

@@ -8,6 +8,8 @@
 
 #include "core/error.h"
 #include "core/util.h"
+#include "migrator/confine/confine.h"
+#include "migrator/foreign.h"
 #include "migrator/message.h"
 #include "migrator/output.h"
 #include "migrator/payload.h"
@@ -34,23 +36,23 @@ static void name_guest(struct job *job, const struct gclk_state *state)
 }
 
 /* A bundle is sealed as it stands: what this release does not understand stays in it. */
-static int take_bundle(struct job *job, const struct source *source, const char *path,
+static int take_bundle(const struct options *o, struct job *job, const struct source *source,
 		       struct gclk_error *reterr)
 {
+	const char *path = o->files[0];
 	struct gclk_bundle *bundle;
 	int r;
 
 	if (!source->image && strcmp(path, "-")) {
+		const struct gclk_worker *worker;
 		char *bytes;
 
 		r = read_whole(path, GCLK_BUNDLE_MAX_BYTES, &bytes, &job->n_bundle, reterr);
 		if (r == 0 && gclk_bytes_are_bundle(bytes, job->n_bundle)) {
 			job->bundle = bytes;
-			r = gclk_bundle_unpack(bytes, job->n_bundle, &bundle, reterr);
-			if (r == 0) {
-				gclk_bundle_free(bundle);
-			}
-			return r;
+			r = confine_worker(o->conf, &worker, reterr);
+			return r < 0 ? r : foreign_check_bundle(worker, bytes, job->n_bundle,
+								reterr);
 		}
 		if (r < 0) {
 			return r;
@@ -156,7 +158,7 @@ static int seal_source(const struct options *o, struct job *job)
 
 	if (r == 0) {
 		name_guest(job, source.state);
-		r = take_bundle(job, &source, o->files[0], &error);
+		r = take_bundle(o, job, &source, &error);
 		r = r < 0 ? fail(o->files[0], &error, EFFECT_NONE, NULL) : 0;
 	}
 	source_close(&source);

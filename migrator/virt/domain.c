@@ -5,7 +5,8 @@
 
 #include "migrator/virt/domain.h"
 
-int virt_domain_read(virDomainPtr domain, struct gclk_domain *ret, struct gclk_error *reterr)
+int virt_domain_read(virDomainPtr domain, const struct gclk_worker *by,
+		     struct gclk_domain *ret, struct gclk_error *reterr)
 {
 	char *xml = virDomainGetXMLDesc(domain, 0);
 	int r;
@@ -13,7 +14,7 @@ int virt_domain_read(virDomainPtr domain, struct gclk_domain *ret, struct gclk_e
 	if (!xml) {
 		return virt_fail(reterr, GCLK_SYS, "reading the domain's XML");
 	}
-	r = gclk_domain_read(xml, strlen(xml), ret, reterr);
+	r = gclk_worker_domain_read(by, xml, strlen(xml), ret, reterr);
 	free(xml);
 	return r;
 }

@@ -8,8 +8,14 @@
 
 #include "migrator/virt/connect.h"
 
-/* A domain's XML, as it is now. Errors: GCLK_SYS, those of gclk_domain_read(). */
-int virt_domain_read(virDomainPtr domain, struct gclk_domain *ret, struct gclk_error *reterr);
+/**
+ * virt_domain_read() - a domain's XML, as it is now
+ * @by:		who reads it; NULL: here
+ *
+ * Errors: GCLK_SYS, those of gclk_worker_domain_read().
+ */
+int virt_domain_read(virDomainPtr domain, const struct gclk_worker *by,
+		     struct gclk_domain *ret, struct gclk_error *reterr);
 
 /**
  * virt_counter_into() - the TSC of a host as its libvirt has it

@@ -51,8 +51,8 @@ static void ask_agent(virDomainPtr domain, struct looked *ret)
 		after > before ? (uint64_t)(after - before) / 2 + 1 : 1;
 }
 
-static int look(virConnectPtr connection, const char *text, struct looked *ret,
-		struct gclk_error *reterr)
+static int look(virConnectPtr connection, const char *text, const struct gclk_worker *by,
+		struct looked *ret, struct gclk_error *reterr)
 {
 	virDomainPtr domain;
 	char *xml, *name;
@@ -65,7 +65,7 @@ static int look(virConnectPtr connection, const char *text, struct looked *ret,
 	if (!xml || virDomainGetState(domain, &state, &reason, 0) < 0) {
 		r = virt_fail(reterr, GCLK_SYS, "looking at the domain");
 	} else {
-		r = gclk_domain_read(xml, strlen(xml), &ret->domain, reterr);
+		r = gclk_worker_domain_read(by, xml, strlen(xml), &ret->domain, reterr);
 	}
 	ret->state = state_name(state);
 	if (r == 0 && state == VIR_DOMAIN_RUNNING) {
@@ -79,8 +79,8 @@ static int look(virConnectPtr connection, const char *text, struct looked *ret,
 	return r;
 }
 
-int look_at(const char *uri, const char *text, struct looked *ret,
-	    struct gclk_error *reterr)
+int look_at(const char *uri, const char *text, const struct gclk_worker *by,
+	    struct looked *ret, struct gclk_error *reterr)
 {
 	virConnectPtr connection;
 	char *own;
@@ -95,7 +95,7 @@ int look_at(const char *uri, const char *text, struct looked *ret,
 	own = virConnectGetURI(connection);
 	ret->is_local = own && survey_is_here(own);
 	free(own);
-	r = look(connection, text, ret, reterr);
+	r = look(connection, text, by, ret, reterr);
 	virConnectClose(connection);
 	return r;
 }

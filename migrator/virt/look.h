@@ -22,11 +22,12 @@ struct looked {
  * look_at() - what libvirt knows of a domain
  * @uri:	NULL: libvirt's default
  * @text:	name, UUID or id
+ * @by:		who reads its XML; NULL: here
  *
  * The agent is asked where the domain runs and has one. Errors: GCLK_SYS, GCLK_STATE, those
  * of gclk_domain_read().
  */
-int look_at(const char *uri, const char *text, struct looked *ret,
-	    struct gclk_error *reterr);
+int look_at(const char *uri, const char *text, const struct gclk_worker *by,
+	    struct looked *ret, struct gclk_error *reterr);
 
 #endif

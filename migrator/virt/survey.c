@@ -37,6 +37,7 @@ struct round {
 	pthread_cond_t changed;
 	unsigned left; /* threads that still work */
 	unsigned refs;
+	const struct gclk_worker *by;
 	struct job *jobs;
 };
 
@@ -95,7 +96,8 @@ static void take_profile(struct surveyed *seen, const struct gclk_host *profile)
 	seen->has_profile = true;
 }
 
-static int dial(struct surveyed *seen, struct gclk_error *reterr)
+static int dial(struct surveyed *seen, const struct gclk_worker *by,
+		struct gclk_error *reterr)
 {
 	struct source_end_options options;
 	struct address_pki pki;
@@ -106,6 +108,7 @@ static int dial(struct surveyed *seen, struct gclk_error *reterr)
 	options.verb = "hosts";
 	options.there_path = "/run/guestclock/hosts.sock";
 	options.address = seen->via;
+	options.worker = by;
 	r = address_pki(seen->uri, &pki, &options.tls, reterr);
 	if (r == 0) {
 		r = source_end_open(&options, &end, reterr);
@@ -129,12 +132,12 @@ bool survey_is_here(const char *uri)
 }
 
 /* A URI without a host is this one's, unless another address is given for it. */
-static void ask_guestclock(struct surveyed *seen)
+static void ask_guestclock(struct surveyed *seen, const struct gclk_worker *by)
 {
 	struct gclk_host here;
 
 	if (seen->via[0]) {
-		if (dial(seen, &seen->via_error) == 0) {
+		if (dial(seen, by, &seen->via_error) == 0) {
 			seen->via_error.status = 0;
 		}
 	} else if (survey_is_here(seen->uri) &&
@@ -174,7 +177,7 @@ static void *work(void *arg)
 	seen.state = r < 0 ? SURVEY_FAILED : SURVEY_DONE;
 	if (r == 0) {
 		seen.error.status = 0;
-		ask_guestclock(&seen);
+		ask_guestclock(&seen, round->by);
 	}
 	pthread_mutex_lock(&round->lock);
 	job->seen = seen;
@@ -188,7 +191,8 @@ static void *work(void *arg)
 
 /* ---- all of them ---- */
 
-static struct round *round_new(const struct surveyed *hosts, unsigned n)
+static struct round *round_new(const struct surveyed *hosts, unsigned n,
+			       const struct gclk_worker *by)
 {
 	struct round *round = calloc(1, sizeof(*round));
 	pthread_condattr_t attributes;
@@ -203,6 +207,7 @@ static struct round *round_new(const struct surveyed *hosts, unsigned n)
 	pthread_cond_init(&round->changed, &attributes);
 	pthread_condattr_destroy(&attributes);
 	round->refs = 1;
+	round->by = by;
 	for (unsigned i = 0; i < n; i++) {
 		struct surveyed *seen = &round->jobs[i].seen;
 
@@ -248,10 +253,10 @@ static void leave(struct job *job, bool finished)
 	}
 }
 
-int survey_hosts(struct surveyed *hosts, unsigned n, int timeout_ms,
-		 struct gclk_error *reterr)
+int survey_hosts(struct surveyed *hosts, unsigned n, const struct gclk_worker *by,
+		 int timeout_ms, struct gclk_error *reterr)
 {
-	struct round *round = round_new(hosts, n);
+	struct round *round = round_new(hosts, n, by);
 	struct timespec end;
 
 	if (!round) {

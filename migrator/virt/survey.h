@@ -8,7 +8,7 @@
 
 #include <stdbool.h>
 
-#include <guestclock/error.h>
+#include <guestclock/image.h>
 #include <guestclock/plan.h>
 
 enum survey_state {
@@ -40,11 +40,12 @@ bool survey_is_here(const char *uri);
 /**
  * survey_hosts() - ask them all
  * @hosts:	.uri and .via are given, the rest is filled
+ * @by:		who reads what a guestclock there says; NULL: here
  *
  * Returns when each has answered or the time is over. Errors: GCLK_NOMEM, GCLK_SYS.
  */
-int survey_hosts(struct surveyed *hosts, unsigned n, int timeout_ms,
-		 struct gclk_error *reterr);
+int survey_hosts(struct surveyed *hosts, unsigned n, const struct gclk_worker *by,
+		 int timeout_ms, struct gclk_error *reterr);
 
 /* The capabilities' part of it: for tests. */
 void survey_capabilities(const char *xml, struct surveyed *ret);

@@ -18,6 +18,7 @@
 
 #include "gclk-test.h"
 #include "migrator/confine/confine.h"
+#include "migrator/foreign.h"
 #include "migrator/source.h"
 
 #define NOBODY 65534
@@ -258,6 +259,11 @@ GCLK_TEST(confine, settings)
 	GCLK_EQ(read_conf("[privilege]\nconfine = perhaps\n", &conf), -GCLK_MALFORMED);
 	GCLK_EQ(read_conf("[privilege]\nuser = root\n", &conf), -GCLK_USAGE);
 	GCLK_EQ(read_conf("[privilege]\nuser = no such user\n", &conf), -GCLK_USAGE);
+	GCLK_EQ(conf.cpu_s, CONFINE_CPU_S);
+	GCLK_EQ(read_conf("[privilege]\ncpu = 90m\n", &conf), 0);
+	GCLK_EQ(conf.cpu_s, 5400);
+	GCLK_EQ(read_conf("[privilege]\ncpu = 10ms\n", &conf), -GCLK_RANGE);
+	GCLK_EQ(read_conf("[privilege]\ncpu = soon\n", &conf), -GCLK_MALFORMED);
 	GCLK_EQ(read_conf("[policy]\nconfine = no\n", &conf), 0);
 	CU_ASSERT(conf.confine);
 	unlink("/tmp/gclk-confine-conf");
@@ -314,4 +320,76 @@ GCLK_TEST(confine, a_death_is_reported)
 	GCLK_EQ(lseek(fd, 0, SEEK_END), 4);
 	close(fd);
 	unlink(path);
+}
+
+/* ---- one that does not end ---- */
+
+static int loops(uint32_t what, const void *bytes, size_t n, void **ret, size_t *ret_n,
+		 struct gclk_error *reterr)
+{
+	volatile uint64_t count = 0;
+
+	(void)bytes;
+	(void)n;
+	(void)ret;
+	(void)ret_n;
+	(void)reterr;
+	if (what) {
+		signal(SIGXCPU, SIG_IGN);
+	}
+	for (;;) {
+		count++;
+	}
+	return 0;
+}
+
+static void expect_end_of_loop(uint32_t stubborn, const char *message)
+{
+	const struct gclk_worker *by = NULL;
+	struct gclk_worker worker;
+	struct gclk_error error = { 0 };
+	void *said = NULL;
+	size_t n = 0;
+
+	GCLK_EQ(confine_worker(conf_file("[privilege]\ncpu = 1s\n"), &by, &error), 0);
+	CU_ASSERT_FATAL(by != NULL);
+	worker = *by;
+	worker.patience_ms = 300000;	/* a second of the processor may be long in coming */
+	GCLK_EQ(foreign_ask(&worker, stubborn, "x", 1, &said, &n, &error), -GCLK_PEER);
+	CU_ASSERT(strstr(error.message, message) != NULL);
+	if (!strstr(error.message, message)) {
+		printf("\n    %s\n", error.message);
+	}
+}
+
+GCLK_TEST(confine, one_that_loops_is_ended)
+{
+	const struct gclk_worker *worker;
+
+	if (!as_root()) {
+		return;
+	}
+	confine_set_reader(loops);
+	expect_end_of_loop(0, "has used up 1 s of the processor, and was ended");
+	expect_end_of_loop(1, "was killed by signal 9");
+	confine_set_reader(foreign_read);
+	confine_worker(NULL, &worker, NULL);
+	unlink("/tmp/gclk-confine-conf");
+}
+
+/* What it is asked by way of a program's own reader, confined as it is. */
+GCLK_TEST(confine, a_profile_is_read_there)
+{
+	static const char text[] = "{\"tsc_hz\": \"2499997914\"}";
+	const struct gclk_worker *worker = NULL;
+	struct gclk_host host = { 0 };
+	struct gclk_error error = { 0 };
+
+	if (!as_root()) {
+		return;
+	}
+	GCLK_EQ(confine_worker(NULL, &worker, NULL), 0);
+	GCLK_EQ(foreign_host_json(worker, text, strlen(text), &host, &error), 0);
+	CU_ASSERT_STRING_EQUAL(error.message, "");
+	GCLK_EQ(host.tsc_hz, 2499997914);
 }
