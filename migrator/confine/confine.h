@@ -74,6 +74,12 @@ void confine_set_reader(gclk_worker_reader *reader);
  */
 int confine_entry(int argc, char **argv);
 
+/*
+ * Which namespaces its workers share with this process, as one that ends tries it out:
+ * "network ipc", "" for none; static. All else that they give up holds all the same.
+ */
+const char *confine_without(void);
+
 /* ---- the parts, for tests ---- */
 
 #define CONFINE_SOCKET 3

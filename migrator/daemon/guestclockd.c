@@ -244,6 +244,20 @@ static int open_sockets(struct daemon *d, struct gclk_error *reterr)
 	return r;
 }
 
+/* Once, for who wonders why they are listed there: the rest holds. */
+static void say_shared(void)
+{
+	const char *without = confine_without();
+	char text[160];
+
+	if (*without) {
+		snprintf(text, sizeof(text),
+			 "confined processes keep the host's namespaces (%s), which may not be "
+			 "left here; all else they give up", without);
+		log_line(6, text);
+	}
+}
+
 static int open_daemon(struct daemon *d, struct gclk_error *reterr)
 {
 	struct destination_options options;
@@ -260,6 +274,7 @@ static int open_daemon(struct daemon *d, struct gclk_error *reterr)
 		return r;
 	}
 	if (filterer) {
+		say_shared();
 		confine_keep_spare();
 	}
 	make_options(&d->conf, &options);

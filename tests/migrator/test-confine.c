@@ -393,3 +393,25 @@ GCLK_TEST(confine, a_profile_is_read_there)
 	CU_ASSERT_STRING_EQUAL(error.message, "");
 	GCLK_EQ(host.tsc_hz, 2499997914);
 }
+
+/* As below RestrictNamespaces=. What tries it out leaves nothing itself. */
+GCLK_TEST(confine, which_namespaces_cannot_be_left_is_known)
+{
+	struct stat before, after;
+	int status = 0;
+	pid_t pid;
+
+	if (!as_root()) {
+		return;
+	}
+	CU_ASSERT_FATAL(stat("/proc/self/ns/net", &before) == 0);
+	confine_without();
+	CU_ASSERT(stat("/proc/self/ns/net", &after) == 0 && before.st_ino == after.st_ino);
+	fflush(stdout);
+	pid = fork();
+	if (pid == 0) {
+		_exit(setresuid(NOBODY, NOBODY, NOBODY) < 0 ||
+		      strcmp(confine_without(), "network ipc mount") != 0);
+	}
+	CU_ASSERT(waitpid(pid, &status, 0) == pid && status == 0);
+}
