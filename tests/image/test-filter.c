@@ -986,6 +986,24 @@ static void put_bare_cpu(struct devices *d, unsigned n)
 	device_end(d);
 }
 
+/* A stream with a page of memory, up to its vCPUs. */
+static void begin_many(struct bytes *in, struct devices *d, unsigned vcpus)
+{
+	put_header(in, NULL);
+	put_command(in, 1, NULL, 0);
+	put_start(in, 2, "ram", 0, 4);
+	put64(in, 4096 | W_MEM_SIZE);
+	put_name(in, "pc.ram");
+	put64(in, 4096);
+	put_eos(in);
+	put_part(in, 3, 2);
+	put_eos(in);
+	devices_begin(d, DIALECT_NO_CONFIGURATION, false);
+	for (unsigned i = 0; i < vcpus; i++) {
+		put_bare_cpu(d, i);
+	}
+}
+
 /* Small to send, and long to read for whoever looks at every row for each timer. */
 GCLK_TEST(filter, many_timers_of_many_vcpus_take_no_product_of_them)
 {
@@ -997,19 +1015,7 @@ GCLK_TEST(filter, many_timers_of_many_vcpus_take_no_product_of_them)
 	size_t pass, held;
 	clock_t start;
 
-	put_header(&in, NULL);
-	put_command(&in, 1, NULL, 0);
-	put_start(&in, 2, "ram", 0, 4);
-	put64(&in, 4096 | W_MEM_SIZE);
-	put_name(&in, "pc.ram");
-	put64(&in, 4096);
-	put_eos(&in);
-	put_part(&in, 3, 2);
-	put_eos(&in);
-	devices_begin(&d, DIALECT_NO_CONFIGURATION, false);
-	for (unsigned i = 0; i < VCPUS; i++) {
-		put_bare_cpu(&d, i);
-	}
+	begin_many(&in, &d, VCPUS);
 	device_begin(&d, "many", 0, "many", 1);
 	field_array(&d, "t", "timer", 8, TIMERS, zeros);
 	device_end(&d);
@@ -1025,4 +1031,36 @@ GCLK_TEST(filter, many_timers_of_many_vcpus_take_no_product_of_them)
 	gclk_filter_free(f);
 	bytes_free(&in);
 	free(zeros);
+}
+
+/* The guest stands still meanwhile: for each change all rows were gone through. */
+GCLK_TEST(filter, changes_of_many_vcpus_take_no_product_of_them)
+{
+	enum { VCPUS = GCLK_VCPUS_MAX };
+	const struct gclk_image_change *changes;
+	struct gclk_filter *f = NULL;
+	struct bytes in = { 0 };
+	struct gclk_plan *plan;
+	struct devices d;
+	const uint8_t *out;
+	size_t n;
+	clock_t start;
+
+	begin_many(&in, &d, VCPUS);
+	devices_end(&d, &in);
+	CU_ASSERT_FATAL(gclk_filter_new(NULL, &f, NULL) == 0);
+	GCLK_EQ(gclk_filter_push(f, in.p, in.n, &n, &n, NULL), GCLK_FILTER_READY);
+	CU_ASSERT_PTR_NOT_NULL_FATAL(gclk_filter_state(f));
+	plan = gclk_plan_new(VCPUS);
+	CU_ASSERT_FATAL(plan && gclk_state_assign(plan->state, gclk_filter_state(f), NULL) == 0);
+	for (unsigned i = 0; i < VCPUS; i++) {
+		plan->state->tsc[i].aux += 1;
+	}
+	start = clock();
+	GCLK_EQ(gclk_filter_apply(f, plan, &out, &n, NULL), 0);
+	CU_ASSERT(clock() - start < CLOCKS_PER_SEC / 20);
+	GCLK_EQ(gclk_filter_changes(f, &changes), VCPUS);
+	gclk_plan_free(plan);
+	gclk_filter_free(f);
+	bytes_free(&in);
 }

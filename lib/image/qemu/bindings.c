@@ -1018,29 +1018,47 @@ int gclk_located_encode(const struct gclk_located *row, const struct gclk_state 
 	return 0;
 }
 
-static bool has_row(const struct gclk_bindings *bindings, const struct gclk_state *state,
-		    const void *base, unsigned field)
-{
-	for (size_t i = 0; i < bindings->n; i++) {
-		const struct gclk_located *row = &bindings->rows[i];
+/* What is covered by which rows; records and rows come in much the same order. */
+struct covering {
+	const struct gclk_bindings *bindings;
+	const struct gclk_state *before;
+	size_t near;	/* the row that was found last */
+};
 
-		if (row->binding->field == field &&
-		    target_record(state, row->binding->target, row->index) == base) {
+static bool is_row(const struct covering *c, size_t i, const void *base, unsigned field)
+{
+	const struct gclk_located *row = &c->bindings->rows[i];
+
+	return row->binding->field == field &&
+	       target_record(c->before, row->binding->target, row->index) == base;
+}
+
+/* From the last one outwards: with thousands of vCPUs all rows would be far too many. */
+static bool has_row(struct covering *c, const void *base, unsigned field)
+{
+	size_t n = c->bindings->n;
+
+	for (size_t away = 0; away < n; away++) {
+		if (c->near + away < n && is_row(c, c->near + away, base, field)) {
+			c->near += away;
+			return true;
+		}
+		if (away <= c->near && is_row(c, c->near - away, base, field)) {
+			c->near -= away;
 			return true;
 		}
 	}
 	return false;
 }
 
-static int cover_record(const struct gclk_bindings *bindings, const struct gclk_state *before,
-			const struct gclk_record *record, const uint8_t *a, const uint8_t *b,
-			struct gclk_error *reterr)
+static int cover_record(struct covering *c, const struct gclk_record *record,
+			const uint8_t *a, const uint8_t *b, struct gclk_error *reterr)
 {
 	for (unsigned i = 0; i < record->n_fields; i++) {
 		const struct gclk_field *field = &record->fields[i];
 
 		if (memcmp(a + field->offset, b + field->offset, field->size) &&
-		    !is_derived(before, record, i) && !has_row(bindings, before, a, i)) {
+		    !is_derived(c->before, record, i) && !has_row(c, a, i)) {
 			return gclk_fail(reterr, GCLK_UNSUPPORTED, record->name, GCLK_NO_OFFSET,
 					 "%s.%s changes, but the image has no place for it",
 					 record->name, field->name);
@@ -1051,7 +1069,7 @@ static int cover_record(const struct gclk_bindings *bindings, const struct gclk_
 
 		for (unsigned n = 0; n < sub->max; n++) {
 			size_t at = sub->offset + (size_t)n * sub->record->size;
-			int r = cover_record(bindings, before, sub->record, a + at, b + at, reterr);
+			int r = cover_record(c, sub->record, a + at, b + at, reterr);
 
 			if (r < 0) {
 				return r;
@@ -1064,6 +1082,8 @@ static int cover_record(const struct gclk_bindings *bindings, const struct gclk_
 int gclk_bindings_cover(const struct gclk_bindings *bindings, const struct gclk_state *before,
 			const struct gclk_state *after, struct gclk_error *reterr)
 {
+	struct covering c = { bindings, before, 0 };
+
 	for (unsigned i = 0; i < gclk_n_parts; i++) {
 		uint32_t n, m;
 		const uint8_t *a = gclk_state_part(before, &gclk_parts[i], &n);
@@ -1071,8 +1091,7 @@ int gclk_bindings_cover(const struct gclk_bindings *bindings, const struct gclk_
 
 		for (uint32_t k = 0; k < n && k < m; k++) {
 			size_t at = (size_t)k * gclk_parts[i].record->size;
-			int r = cover_record(bindings, before, gclk_parts[i].record, a + at, b + at,
-					     reterr);
+			int r = cover_record(&c, gclk_parts[i].record, a + at, b + at, reterr);
 
 			if (r < 0) {
 				return r;
