@@ -22,6 +22,7 @@
 #include "migrator/conf.h"
 #include "migrator/confine/confine.h"
 #include "migrator/migration.h"
+#include "migrator/offsets.h"
 #include "migrator/peer/link.h"
 #include "migrator/report-json.h"
 #include "migrator/report-text.h"
@@ -142,6 +143,7 @@ static int open_end(struct migration *m)
 	/* else the stream tells, should somebody suspend it on the way */
 	s.running = !migration_runs_there(m) ? 0 : own->timeout_s ? 1 : -1;
 	s.group = migration_group(m);
+	s.guest_pid = offsets_pid_of("", m->xml.name);
 	if (source_end_open(&s, &m->end, &error) < 0) {
 		return atomic_load(&interrupted) ? interrupted_early(m) :
 						   fail(m->address, &error, EFFECT_NONE, NULL);

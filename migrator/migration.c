@@ -96,8 +96,11 @@ int migration_sockets(struct migration *m, struct gclk_error *reterr)
 	int n;
 
 	if (mkdir(directory, 0770) == 0) {
-		/* as the destination of another move QEMU makes its socket here */
-		if (chown(directory, (uid_t)-1, group) < 0 || chmod(directory, 0770) < 0) {
+		/*
+		 * as the destination of another move QEMU makes its socket here, and takes none
+		 * of root's away
+		 */
+		if (chown(directory, (uid_t)-1, group) < 0 || chmod(directory, 01770) < 0) {
 			return gclk_fail(reterr, GCLK_SYS, directory, GCLK_NO_OFFSET,
 					 "cannot be made QEMU's group's: %s", strerror(errno));
 		}

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,6 +33,33 @@ static int make_room(const char *path, struct gclk_error *reterr)
 	return 0;
 }
 
+/*
+ * Where others may make files, a link may have that name by now: what is opened must be the
+ * socket that was made, and it is changed by its descriptor.
+ */
+int listen_own(const char *path, mode_t mode, gid_t group, struct gclk_error *reterr)
+{
+	int fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC), r = 0;
+	char self[32];
+	struct stat st;
+
+	snprintf(self, sizeof(self), "/proc/self/fd/%d", fd);
+	if (fd >= 0 && fstat(fd, &st) == 0 &&
+	    (!S_ISSOCK(st.st_mode) || st.st_uid != geteuid())) {
+		r = gclk_fail(reterr, GCLK_REFUSED, path, GCLK_NO_OFFSET,
+			      "somebody has put something else in the place of the socket");
+	} else if (fd < 0 || chmod(self, mode) < 0 ||
+		   (group != (gid_t)-1 &&
+		    fchownat(fd, "", (uid_t)-1, group, AT_EMPTY_PATH) < 0)) {
+		r = gclk_fail(reterr, GCLK_SYS, path, GCLK_NO_OFFSET, "no socket: %s",
+			      strerror(errno));
+	}
+	if (fd >= 0) {
+		close(fd);
+	}
+	return r;
+}
+
 int listen_unix(const char *path, mode_t mode, gid_t group, int *ret,
 		struct gclk_error *reterr)
 {
@@ -48,16 +76,16 @@ int listen_unix(const char *path, mode_t mode, gid_t group, int *ret,
 	}
 	memcpy(address.sun_path, path, strlen(path) + 1);
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	/* nobody gets in between bind() and chmod(): there is no listen() yet */
-	if (fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0 &&
-	    chmod(path, mode) == 0 &&
-	    (group == (gid_t)-1 || chown(path, (uid_t)-1, group) == 0) &&
-	    listen(fd, 64) == 0) {
-		*ret = fd;
-		return 0;
+	/* nobody gets in before its mode is right: there is no listen() yet */
+	if (fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0) {
+		r = listen_own(path, mode, group, reterr);
+		if (r == 0 && listen(fd, 64) == 0) {
+			*ret = fd;
+			return 0;
+		}
 	}
-	r = gclk_fail(reterr, GCLK_SYS, path, GCLK_NO_OFFSET, "no socket: %s",
-		      strerror(errno));
+	r = r < 0 ? r : gclk_fail(reterr, GCLK_SYS, path, GCLK_NO_OFFSET, "no socket: %s",
+				  strerror(errno));
 	if (fd >= 0) {
 		close(fd);
 	}

@@ -69,6 +69,12 @@ struct server *server_free(struct server *server);
 int listen_unix(const char *path, mode_t mode, gid_t group, int *ret,
 		struct gclk_error *reterr);
 
+/*
+ * Mode and group of a socket of ours; -1: as it is. Errors: GCLK_SYS; GCLK_REFUSED for anything
+ * else that has its name.
+ */
+int listen_own(const char *path, mode_t mode, gid_t group, struct gclk_error *reterr);
+
 /* "127.0.0.1:PORT" or "[::1]:PORT", nothing else. */
 int listen_loopback(const char *address, int *ret, struct gclk_error *reterr);
 

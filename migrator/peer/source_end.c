@@ -39,6 +39,7 @@ struct source_end {
 	struct peer_tls tls;
 	int connect_ms;
 	const struct gclk_worker *worker;
+	pid_t guest_pid;
 	uint8_t session[WIRE_SESSION_BYTES];
 	struct gclk_host peer;
 	struct port port;
@@ -294,6 +295,20 @@ static void channel_open(struct source_end *end, int fd, bool storage)
 	pthread_attr_destroy(&attributes);
 }
 
+/*
+ * The sockets are the group's of all hypervisors here: the first who connects would be taken
+ * for the guest, with whatever he sends. libvirt's daemon connects for it, or the guest's own.
+ */
+static bool may_connect(const struct source_end *end, int fd)
+{
+	struct ucred user = { .uid = (uid_t)-1 };
+	socklen_t n = sizeof(user);
+
+	return end->guest_pid <= 0 ||
+	       (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &user, &n) == 0 &&
+		(user.uid == 0 || user.uid == geteuid() || user.pid == end->guest_pid));
+}
+
 static void *accept_run(void *arg)
 {
 	struct source_end *end = arg;
@@ -313,8 +328,10 @@ static void *accept_run(void *arg)
 					 ? accept4(p[i].fd, NULL, NULL, SOCK_CLOEXEC)
 					 : -1;
 
-			if (fd >= 0) {
+			if (fd >= 0 && may_connect(end, fd)) {
 				channel_open(end, fd, i == 1);
+			} else if (fd >= 0) {
+				close(fd);
 			}
 		}
 	}
@@ -544,6 +561,7 @@ static struct source_end *end_new(const struct source_end_options *o)
 	copy_tls(end, &o->tls);
 	end->connect_ms = o->connect_timeout_ms > 0 ? o->connect_timeout_ms : CONNECT_MS;
 	end->worker = o->worker;
+	end->guest_pid = o->guest_pid;
 	end->listener = end->nbd_listener = -1;
 	end->cancel = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	end->quit = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -52,6 +52,8 @@ struct source_end_options {
 	const char *there_path;	 /* the hypervisor's sockets on the other host; */
 	const char *there_nbd_path; /* NULL: the same as here */
 	gid_t group;		 /* (gid_t)-1: as it is made */
+	pid_t guest_pid;	 /* of the hypervisor: besides root and this user only it may
+				  * connect; 0: whomever the mode lets */
 	const char *address;	 /* "unix:PATH", "tls:HOST[:PORT]", "exec:COMMAND" */
 	struct peer_tls tls;
 	const char *domain;	 /* may be "" */

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* Which sockets a source can have dialled at the destination, and which it dials itself. */
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -18,6 +20,8 @@
 #include "gclk-test.h"
 #include "migrator/peer/destination_end.h"
 #include "migrator/peer/port.h"
+#include "migrator/peer/server.h"
+#include "migrator/peer/source_end.h"
 #include "migrator/situation.h"
 
 enum { ALLOWED, ELSEWHERE, N_PLACES };
@@ -445,4 +449,139 @@ GCLK_TEST(destination, a_stranger_who_listens_is_not_taken_for_it)
 		GCLK_EQ(dial_that_of(STRANGER, &error), -GCLK_REFUSED);
 		CU_ASSERT(strstr(error.message, "65534") != NULL);
 	}
+}
+
+/* ---- who may be the guest ---- */
+
+struct both_ends {
+	struct stage stage;
+	struct server *server;
+	struct source_end *source;
+	pthread_t thread;
+	int wake;
+	char here[96], there[96], daemon[96], address[110];
+};
+
+static void *run_server(void *arg)
+{
+	struct both_ends *b = arg;
+
+	GCLK_EQ(server_run(b->server, b->wake, NULL), 0);
+	return NULL;
+}
+
+static void both_open(struct both_ends *b, pid_t guest_pid)
+{
+	const struct server_access access = { .anyone = true };
+	struct source_end_options options;
+
+	stage_open(&b->stage);
+	in_top(&b->stage, "here", b->here);
+	in_top(&b->stage, "allowed/s", b->there);
+	in_top(&b->stage, "daemon", b->daemon);
+	snprintf(b->address, sizeof(b->address), "unix:%s", b->daemon);
+	source_end_options_init(&options);
+	options.verb = "proxy";
+	options.address = b->address;
+	options.listen_path = b->here;
+	options.there_path = b->there;
+	options.guest_pid = guest_pid;
+	b->wake = eventfd(0, 0);
+	CU_ASSERT_FATAL(server_new(b->stage.end, 8, &access, &b->server, NULL) == 0 &&
+			server_listen_unix(b->server, b->daemon, 0600, (gid_t)-1, NULL) == 0 &&
+			pthread_create(&b->thread, NULL, run_server, b) == 0 &&
+			source_end_open(&options, &b->source, NULL) == 0);
+	CU_ASSERT_FATAL(chmod(b->stage.top, 0755) == 0 && chmod(b->here, 0666) == 0);
+}
+
+static void both_close(struct both_ends *b)
+{
+	source_end_close(b->source);
+	eventfd_write(b->wake, 1);
+	pthread_join(b->thread, NULL);
+	GCLK_EQ(server_drain(b->server, clock_mono_ns() + 10 * GCLK_NS_PER_S), 1);
+	server_free(b->server);
+	close(b->wake);
+	stage_close(&b->stage);
+}
+
+/* A process of that user: connects to the path that it is told, until it is hung up on. */
+static pid_t stranger(uid_t uid, int told)
+{
+	pid_t child = fork();
+
+	if (child == 0) {
+		struct sockaddr_un at = { .sun_family = AF_UNIX };
+		int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+		char byte;
+
+		_exit(read(told, at.sun_path, 96) != 96 || setresuid(uid, uid, uid) < 0 ||
+		      connect(fd, (struct sockaddr *)&at, sizeof(at)) < 0 ||
+		      read(fd, &byte, 1) != 0);
+	}
+	CU_ASSERT_FATAL(child > 0);
+	return child;
+}
+
+/* Whether somebody who is not root gets a connection to the other end. */
+static bool gets_through(bool is_guest)
+{
+	struct pollfd p = { .events = POLLIN };
+	struct both_ends b = { 0 };
+	int tell[2], status = -1;
+	pid_t child;
+	bool through;
+
+	CU_ASSERT_FATAL(pipe(tell) == 0);
+	child = stranger(STRANGER, tell[0]);
+	both_open(&b, is_guest ? child : getpid());
+	CU_ASSERT_FATAL(write(tell[1], b.here, sizeof(b.here)) == sizeof(b.here));
+	p.fd = b.stage.listeners[ALLOWED];
+	through = poll(&p, 1, is_guest ? 5000 : 300) == 1;
+	GCLK_EQ(source_end_broken(b.source, NULL), 0);
+	if (through) {
+		close(accept(p.fd, NULL, NULL)); /* it is hung up on at last */
+	}
+	GCLK_EQ(waitpid(child, &status, 0), child);
+	GCLK_EQ(status, 0);
+	close(tell[0]);
+	close(tell[1]);
+	both_close(&b);
+	return through;
+}
+
+/* The first who connects is taken for the guest, and others may reach that socket. */
+GCLK_TEST(destination, another_process_is_not_taken_for_the_guest)
+{
+	if (geteuid() != 0) {
+		return; /* only root can be somebody else */
+	}
+	CU_ASSERT(gets_through(true));
+	CU_ASSERT(!gets_through(false));
+}
+
+/* ---- sockets of one's own ---- */
+
+GCLK_TEST(destination, a_link_in_the_place_of_a_socket_leads_nowhere)
+{
+	char path[96], file[96];
+	struct gclk_error error;
+	struct stat before, after;
+	struct stage s;
+
+	stage_open(&s);
+	in_top(&s, "allowed/s", path);
+	GCLK_EQ(listen_own(path, 0640, getegid(), &error), 0);
+	CU_ASSERT(stat(path, &after) == 0 && (after.st_mode & 07777) == 0640);
+	in_top(&s, "allowed/file", file);
+	close(creat(file, 0600));
+	CU_ASSERT_FATAL(stat(file, &before) == 0 && unlink(path) == 0 &&
+			symlink(file, path) == 0);
+	GCLK_EQ(listen_own(path, 0660, getegid(), &error), -GCLK_REFUSED);
+	CU_ASSERT(stat(file, &after) == 0 && after.st_mode == before.st_mode);
+	GCLK_EQ(listen_own(file, 0660, getegid(), &error), -GCLK_REFUSED);
+	CU_ASSERT(stat(file, &after) == 0 && after.st_mode == before.st_mode);
+	CU_ASSERT_FATAL(unlink(path) == 0);
+	GCLK_EQ(listen_own(path, 0660, getegid(), &error), -GCLK_SYS);
+	stage_close(&s);
 }
