@@ -132,6 +132,16 @@ static pid_t parent_of(pid_t pid)
 	return (pid_t)ppid;
 }
 
+/* A process of root's, or of this user's: others may hold open what they like. */
+static bool is_trusted(pid_t pid)
+{
+	char path[64];
+	struct stat st;
+
+	snprintf(path, sizeof(path), "/proc/%d", (int)pid);
+	return stat(path, &st) == 0 && (st.st_uid == 0 || st.st_uid == geteuid());
+}
+
 unsigned readers_find(pid_t parent, struct reader ret[READERS_MAX])
 {
 	unsigned n = of_process(parent, QEMU_STRIDE, ret, 0);
@@ -141,7 +151,8 @@ unsigned readers_find(pid_t parent, struct reader ret[READERS_MAX])
 	while (dir && (entry = readdir(dir))) {
 		pid_t pid = (pid_t)atoi(entry->d_name);
 
-		if (pid > 0 && pid != getpid() && parent_of(pid) == parent) {
+		if (pid > 0 && pid != getpid() && parent_of(pid) == parent &&
+		    is_trusted(pid)) {
 			n = of_process(pid, HELPER_STRIDE, ret, n);
 		}
 	}
@@ -162,17 +173,16 @@ static const struct {
 	{ "libvirtd", QEMU_STRIDE },
 };
 
-/* The place in the list, or -1. Anybody may call itself so: it is root's, or ours. */
+/* The place in the list, or -1. Anybody may call itself so. */
 static int loader_kind(pid_t pid)
 {
 	char path[64], name[32] = "";
-	struct stat st;
 	FILE *file;
 
-	snprintf(path, sizeof(path), "/proc/%d/comm", (int)pid);
-	if (stat(path, &st) < 0 || (st.st_uid != 0 && st.st_uid != geteuid())) {
+	if (!is_trusted(pid)) {
 		return -1;
 	}
+	snprintf(path, sizeof(path), "/proc/%d/comm", (int)pid);
 	file = fopen(path, "re");
 	if (!file || !fgets(name, sizeof(name), file)) {
 		name[0] = 0;
