@@ -299,6 +299,9 @@ void daemon_conf_options(const struct daemon_conf *conf, struct destination_opti
 	memset(ret->directories, 0, sizeof(ret->directories));
 	memcpy(ret->directories, conf->directories,
 	       conf->n_directories * sizeof(conf->directories[0]));
+	gclk_text_copy(ret->own_paths[0], sizeof(ret->own_paths[0]), conf->socket);
+	gclk_text_copy(ret->own_paths[1], sizeof(ret->own_paths[1]),
+		       conf->metrics[0] == '/' ? conf->metrics : "");
 	ret->may_own_resume = conf->own_resume;
 	gclk_text_copy(ret->audit_path, sizeof(ret->audit_path), conf->audit);
 	gclk_text_copy(ret->margins_path, sizeof(ret->margins_path), conf->margins);

@@ -27,6 +27,17 @@ static void learn(struct session *s, const char *kind, int64_t delay_ns)
 	}
 }
 
+/* Whoever may connect could fill the log with moves of which nothing ever came. */
+static bool has_begun(struct session *s)
+{
+	bool began;
+
+	pthread_mutex_lock(&s->lock);
+	began = s->began;
+	pthread_mutex_unlock(&s->lock);
+	return began;
+}
+
 static void put_report(struct session *s, const struct move *report)
 {
 	struct wire_message m = { .type = WIRE_REPORT };
@@ -45,7 +56,7 @@ static void put_report(struct session *s, const struct move *report)
 		session_log(s, 5, "the report did not reach the source: %s", error.message);
 	}
 	free(m.report.json);
-	if (s->options.audit_path[0] &&
+	if (s->options.audit_path[0] && has_begun(s) &&
 	    move_audit(report, s->options.audit_path, &error) < 0) {
 		session_log(s, 3, "the audit log: %s: %s", error.where, error.message);
 	}

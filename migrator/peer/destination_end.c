@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -22,6 +23,7 @@
 #include "migrator/situation.h"
 
 #define MAIN_MISSING_NS (600 * GCLK_NS_PER_S) /* control without any channel */
+#define IDLE_NS (30 * GCLK_NS_PER_S) /* the same, where others want its place */
 #define APART_NS GCLK_NS_PER_S
 #define DIAL_AGAIN_MS 20
 #define CHANNELS_NS (10 * GCLK_NS_PER_S) /* to end by themselves, once all is done */
@@ -278,7 +280,44 @@ static struct session *find(struct destination_end *end,
 	return s;
 }
 
-/* Into the list, if there is room. */
+/* Is that guest on its way already? The lock of @end is held. */
+static bool is_moving(struct destination_end *end, const char *uuid)
+{
+	for (struct session *s = end->sessions; s && uuid[0]; s = s->next) {
+		enum session_state state = session_state(s);
+
+		if (!strcmp(s->move.uuid, uuid) &&
+		    (state == SESSION_OPEN || state == SESSION_PASSING)) {
+			return true;
+		}
+	}
+	return false;
+}
+
+/*
+ * Of those that have had no connection of their guest's for long the oldest gives way. Whether
+ * there was one. The lock of @end is held.
+ */
+static bool give_way(struct destination_end *end)
+{
+	struct session *idle = NULL;
+	struct gclk_error error;
+
+	for (struct session *s = end->sessions; s; s = s->next) {
+		pthread_mutex_lock(&s->lock);
+		if (s->state == SESSION_OPEN && !s->has_main && !s->n_channels &&
+		    clock_boot_ns() - s->opened_ns > IDLE_NS &&
+		    (!idle || s->opened_ns < idle->opened_ns)) {
+			idle = s;
+		}
+		pthread_mutex_unlock(&s->lock);
+	}
+	gclk_fail(&error, GCLK_PEER, NULL, GCLK_NO_OFFSET,
+		  "nothing of it had begun, and it gave way to another move");
+	return idle && session_break(idle, &error, false);
+}
+
+/* Into the list, if there is room; one that gave way leaves it soon. */
 static int session_enter(struct destination_end *end, struct session *s,
 			 struct gclk_error *reterr)
 {
@@ -288,7 +327,11 @@ static int session_enter(struct destination_end *end, struct session *s,
 	if (end->stopping) {
 		r = gclk_fail(reterr, GCLK_REFUSED, NULL, GCLK_NO_OFFSET,
 			      "this end is shutting down");
-	} else if (end->n_sessions >= s->options.max_sessions) {
+	} else if (is_moving(end, s->move.uuid)) {
+		r = gclk_fail(reterr, GCLK_REFUSED, s->move.uuid, GCLK_NO_OFFSET,
+			      "another session moves this guest here");
+	} else if (end->n_sessions >= s->options.max_sessions &&
+		   (end->n_sessions >= 2 * s->options.max_sessions || !give_way(end))) {
 		r = gclk_fail(reterr, GCLK_REFUSED, NULL, GCLK_NO_OFFSET,
 			      "%u moves are under way already, which is the limit",
 			      end->n_sessions);
@@ -364,13 +407,38 @@ static int move_path(char path[WIRE_PATH_BYTES], const char *directory,
 	return 0;
 }
 
+/* "UUID.sock", "UUID.nbd.sock": a guest's, and no other's to name. */
+static bool is_of_another(const struct wire_move *move, const char *path)
+{
+	const char *name = strrchr(path, '/') + 1;
+	size_t n = strspn(name, "0123456789abcdefABCDEF-");
+
+	return n == 36 && name[n] == '.' && strncasecmp(name, move->uuid, n) != 0;
+}
+
+/* What this end itself listens on takes no guest. */
+static bool is_ours(const struct destination_options *options, const char *path)
+{
+	struct stat st, own;
+
+	for (unsigned i = 0; i < GCLK_COUNT(options->own_paths); i++) {
+		if (options->own_paths[i][0] && stat(path, &st) == 0 &&
+		    stat(options->own_paths[i], &own) == 0 && st.st_dev == own.st_dev &&
+		    st.st_ino == own.st_ino) {
+			return true;
+		}
+	}
+	return false;
+}
+
 /*
  * May the other end have this socket dialled? It must lie in one of the directories
  * that are meant for them, wherever links lead.
  */
-static int check_path(const struct destination_options *options,
-		      char path[WIRE_PATH_BYTES], struct gclk_error *reterr)
+static int check_path(const struct session *s, char path[WIRE_PATH_BYTES],
+		      struct gclk_error *reterr)
 {
+	const struct destination_options *options = &s->options;
 	char parent[WIRE_PATH_BYTES], *real;
 	bool inside = false;
 	int r = 0;
@@ -387,9 +455,15 @@ static int check_path(const struct destination_options *options,
 		inside = inside || (allowed && !strcmp(real, allowed));
 		free(allowed);
 	}
-	r = inside ? move_path(path, real, reterr)
-		   : gclk_fail(reterr, GCLK_REFUSED, path, GCLK_NO_OFFSET,
-			       "no directory for sockets of guests that arrive here");
+	if (!inside) {
+		r = gclk_fail(reterr, GCLK_REFUSED, path, GCLK_NO_OFFSET,
+			      "no directory for sockets of guests that arrive here");
+	} else if (is_of_another(&s->move, path) || is_ours(options, path)) {
+		r = gclk_fail(reterr, GCLK_REFUSED, path, GCLK_NO_OFFSET,
+			      "not the socket of this guest");
+	} else {
+		r = move_path(path, real, reterr);
+	}
 	free(real);
 	return r;
 }
@@ -417,13 +491,13 @@ static int choose_paths(struct session *s, struct gclk_error *reterr)
 		gclk_text_copy(s->move.main_path, sizeof(s->move.main_path),
 			       o->main_path);
 	} else {
-		r = check_path(o, s->move.main_path, reterr);
+		r = check_path(s, s->move.main_path, reterr);
 	}
 	if (r == 0 && o->storage_path[0]) {
 		gclk_text_copy(s->move.storage_path, sizeof(s->move.storage_path),
 			       o->storage_path);
 	} else if (r == 0 && s->move.storage_path[0]) {
-		r = check_path(o, s->move.storage_path, reterr);
+		r = check_path(s, s->move.storage_path, reterr);
 	}
 	return r;
 }
@@ -844,8 +918,9 @@ static int check_listener(struct session *s, uint8_t role, const struct link *li
 	}
 	if (role == WIRE_MAIN) {
 		pthread_mutex_lock(&s->lock);
-		s->pid = r < 0 ? 0 : pid; /* both are read after the release, too */
+		s->pid = r < 0 ? 0 : pid; /* these are read when it is over, too */
 		s->is_guests = r == 0;
+		s->began = true;
 		pthread_mutex_unlock(&s->lock);
 	}
 	return 0;

@@ -54,6 +54,7 @@ struct destination_resume {
 struct destination_options {
 	/* where the hypervisor's sockets may be; none: anywhere */
 	char directories[DESTINATION_DIRECTORIES][DESTINATION_PATH];
+	char own_paths[2][DESTINATION_PATH]; /* of this program: not to be dialled; or "" */
 	char main_path[108];		/* in place of what the other end asks for; or "" */
 	char storage_path[108];
 	const struct destination_resume *resume;	/* or NULL: guests resume by themselves */

@@ -14,6 +14,8 @@
 #include "migrator/peer/margins.h"
 
 #define DELAY_MAX_NS (60 * GCLK_NS_PER_S)
+/* Nobody's guest is to stand longer for what others' moves, or who sent them, have taught. */
+#define CHOICE_MAX_NS (2 * GCLK_NS_PER_S)
 #define FILE_MAX_BYTES 65536
 #define PATH_BYTES 512
 
@@ -52,6 +54,7 @@ struct margin margins_choose(const struct margins *margins, int64_t usual_ns,
 	m.low_ns = sorted[n / 20];
 	m.high_ns = sorted[n - 1 - n / 20];
 	m.ns = m.high_ns - m.low_ns > max_hold_ns ? m.low_ns + max_hold_ns : m.high_ns;
+	m.ns = GCLK_MIN(m.ns, CHOICE_MAX_NS);
 	return m;
 }
 

@@ -34,7 +34,7 @@ struct margin {
  * @max_hold_ns: a guest that is ready early waits at most so long
  *
  * The high one, so that the guest is seldom late; but no later than the low one plus
- * @max_hold_ns, where delays spread wider than that. Pure.
+ * @max_hold_ns, where delays spread wider than that, and than 2 s. Pure.
  */
 struct margin margins_choose(const struct margins *margins, int64_t usual_ns,
 			     int64_t max_hold_ns);

@@ -58,6 +58,7 @@ struct session {
 	struct proof proof;			/* what the plan has put where */
 	pid_t pid;				/* the hypervisor's; 0: not known */
 	bool is_guests;				/* that guest's, as libvirt says */
+	bool began;				/* its stream, towards that */
 };
 
 /* Breaks everything off, unless the last byte has gone. Returns whether it did. */

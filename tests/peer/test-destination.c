@@ -31,7 +31,8 @@ struct stage {
 	char places[N_PLACES][48];
 	int listeners[N_PLACES];	/* of the socket "s" in each */
 	struct destination_end *end;
-	pthread_t threads[4];
+	int64_t age_ns;			/* of connections that are made from now on */
+	pthread_t threads[8];
 	unsigned n_threads;
 };
 
@@ -116,6 +117,7 @@ static void say_hello(struct stage *s, const struct wire_message *hello, struct 
 	CU_ASSERT_FATAL(there && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == 0);
 	there->end = s->end;
 	link_init(&there->link, fds[0], fds[0], "source");
+	there->link.opened_ns -= s->age_ns;
 	link_init(&here, fds[1], fds[1], "destination");
 	port_init(ret, &here);
 	CU_ASSERT_FATAL(pthread_create(&s->threads[s->n_threads++], NULL, serving, there) == 0);
@@ -389,6 +391,111 @@ GCLK_TEST(destination, nor_where_this_end_was_told_the_path)
 	GCLK_EQ(ask_for_guest("resume", WIRE_MAIN, "s"), 0);
 	GCLK_EQ(asked.pid, 0);
 	CU_ASSERT(asked.awaited); /* but that it arrives is asked */
+}
+
+/* ---- whose guest ---- */
+
+#define OTHER "11111111-1111-4111-8111-111111111111"
+
+/* A session for a guest; the status that it gets, 0: welcome. Its connection stays open. */
+static uint32_t begin(struct stage *s, uint8_t id, const char *uuid, const char *name,
+		      struct port *ret)
+{
+	struct wire_message m = { .type = WIRE_HELLO };
+	int64_t deadline = clock_mono_ns() + 5 * GCLK_NS_PER_S;
+	uint32_t status;
+
+	m.hello.version_min = m.hello.version_max = 1;
+	m.hello.role = WIRE_CONTROL;
+	m.hello.session[0] = id;
+	m.hello.move.running = -1;
+	m.hello.move.policy = gclk_policy_default;
+	strcpy(m.hello.move.uuid, uuid);
+	snprintf(m.hello.move.main_path, sizeof(m.hello.move.main_path), "%s/%s",
+		 s->places[ALLOWED], name);
+	CU_ASSERT_FATAL(read_this_host(&m.hello.move.host, NULL) == 0);
+	say_hello(s, &m, ret);
+	CU_ASSERT_FATAL(port_receive(ret, &m, deadline, -1, NULL) == 0);
+	status = m.type == WIRE_WELCOME ? 0 : m.sorry.status;
+	wire_clear(&m);
+	return status;
+}
+
+static uint32_t begin_and_end(struct stage *s, const char *uuid, const char *name)
+{
+	struct port port;
+	uint32_t status = begin(s, 1, uuid, name, &port);
+
+	port_close(&port);
+	return status;
+}
+
+/* Its disks, too, could be had by whoever names their socket. */
+GCLK_TEST(destination, a_guest_has_its_own_sockets_alone)
+{
+	struct stage s;
+
+	stage_open(&s);
+	GCLK_EQ(begin_and_end(&s, UUID, UUID ".sock"), 0);
+	GCLK_EQ(begin_and_end(&s, OTHER, UUID ".sock"), GCLK_REFUSED);
+	GCLK_EQ(begin_and_end(&s, "", UUID ".nbd.sock"), GCLK_REFUSED);
+	GCLK_EQ(begin_and_end(&s, "", "s"), 0);
+	stage_close(&s);
+}
+
+GCLK_TEST(destination, and_comes_once_at_a_time)
+{
+	struct port first, second;
+	struct stage s;
+
+	stage_open(&s);
+	GCLK_EQ(begin(&s, 1, UUID, UUID ".sock", &first), 0);
+	GCLK_EQ(begin(&s, 2, UUID, UUID ".sock", &second), GCLK_REFUSED);
+	port_close(&second);
+	GCLK_EQ(begin(&s, 3, OTHER, OTHER ".sock", &second), 0);
+	port_close(&second);
+	port_close(&first);
+	stage_close(&s);
+}
+
+GCLK_TEST(destination, what_the_daemon_listens_on_is_no_guests)
+{
+	struct destination_options options;
+	struct stage s;
+
+	stage_open(&s);
+	destination_options_init(&options);
+	gclk_text_copy(options.directories[0], sizeof(options.directories[0]),
+		       s.places[ALLOWED]);
+	in_top(&s, "allowed/s", options.own_paths[1]);
+	destination_end_configure(s.end, &options);
+	GCLK_EQ(begin_and_end(&s, "", "s"), GCLK_REFUSED);
+	GCLK_EQ(begin_and_end(&s, "", "t"), 0);
+	stage_close(&s);
+}
+
+/* Whoever may connect could take all places and never send anything. */
+GCLK_TEST(destination, a_session_of_which_nothing_comes_gives_way)
+{
+	struct destination_options options;
+	struct port idle, young, next;
+	struct stage s;
+
+	stage_open(&s);
+	destination_options_init(&options);
+	gclk_text_copy(options.directories[0], sizeof(options.directories[0]),
+		       s.places[ALLOWED]);
+	options.max_sessions = 1;
+	destination_end_configure(s.end, &options);
+	s.age_ns = 31 * GCLK_NS_PER_S;
+	GCLK_EQ(begin(&s, 1, "", "s", &idle), 0);
+	s.age_ns = 0;
+	GCLK_EQ(begin(&s, 2, "", "s", &young), 0);
+	GCLK_EQ(begin(&s, 3, "", "s", &next), GCLK_REFUSED); /* that one is in time */
+	port_close(&next);
+	port_close(&young);
+	port_close(&idle);
+	stage_close(&s);
 }
 
 /* ---- whom the source dials ---- */

@@ -69,6 +69,20 @@ GCLK_TEST(margins, spread_wider_than_the_hold_it_is_cut)
 	GCLK_EQ(c.high_ns, 300 * MS);
 }
 
+/* Moves that somebody made up could have every guest stand for a minute. */
+GCLK_TEST(margins, nobody_stands_for_long_because_others_did)
+{
+	struct margins m = { 0 };
+	struct margin c;
+
+	for (int i = 0; i < MARGINS_MAX; i++) {
+		margins_add(&m, 59 * GCLK_NS_PER_S);
+	}
+	c = margins_choose(&m, 40 * MS, 20 * MS);
+	GCLK_EQ(c.ns, 2 * GCLK_NS_PER_S);
+	GCLK_EQ(c.high_ns, 59 * GCLK_NS_PER_S);
+}
+
 GCLK_TEST(margins, the_oldest_makes_room_and_nonsense_is_none)
 {
 	struct margins m = { 0 };
