@@ -907,7 +907,7 @@ static int check_listener(struct session *s, uint8_t role, const struct link *li
 	pthread_mutex_unlock(&s->lock);
 	if (!known && ops && s->move.uuid[0]) {
 		r = ops->check(s->options.resume_ctx, s->move.uuid,
-			       is_named(s, role) ? pid : 0, is_strict(s), &error);
+			       is_named(s, role) ? pid : -1, is_strict(s), &error);
 	}
 	if (r < 0 && is_strict(s)) {
 		*reterr = error;

@@ -28,9 +28,9 @@ struct destination_ran {
 /* Who can resume a guest; no member may be NULL. Called from any thread. */
 struct destination_resume {
 	/*
-	 * Is @pid, which listens on that guest's socket, its hypervisor, and with @awaited: is
-	 * the guest to arrive here now? Returns 0, or 1 where nobody knows. Errors:
-	 * GCLK_REFUSED: no
+	 * Is @pid, which listens on that guest's socket (-1: whoever does), its hypervisor, and
+	 * with @awaited: is the guest to arrive here now? Returns 0, or 1 where nobody knows.
+	 * Errors: GCLK_REFUSED: no
 	 */
 	int (*check)(void *ctx, const char *uuid, pid_t pid, bool awaited,
 		     struct gclk_error *reterr);

@@ -38,15 +38,20 @@ static pid_t noted_process(virDomainPtr domain)
 
 static int check_process(virDomainPtr domain, pid_t pid, struct gclk_error *reterr)
 {
-	pid_t noted = noted_process(domain);
+	pid_t noted;
 
-	if (noted <= 0) {
+	if (pid < 0) {
+		return 0;
+	}
+	noted = noted_process(domain);
+	/* 0: in a namespace of its own, where its number is another */
+	if (noted <= 0 || pid == 0) {
 		return 1;
 	}
-	return noted == pid || !pid ? 0
-				    : gclk_fail(reterr, GCLK_REFUSED, NULL, GCLK_NO_OFFSET,
-						"process %ld listens there, and the guest's is "
-						"%ld", (long)pid, (long)noted);
+	return noted == pid ? 0
+			    : gclk_fail(reterr, GCLK_REFUSED, NULL, GCLK_NO_OFFSET,
+					"process %ld listens there, and the guest's is %ld",
+					(long)pid, (long)noted);
 }
 
 /* One that an operator has suspended is none that arrives. */

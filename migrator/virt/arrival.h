@@ -12,7 +12,7 @@
  * arrival_check() - before anything is sent to the socket of a guest
  * @uri:	of libvirt; NULL: its default
  * @uuid:	of the guest
- * @pid:	who listens on the socket, as the kernel says; 0: not looked at
+ * @pid:	who listens on the socket, as the kernel says; -1: whoever does
  * @awaited:	libvirt must be waiting for that guest, here and now
  *
  * libvirt notes the process of each guest where only root writes. Returns 0, or 1 where it is

@@ -387,9 +387,8 @@ GCLK_TEST(destination, it_is_where_somebody_else_manages_the_guest)
 GCLK_TEST(destination, nor_where_this_end_was_told_the_path)
 {
 	memset(&asked, 0, sizeof(asked));
-	asked.pid = -1;
 	GCLK_EQ(ask_for_guest("resume", WIRE_MAIN, "s"), 0);
-	GCLK_EQ(asked.pid, 0);
+	GCLK_EQ(asked.pid, -1);
 	CU_ASSERT(asked.awaited); /* but that it arrives is asked */
 }
 
