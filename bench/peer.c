@@ -4,10 +4,10 @@
  *
  *	bench-peer [MIB]
  *
- * A writer, the source end's relay, TLS over loopback, the destination end's relay with and
- * without the filter, a reader: in one process, turn by turn, the best of each. The same way
- * through two socat, with the same cipher and certificates, in the same turns. Then over a
- * UNIX socket instead of TLS, and the cipher by itself.
+ * A writer, the source end's relay, TLS over loopback, the destination end's relay without
+ * the filter, with it and with it in a process of its own, a reader; turn by turn. The same
+ * way through two socat, with the same cipher and certificates, in the same turns. Then over
+ * a UNIX socket instead of TLS, and the cipher by itself. Medians, of the ratios too.
  */
 #include <inttypes.h>
 #include <netinet/in.h>
@@ -26,44 +26,27 @@
 
 #include <openssl/evp.h>
 
-#include <guestclock/image.h>
-
-#include "../tests/harness/gclk-test.h"
-#include "../tests/image/stream-writer.h"
 #include "../tests/peer/pki.h"
 #include "common.h"
 #include "core/util.h"
 #include "migrator/peer/relay.h"
+#include "stream.h"
 
 #define PIECE (256u << 10)
 #define FIRST 65536
-#define TURNS 5
-#define RAM (UINT64_C(1) << 30)
-
-/* Whole pages of memory, as a guest without a blank page sends them. */
-static void make_stream(struct bytes *b, size_t n)
-{
-	put_header(b, "pc-i440fx-7.2");
-	put_command(b, 1, NULL, 0);
-	put_start(b, 3, "ram", 0, 4);
-	put64(b, RAM | W_MEM_SIZE);
-	put_name(b, "pc.ram");
-	put64(b, RAM);
-	put_eos(b);
-	put_footer(b, 3);
-	put_part(b, 2, 3);
-	put_page_word(b, "pc.ram", 0, W_ZERO);
-	put8(b, 0);
-	for (uint64_t page = 1; b->n < n; page++) {
-		put64(b, (page * 4096) % RAM | W_PAGE | W_CONTINUE);
-		put_random(b, 4096);
-	}
-}
+#define TURNS 25
+#define SOCAT_TURNS 5
 
 static int push(void *ctx, const uint8_t *bytes, size_t n, size_t *ret_pass, size_t *ret_held,
 		struct gclk_error *reterr)
 {
 	return gclk_filter_push(ctx, bytes, n, ret_pass, ret_held, reterr);
+}
+
+static int push_most(void *ctx, const uint8_t *bytes, size_t n, size_t *ret_pass,
+		     size_t *ret_held, struct gclk_error *reterr)
+{
+	return gclk_filter_push_most(ctx, bytes, n, ret_pass, ret_held, reterr);
 }
 
 struct runner {
@@ -203,12 +186,33 @@ static void tcp_pair(int fds[2])
 
 struct figures { double s, cpu_s; };
 
-static struct figures turn(const struct bytes *stream, struct tls_identity *client,
-			   struct tls_identity *server, bool filtered)
+enum way { OFF, ON, FAR, N_WAYS };
+
+/* A filter in the way, or none. */
+static struct gclk_filter *put_filter(struct relay *relay, enum way way)
 {
-	static const struct relay_filter table = { .push = push };
+	static const struct relay_filter table = { .push = push, .push_most = push_most };
+	struct gclk_filter_options options = { .want_page_clock = 1,
+					       .worker = way == FAR ? &bench_worker : NULL };
+	struct gclk_filter *filter;
+
+	if (way == OFF) {
+		return NULL;
+	}
+	if (gclk_filter_new(&options, &filter, NULL) < 0) {
+		exit(1);
+	}
+	relay->room = gclk_filter_room(filter, &relay->room_bytes);
+	relay->filter = &table;
+	relay->ctx = filter;
+	return filter;
+}
+
+static struct figures turn(const struct bytes *stream, struct tls_identity *client,
+			   struct tls_identity *server, enum way way)
+{
 	struct runner source = { .client = client }, destination = { .server = server };
-	struct gclk_filter *filter = NULL;
+	struct gclk_filter *filter = put_filter(&destination.relay, way);
 	int in[2], between[2], out[2];
 	struct reader reader = { 0 };
 	pthread_t s, d;
@@ -229,11 +233,6 @@ static struct figures turn(const struct bytes *stream, struct tls_identity *clie
 	link_init(&destination.b, out[0], out[0], "reader");
 	source.fd = between[0];
 	destination.fd = between[1];
-	if (filtered) {
-		gclk_filter_new(NULL, &filter, NULL);
-		destination.relay.filter = &table;
-		destination.relay.ctx = filter;
-	}
 	pthread_create(&s, NULL, run, &source);
 	pthread_create(&d, NULL, run, &destination);
 	reader.fd = out[1];
@@ -247,14 +246,10 @@ static struct figures turn(const struct bytes *stream, struct tls_identity *clie
 		fprintf(stderr, "it was not filtered\n");
 		exit(1);
 	}
+	f.cpu_s -= all_cpu_s() - now_s(CLOCK_PROCESS_CPUTIME_ID);
 	gclk_filter_free(filter);
+	f.cpu_s += all_cpu_s() - now_s(CLOCK_PROCESS_CPUTIME_ID);	/* of its process */
 	return f;
-}
-
-static void better(struct figures *best, struct figures f)
-{
-	best->s = best->s == 0 || f.s < best->s ? f.s : best->s;
-	best->cpu_s = best->cpu_s == 0 || f.cpu_s < best->cpu_s ? f.cpu_s : best->cpu_s;
 }
 
 /* ---- socat ---- */
@@ -364,15 +359,34 @@ static struct figures socat_turn(const struct bytes *stream, const struct peer_t
 	return f;
 }
 
-static void print(const char *name, struct figures f, double gib)
+/* Of each turn, for each way; and of socat's with each size of its blocks. */
+struct results {
+	struct figures ways[N_WAYS][TURNS], socat[2][SOCAT_TURNS];
+};
+
+static void print(const char *name, const struct figures *f, unsigned n, double gib)
 {
-	printf("  %-26s %6.3f GiB/s, %6.3f CPU s per GiB\n", name, gib / f.s, f.cpu_s / gib);
+	double s[TURNS], cpu_s[TURNS];
+
+	for (unsigned i = 0; i < n; i++) {
+		s[i] = f[i].s;
+		cpu_s[i] = f[i].cpu_s;
+	}
+	printf("  %-28s %6.3f GiB/s, %6.3f CPU s per GiB\n", name, gib / median(s, n),
+	       median(cpu_s, n) / gib);
 }
 
-static void against(const char *name, struct figures ours, struct figures theirs)
+static void against(const char *name, const struct figures *ours, const struct figures *theirs,
+		    unsigned n)
 {
-	printf("  filter on / %-14s %6.3f of the speed, %6.3f of the CPU\n", name,
-	       theirs.s / ours.s, ours.cpu_s / theirs.cpu_s);
+	double speed[TURNS], cpu[TURNS];
+
+	for (unsigned i = 0; i < n; i++) {
+		speed[i] = theirs[i].s / ours[i].s;
+		cpu[i] = ours[i].cpu_s / theirs[i].cpu_s;
+	}
+	printf("  %-28s %6.3f of the speed, %6.3f of the CPU\n", name, median(speed, n),
+	       median(cpu, n));
 }
 
 /* @files: NULL for a UNIX socket. */
@@ -380,29 +394,36 @@ static void compare(const char *name, const struct bytes *stream, struct tls_ide
 		    struct tls_identity *server, const struct peer_tls *files)
 {
 	static const char *const blocks[] = { "8192", "262144" };
+	static const char *const names[] = { "filter off", "filter on", "filter in a process" };
 	double gib = (double)stream->n / (1 << 30);
-	struct figures with = { 0 }, without = { 0 }, socat[2] = { { 0 } };
+	static struct results r;
 	char label[40];
 
 	for (unsigned i = 0; i < TURNS; i++) {
-		better(&without, turn(stream, client, server, false));
-		better(&with, turn(stream, client, server, true));
-		for (unsigned j = 0; files && j < GCLK_COUNT(blocks); j++) {
-			better(&socat[j], socat_turn(stream, files, blocks[j]));
+		for (unsigned j = 0; j < N_WAYS; j++) {
+			unsigned way = i % 2 ? N_WAYS - 1 - j : j;	/* no one always after another */
+
+			r.ways[way][i] = turn(stream, client, server, (enum way)way);
+		}
+		for (unsigned j = 0; files && i < SOCAT_TURNS && j < GCLK_COUNT(blocks); j++) {
+			r.socat[j][i] = socat_turn(stream, files, blocks[j]);
 		}
 	}
 	printf("%s\n", name);
-	print("filter off", without, gib);
-	print("filter on", with, gib);
-	against("off", with, without);
+	for (unsigned j = 0; j < N_WAYS; j++) {
+		print(names[j], r.ways[j], TURNS, gib);
+	}
+	against("filter on / off", r.ways[ON], r.ways[OFF], TURNS);
+	against("filter in a process / off", r.ways[FAR], r.ways[OFF], TURNS);
 	for (unsigned j = 0; files && j < GCLK_COUNT(blocks); j++) {
-		if (socat[j].s == 0) {
+		if (r.socat[j][0].s == 0) {
 			printf("  socat: skipped: it is not installed\n");
 			break;
 		}
 		snprintf(label, sizeof(label), "socat -b %s", blocks[j]);
-		print(label, socat[j], gib);
-		against(label, with, socat[j]);
+		print(label, r.socat[j], SOCAT_TURNS, gib);
+		snprintf(label, sizeof(label), "... in a process / %s", blocks[j]);
+		against(label, r.ways[FAR], r.socat[j], SOCAT_TURNS);
 	}
 }
 
@@ -436,14 +457,14 @@ int main(int argc, char **argv)
 	struct pki pki;
 
 	signal(SIGPIPE, SIG_IGN);
-	make_stream(&stream, mib << 20);
+	make_stream(&stream, W_PAGE, mib << 20);
 	pki_open(&pki);
 	files = pki_make(&pki, "a", "bench", 1);
 	if (tls_identity_new(&files, false, &client, NULL) < 0 ||
 	    tls_identity_new(&files, true, &server, NULL) < 0) {
 		return 1;
 	}
-	printf("%zu MiB, best of %d\n", mib, TURNS);
+	printf("%zu MiB, %d turns, medians\n", mib, TURNS);
 	compare("TLS", &stream, client, server, &files);
 	compare("UNIX", &stream, NULL, NULL, NULL);
 	cipher_alone();

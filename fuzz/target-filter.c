@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A live stream through the filter, at once and in pieces: both give the same bytes, and
- * without a plan they are the input's own.
+ * A live stream through the filter, at once, in pieces, and in pieces of which what is
+ * granted goes by unseen: all give the same bytes, and without a plan they are the input's own.
  */
 #include <string.h>
 
-#include <guestclock/image.h>
-
 #include "fuzz.h"
+#include "image/image.h"
+
+enum way { WHOLE, PIECES, GRANTED };
 
 struct outcome {
 	uint8_t *bytes;
@@ -24,7 +25,22 @@ static void append(struct outcome *o, const uint8_t *p, size_t n)
 	}
 }
 
-static struct outcome run(const uint8_t *data, size_t size, uint64_t choice, int pieces)
+/* What goes without being shown to the filter. */
+static size_t by_grant(struct gclk_filter *f, const uint8_t *data, size_t n)
+{
+	struct gclk_grant grant;
+	size_t went;
+
+	gclk_filter_grant(f, &grant);
+	went = gclk_grant_use(&grant, data, n);
+	FUZZ_CHECK(went <= n);
+	if (went) {
+		gclk_filter_went(f, went, grant.rest);
+	}
+	return went;
+}
+
+static struct outcome run(const uint8_t *data, size_t size, uint64_t choice, enum way way)
 {
 	struct gclk_filter_options options = { .one_way = choice & 1,
 					       .want_page_clock = choice >> 1 & 1,
@@ -36,8 +52,14 @@ static struct outcome run(const uint8_t *data, size_t size, uint64_t choice, int
 
 	FUZZ_CHECK(o.bytes && gclk_filter_new(&options, &f, &error) == 0);
 	while (size && o.status >= 0) {
-		n = pieces ? 1 + fuzz_next(&choice) % (fuzz_next(&choice) & 1 ? 9 : 9000) : size;
+		n = way ? 1 + fuzz_next(&choice) % (fuzz_next(&choice) & 1 ? 9 : 9000) : size;
 		n = n < size ? n : size;
+		if (way == GRANTED && (pass = by_grant(f, data, n)) > 0) {
+			append(&o, data, pass);
+			data += pass;
+			size -= pass;
+			continue;
+		}
 		o.status = gclk_filter_push(f, data, n, &pass, &held, &error);
 		if (o.status < 0) {
 			FUZZ_CHECK(error.status == -o.status && error.message[0]);
@@ -64,15 +86,19 @@ static struct outcome run(const uint8_t *data, size_t size, uint64_t choice, int
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	uint64_t choice = fuzz_hash(data, size);
-	struct outcome whole = run(data, size, choice, 0), cut = run(data, size, choice, 1);
+	struct outcome whole = run(data, size, choice, WHOLE);
 
 	FUZZ_CHECK(whole.status < 0 || !memcmp(whole.bytes, data, whole.n));
-	FUZZ_CHECK(!memcmp(cut.bytes, data, cut.n));
-	/* the same verdict, however it was cut; a refusal comes before more has gone out */
-	FUZZ_CHECK((whole.status < 0) == (cut.status < 0));
-	FUZZ_CHECK(whole.status < 0 || whole.n == cut.n);
-	FUZZ_CHECK(whole.had_state == cut.had_state && whole.n_findings == cut.n_findings);
+	for (int way = PIECES; way <= GRANTED; way++) {
+		struct outcome cut = run(data, size, choice, (enum way)way);
+
+		FUZZ_CHECK(!memcmp(cut.bytes, data, cut.n));
+		/* the same verdict, however it was cut; a refusal comes before more has gone out */
+		FUZZ_CHECK((whole.status < 0) == (cut.status < 0));
+		FUZZ_CHECK(whole.status < 0 || whole.n == cut.n);
+		FUZZ_CHECK(whole.had_state == cut.had_state && whole.n_findings == cut.n_findings);
+		free(cut.bytes);
+	}
 	free(whole.bytes);
-	free(cut.bytes);
 	return 0;
 }

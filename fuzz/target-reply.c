@@ -97,7 +97,10 @@ static void take_far(struct gclk_rest *rest)
 
 	if (gclk_rest_take(rest, &answer, sizeof(answer)) &&
 	    gclk_far_answer_holds(&answer, 1000)) {
+		struct gclk_grant grant = { answer.rest, answer.below, &answer.watch };
+
 		FUZZ_CHECK(answer.passed + answer.held <= 1000);
+		FUZZ_CHECK(gclk_grant_use(&grant, rest->at, rest->n) <= rest->n);
 	}
 	if (gclk_take_far_facts(rest, &facts, NULL) == 0) {
 		text(facts.machine, sizeof(facts.machine));

@@ -16,7 +16,7 @@
 #include "image/qemu/page.h"
 #include "image/worker/far.h"
 
-#define CLOCK_PAGES_MAX 32
+#define CLOCK_PAGES_MAX GCLK_WATCH_MAX
 #define SILENCES 10			/* of a machine type that should describe its state */
 
 enum mode { FILTERING, WHOLE, THROUGH, REFUSED };
@@ -25,7 +25,7 @@ enum mode { FILTERING, WHOLE, THROUGH, REFUSED };
 struct clock_pages {
 	struct gclk_page *pages;	/* CLOCK_PAGES_MAX of them, or NULL */
 	unsigned n;
-	uint64_t places;		/* bit by page number modulo 64: one of them may be there */
+	struct gclk_page_watch watch;
 };
 
 struct gclk_filter {
@@ -46,22 +46,6 @@ struct gclk_filter {
 
 /* --- the guest's clock page --- */
 
-static bool looks_like_clock_page(const uint8_t *bytes)
-{
-	static const uint8_t zeros[4];
-	struct gclk_pvclock page;
-
-	/* the multiplier is always normalised, and a page that was never filled in has none */
-	return bytes[27] & 0x80 && !memcmp(bytes + 4, zeros, 4) &&
-	       gclk_pvclock_parse(bytes, &page, NULL) == 0 && page.version &&
-	       page.tsc_timestamp && page.flags <= 3;
-}
-
-static uint64_t place(uint64_t offset)
-{
-	return UINT64_C(1) << (offset / GCLK_PAGE_BYTES % 64);
-}
-
 static struct gclk_page *find_page(const struct clock_pages *c, const char *block,
 				   uint64_t offset)
 {
@@ -81,14 +65,6 @@ static bool want_page(void *ctx, const char *block, uint64_t offset)
 	return true;
 }
 
-static bool skip_page(void *ctx, const char *block, uint64_t offset, const uint8_t *page)
-{
-	const struct clock_pages *c = ctx;
-
-	(void)block;
-	return !(c->places & place(offset)) && !(page && looks_like_clock_page(page));
-}
-
 /* What does not decode is the loader's to refuse: here the page is then not known. */
 static int see_page(void *ctx, const struct gclk_ram_record *r, struct gclk_error *reterr)
 {
@@ -97,11 +73,11 @@ static int see_page(void *ctx, const struct gclk_ram_record *r, struct gclk_erro
 
 	(void)reterr;
 	if (!page && c->n < CLOCK_PAGES_MAX && r->kind == GCLK_RAM_PAGE &&
-	    looks_like_clock_page(r->bytes)) {
+	    gclk_page_looks_like_clock(r->bytes)) {
 		page = &c->pages[c->n++];
 		page->block = r->block;
 		page->offset = r->offset;
-		c->places |= place(r->offset);
+		gclk_watch_add(&c->watch, r->offset);
 	}
 	if (page && gclk_page_apply(page, r, NULL) < 0) {
 		page->known = false;
@@ -168,7 +144,8 @@ GCLK_API int gclk_filter_new(const struct gclk_filter_options *options, struct g
 		if (!f->clock_pages.pages) {
 			goto fail;
 		}
-		how.ram = (struct gclk_ram_visitor){ skip_page, want_page, see_page,
+		f->clock_pages.watch.clock_pages = true;
+		how.ram = (struct gclk_ram_visitor){ &f->clock_pages.watch, want_page, see_page,
 						     &f->clock_pages };
 	}
 	r = gclk_stream_new(&how, &f->stream, NULL);
@@ -185,13 +162,6 @@ GCLK_API void *gclk_filter_room(struct gclk_filter *f, size_t *ret_size)
 {
 	*ret_size = f->far ? GCLK_FAR_ROOM_BYTES : 0;
 	return f->far ? gclk_far_room(f->far) : NULL;
-}
-
-GCLK_API void gclk_filter_ahead(struct gclk_filter *f, const void *bytes, size_t n)
-{
-	if (f->far) {
-		gclk_far_ahead(f->far, bytes, n);
-	}
 }
 
 uint64_t gclk_filter_tail_offset(const struct gclk_filter *f)
@@ -290,7 +260,7 @@ GCLK_API int gclk_filter_push(struct gclk_filter *f, const void *bytes, size_t n
 	int r = GCLK_FILTER_OFF;
 
 	if (f->far) {
-		return gclk_far_push(f->far, bytes, n, ret_pass, ret_held, reterr);
+		return gclk_far_push(f->far, bytes, n, false, ret_pass, ret_held, reterr);
 	}
 	if (f->mode == WHOLE && f->applied) {
 		f->mode = THROUGH;
@@ -313,6 +283,30 @@ GCLK_API int gclk_filter_push(struct gclk_filter *f, const void *bytes, size_t n
 	*ret_held = taken.held;
 	f->offset += *ret_pass + *ret_held;
 	return r;
+}
+
+GCLK_API int gclk_filter_push_most(struct gclk_filter *f, const void *bytes, size_t n,
+				   size_t *ret_pass, size_t *ret_held,
+				   struct gclk_error *reterr)
+{
+	return f->far ? gclk_far_push(f->far, bytes, n, true, ret_pass, ret_held, reterr) :
+			gclk_filter_push(f, bytes, n, ret_pass, ret_held, reterr);
+}
+
+void gclk_filter_grant(const struct gclk_filter *f, struct gclk_grant *ret)
+{
+	*ret = (struct gclk_grant){ 0 };
+	if (f->mode == FILTERING) {
+		gclk_stream_grant(f->stream, ret);
+	}
+}
+
+void gclk_filter_went(struct gclk_filter *f, uint64_t n, uint64_t rest)
+{
+	if (f->mode == FILTERING) {
+		gclk_stream_went(f->stream, n, rest);
+		f->offset += n;
+	}
 }
 
 GCLK_API int gclk_filter_quiet(struct gclk_filter *f, struct gclk_error *reterr)

@@ -58,6 +58,10 @@ int gclk_image_open_inside(const struct gclk_image_inside *inside,
 /* Where the device state begins that a filter holds whole. */
 uint64_t gclk_filter_tail_offset(const struct gclk_filter *filter);
 
+/* As gclk_stream_grant() and gclk_stream_went(); of a filter that is not another process's. */
+void gclk_filter_grant(const struct gclk_filter *filter, struct gclk_grant *ret);
+void gclk_filter_went(struct gclk_filter *filter, uint64_t n, uint64_t rest);
+
 /* gclk_image_write() into an empty file that has no name yet. */
 int gclk_image_write_fd(struct gclk_image *image, const struct gclk_plan *plan,
 			const void *payload, size_t payload_size, int fd,

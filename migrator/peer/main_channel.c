@@ -81,13 +81,8 @@ static void note_passing(struct main_channel *m)
 	pthread_mutex_unlock(&s->lock);
 }
 
-static int push(void *ctx, const uint8_t *bytes, size_t n, size_t *ret_pass,
-		size_t *ret_held, struct gclk_error *reterr)
+static int note_push(struct main_channel *m, int r, uint64_t before)
 {
-	struct main_channel *m = ctx;
-	uint64_t before = gclk_filter_offset(m->filter);
-	int r = gclk_filter_push(m->filter, bytes, n, ret_pass, ret_held, reterr);
-
 	if (r >= 0) {
 		note_phase(m, before);
 	}
@@ -97,9 +92,25 @@ static int push(void *ctx, const uint8_t *bytes, size_t n, size_t *ret_pass,
 	return r;
 }
 
-static void ahead(void *ctx, const uint8_t *bytes, size_t n)
+static int push(void *ctx, const uint8_t *bytes, size_t n, size_t *ret_pass,
+		size_t *ret_held, struct gclk_error *reterr)
 {
-	gclk_filter_ahead(((struct main_channel *)ctx)->filter, bytes, n);
+	struct main_channel *m = ctx;
+	uint64_t before = gclk_filter_offset(m->filter);
+
+	return note_push(m, gclk_filter_push(m->filter, bytes, n, ret_pass, ret_held, reterr),
+			 before);
+}
+
+static int push_most(void *ctx, const uint8_t *bytes, size_t n, size_t *ret_pass,
+		     size_t *ret_held, struct gclk_error *reterr)
+{
+	struct main_channel *m = ctx;
+	uint64_t before = gclk_filter_offset(m->filter);
+
+	return note_push(m,
+			 gclk_filter_push_most(m->filter, bytes, n, ret_pass, ret_held, reterr),
+			 before);
 }
 
 static int quiet(void *ctx, struct gclk_error *reterr)
@@ -470,8 +481,9 @@ static int ended(void *ctx, struct gclk_error *reterr)
 int main_channel_run(struct session *session, struct link *a, struct link *b,
 		     struct gclk_error *reterr)
 {
-	static const struct relay_filter filter = { push,     quiet, ready, gate,
-						    released, back,  ended, ahead };
+	static const struct relay_filter filter = {
+		push, push_most, quiet, ready, gate, released, back, ended
+	};
 	struct gclk_filter_options options = {
 		.tail_bytes = session->options.tail_bytes,
 		.unreadable = session->move.unreadable == PEER_REFUSE ? GCLK_FILTER_REFUSE

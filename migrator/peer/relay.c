@@ -24,10 +24,10 @@ struct flow {
 	size_t size; /* of it */
 	const uint8_t *in; /* read, not yet pushed */
 	size_t n_in;
+	bool little; /* what is left of it is pushed together with what follows, if that is there */
+	bool alone;  /* ... and it was not */
 	const uint8_t *out; /* to be written */
 	size_t n_out;
-	uint8_t *other; /* the other half of a room, or NULL: both are of .size */
-	size_t n_next;	/* read into it ahead of what is in .buffer */
 	bool ready; /* push() has announced something */
 	bool last;  /* one byte waits at the gate: out[0] */
 	bool ended, shut;
@@ -52,22 +52,16 @@ static int flow_write(struct flow *flow, struct gclk_error *reterr)
 	return 0;
 }
 
-/* What push() gets next, so that somebody else can look at it meanwhile. */
-static void flow_ahead(const struct flow *flow, const uint8_t *bytes, size_t n)
-{
-	if (flow->other && n && flow->filter->ahead) {
-		flow->filter->ahead(flow->ctx, bytes, n);
-	}
-}
-
 static int flow_push(struct flow *flow, struct gclk_error *reterr)
 {
+	const struct relay_filter *filter = flow->filter;
 	size_t pass = flow->n_in, held = 0;
 	int r = 0;
 
-	if (flow->filter && flow->filter->push) {
-		r = flow->filter->push(flow->ctx, flow->in, flow->n_in, &pass, &held,
-				       reterr);
+	if (filter && filter->push_most && !flow->alone && !flow->ended) {
+		r = filter->push_most(flow->ctx, flow->in, flow->n_in, &pass, &held, reterr);
+	} else if (filter && filter->push) {
+		r = filter->push(flow->ctx, flow->in, flow->n_in, &pass, &held, reterr);
 	}
 	if (r < 0) {
 		return r;
@@ -76,10 +70,8 @@ static int flow_push(struct flow *flow, struct gclk_error *reterr)
 	flow->n_out = pass;
 	flow->in += pass + held;
 	flow->n_in -= pass + held;
+	flow->little = flow->n_in && r == GCLK_FILTER_MORE && !flow->ended;
 	flow->ready = r == GCLK_FILTER_READY;
-	if (r == GCLK_FILTER_MORE) {
-		flow_ahead(flow, flow->other, flow->n_next);
-	}
 	return 0;
 }
 
@@ -121,15 +113,17 @@ static int flow_gate(struct flow *flow, struct gclk_error *reterr)
 	return 0;
 }
 
-/* Reads until @to is full or nothing more is there. Returns LINK_WAIT for no byte. */
-static int flow_fill(struct flow *flow, uint8_t *to, size_t *ret_n, struct gclk_error *reterr)
+/* Reads until the buffer is full or nothing more is there. Returns LINK_WAIT for no byte. */
+static int flow_read(struct flow *flow, struct gclk_error *reterr)
 {
-	size_t n = 0;
+	size_t before = flow->n_in, n = before;
 	long r = 0;
 
-	*ret_n = 0;
+	memmove(flow->buffer, flow->in, before);
+	flow->in = flow->buffer;
+	flow->little = false;
 	do {
-		r = link_read(flow->from, to + n, flow->size - n, reterr);
+		r = link_read(flow->from, flow->buffer + n, flow->size - n, reterr);
 		n += r > 0 ? (size_t)r : 0;
 	} while (r > 0 && flow->from->tls && n <= flow->size - (16u << 10));
 	if (r < 0 && r != LINK_WAIT) {
@@ -138,38 +132,18 @@ static int flow_fill(struct flow *flow, uint8_t *to, size_t *ret_n, struct gclk_
 	if (r == 0) {
 		flow->ended = true;
 	}
+	flow->alone = n == before;
 	if (n == 0) {
 		return flow->ended ? 0 : LINK_WAIT;
 	}
-	flow->heard_ns = clock_mono_ns();
-	if (flow->back) {
-		flow->back(flow->ctx, n);
+	if (n > before) {
+		flow->heard_ns = clock_mono_ns();
+		if (flow->back) {
+			flow->back(flow->ctx, n - before);
+		}
 	}
-	*ret_n = n;
+	flow->n_in = n;
 	return 0;
-}
-
-/* From what was read ahead, or else from the link; and reads ahead, if there is more. */
-static int flow_read(struct flow *flow, struct gclk_error *reterr)
-{
-	uint8_t *gone = flow->buffer;
-	int r = 0;
-
-	if (flow->n_next) {
-		flow->buffer = flow->other;
-		flow->other = gone;
-		flow->n_in = flow->n_next;
-		flow->n_next = 0;
-	} else {
-		r = flow_fill(flow, flow->buffer, &flow->n_in, reterr);
-	}
-	flow->in = flow->buffer;
-	if (r < 0 || !flow->other || flow->ended) {
-		return r;
-	}
-	flow_ahead(flow, flow->in, flow->n_in);
-	r = flow_fill(flow, flow->other, &flow->n_next, reterr);
-	return r == LINK_WAIT ? 0 : r;
 }
 
 static int flow_end(struct flow *flow, struct gclk_error *reterr)
@@ -197,9 +171,9 @@ static int flow_run(struct flow *flow, struct gclk_error *reterr)
 			r = flow_gate(flow, reterr);
 		} else if (flow->ready) {
 			r = flow_ready(flow, reterr);
-		} else if (flow->n_in) {
+		} else if (flow->n_in && !flow->little) {
 			r = flow_push(flow, reterr);
-		} else if (!flow->ended || flow->n_next) {
+		} else if (!flow->ended) {
 			r = flow_read(flow, reterr);
 		} else if (!flow->shut) {
 			r = flow_end(flow, reterr);
@@ -215,7 +189,7 @@ static int flow_run(struct flow *flow, struct gclk_error *reterr)
 
 static bool flow_writes(const struct flow *flow)
 {
-	return flow->n_out || flow->n_next || (flow->ended && !flow->shut);
+	return flow->n_out || (flow->ended && !flow->shut);
 }
 
 static struct pollfd flow_poll(const struct flow *flow)
@@ -233,7 +207,7 @@ static int flow_quiet(struct flow *flow, int64_t now_ns, struct gclk_error *rete
 {
 	int r;
 
-	if (!flow->filter || !flow->filter->quiet || flow_writes(flow) || flow->shut || flow->n_next ||
+	if (!flow->filter || !flow->filter->quiet || flow_writes(flow) || flow->n_in || flow->shut ||
 	    now_ns - flow->heard_ns < QUIET_NS) {
 		return 0;
 	}
@@ -293,10 +267,9 @@ int relay_run(struct relay *relay, struct gclk_error *reterr)
 	uint8_t *own = relay->room ? NULL : malloc(RELAY_BYTES);
 	int r;
 
-	ab.buffer = relay->room ? relay->room : own;
-	ab.size = RELAY_BYTES;
-	ab.other = relay->room ? relay->room + RELAY_BYTES : NULL;
-	ba.buffer = malloc(RELAY_BYTES);
+	ab.in = ab.buffer = relay->room ? relay->room : own;
+	ab.size = relay->room ? relay->room_bytes : RELAY_BYTES;
+	ba.in = ba.buffer = malloc(RELAY_BYTES);
 	ba.size = RELAY_BYTES;
 	r = ab.buffer && ba.buffer ? run(relay, &ab, &ba, reterr)
 				   : gclk_fail(reterr, GCLK_NOMEM, NULL, GCLK_NO_OFFSET,

@@ -18,6 +18,9 @@ struct relay_filter {
 	/* as gclk_filter_push(); NULL: everything passes */
 	int (*push)(void *ctx, const uint8_t *bytes, size_t n, size_t *ret_pass,
 		    size_t *ret_held, struct gclk_error *reterr);
+	/* as gclk_filter_push_most(); NULL: push() */
+	int (*push_most)(void *ctx, const uint8_t *bytes, size_t n, size_t *ret_pass,
+			 size_t *ret_held, struct gclk_error *reterr);
 	/* as gclk_filter_quiet(), every 100 ms without a byte */
 	int (*quiet)(void *ctx, struct gclk_error *reterr);
 	/* what push() has announced: goes out, but for the last byte */
@@ -31,20 +34,14 @@ struct relay_filter {
 	void (*back)(void *ctx, size_t n);
 	/* the input has ended: 0: so does the output; an error: both links are broken */
 	int (*end)(void *ctx, struct gclk_error *reterr);
-	/* as gclk_filter_ahead(), for what push() gets next; with .room only */
-	void (*ahead)(void *ctx, const uint8_t *bytes, size_t n);
 };
 
 struct relay {
 	struct link *a, *b;
 	const struct relay_filter *filter;	/* or NULL */
 	void *ctx;
-	/*
-	 * What comes from a is read into it, half by half: while one is looked at by somebody
-	 * else, the other is read and written. NULL: into memory of its own.
-	 */
-	uint8_t *room;
-	size_t room_bytes;	/* at least twice RELAY_BYTES */
+	uint8_t *room;		/* what comes from a is read into it; NULL: into memory of its own */
+	size_t room_bytes;	/* at least 32 KiB */
 	int wake;		/* a descriptor whose readability breaks everything off; -1: none */
 	atomic_uint_fast64_t *bytes;	/* counts what went from a to b, or NULL */
 };

@@ -3,6 +3,8 @@
 #include <string.h>
 
 #include "core/cursor.h"
+#include "core/pvclock.h"
+#include "core/util.h"
 #include "gclk-test.h"
 #include "image/qemu/page.h"
 #include "image/qemu/stream.h"
@@ -14,11 +16,12 @@ struct result {
 	int status;			/* 0, GCLK_STREAM_MORE or negative */
 	int end;			/* of gclk_stream_end() */
 	struct gclk_error error, end_error;
-	size_t consumed, held;
+	size_t consumed, held, granted;
 	struct gclk_tail *tail;
 };
 
-enum cut { CUT_WHOLE, CUT_BYTES, CUT_RANDOM, N_CUTS };
+/* GRANTED: random pieces, of which what need not be shown is not. */
+enum cut { CUT_WHOLE, CUT_BYTES, CUT_RANDOM, CUT_GRANTED, N_CUTS };
 
 static size_t piece(enum cut cut, size_t left)
 {
@@ -26,6 +29,19 @@ static size_t piece(enum cut cut, size_t left)
 		   (size_t)gclk_random_bits() % 5000;
 
 	return n < left ? n : left;
+}
+
+/* How many of the next bytes go without being shown. */
+static size_t go_by_grant(struct gclk_stream *s, const uint8_t *p, size_t n)
+{
+	struct gclk_grant grant;
+	size_t went;
+
+	gclk_stream_grant(s, &grant);
+	went = gclk_grant_use(&grant, p, n);
+	CU_ASSERT_FATAL(went <= n);
+	gclk_stream_went(s, went, grant.rest);
+	return went;
 }
 
 /* Pushes all of @b; whatever is not passed must come out of the tail, byte by byte. */
@@ -39,12 +55,19 @@ static struct result push(const struct bytes *b, enum cut cut,
 	CU_ASSERT_FATAL(gclk_stream_new(options, &s, NULL) == 0);
 	while (r.status > 0 && r.consumed < b->n) {
 		struct gclk_stream_taken taken = { 0, 0 };
-		size_t n = piece(cut, b->n - r.consumed);
+		size_t n = piece(cut, b->n - r.consumed), went = 0;
 		/* a copy of exactly n bytes: reading beyond them is caught */
 		uint8_t *copy = malloc(n ? n : 1);
 
 		memcpy(copy, b->p + r.consumed, n);
-		r.status = gclk_stream_push(s, copy, n, &taken, &r.error);
+		if (cut == CUT_GRANTED && n) {
+			went = go_by_grant(s, copy, n);
+			put(&out, copy, went);
+			r.consumed += went;
+			r.granted += went;
+			n -= went;
+		}
+		r.status = gclk_stream_push(s, copy + went, n, &taken, &r.error);
 		free(copy);
 		if (r.status < 0) {
 			break;
@@ -982,6 +1005,156 @@ GCLK_TEST(stream, pages_are_found_whatever_carried_them)
 		gclk_tail_free(r.tail);
 		bytes_free(&b);
 	}
+}
+
+/* What somebody who watches pages was shown, in order. */
+struct shown {
+	struct gclk_page_watch watch;
+	uint64_t offsets[4096];
+	unsigned n, watched, clocks;	/* all; of these, for either reason */
+};
+
+static bool want_any(void *ctx, const char *block, uint64_t offset)
+{
+	(void)ctx;
+	(void)block;
+	(void)offset;
+	return true;
+}
+
+static int note_shown(void *ctx, const struct gclk_ram_record *r, struct gclk_error *reterr)
+{
+	struct shown *shown = ctx;
+	bool clock = r->kind == GCLK_RAM_PAGE && gclk_page_looks_like_clock(r->bytes);
+	bool watched = false;
+
+	(void)reterr;
+	for (unsigned i = 0; i < shown->watch.n; i++) {
+		watched = watched || shown->watch.offsets[i] == r->offset;
+	}
+	shown->watched += watched;
+	shown->clocks += clock;
+	if (watched || clock) {
+		CU_ASSERT_FATAL(shown->n < GCLK_COUNT(shown->offsets));
+		shown->offsets[shown->n++] = r->offset;
+	}
+	if (clock && !watched) {
+		gclk_watch_add(&shown->watch, r->offset);
+	}
+	return 0;
+}
+
+/* A page that begins as a clock does, or as little else than one. */
+static void put_clock_like(struct bytes *b, bool clock)
+{
+	struct gclk_pvclock page = { .version = 2, .tsc_timestamp = 77, .system_time_ns = 1,
+				     .scale = { 0x80000000, 0 }, .flags = 1 };
+	uint8_t bytes[GCLK_PVCLOCK_BYTES];
+
+	gclk_pvclock_write(&page, bytes);
+	bytes[4] = !clock;
+	put(b, bytes, sizeof(bytes));
+	put_random(b, 4096 - sizeof(bytes));
+}
+
+/* Pages of any kind behind the setup of a guest, and all of its devices. */
+static void put_many_pages(struct bytes *b, unsigned n)
+{
+	struct devices d;
+	bool bios = false;
+
+	put_header(b, "pc-i440fx-7.2");
+	put_command(b, 1, NULL, 0);
+	put_start(b, 3, "ram", 0, 4);
+	put64(b, 0x104000 | W_MEM_SIZE);
+	put_name(b, "pc.ram");
+	put64(b, 0x100000);
+	put_name(b, "pc.bios");
+	put64(b, 0x4000);
+	put_eos(b);
+	put_footer(b, 3);
+	put_part(b, 3, 3);
+	for (unsigned i = 0; i < n; i++) {
+		bool again = i > 0 && gclk_random_below(40);
+		uint64_t kind = gclk_random_below(60);
+
+		bios = again ? bios : i > 0 && gclk_random_below(2);
+		put_page_word(b, again ? NULL : bios ? "pc.bios" : "pc.ram",
+			      gclk_random_below(bios ? 4 : 256) * 4096,
+			      kind < 30 ? W_ZERO : W_PAGE);
+		if (kind < 30) {
+			put8(b, 0);
+		} else if (kind < 40) {
+			put_clock_like(b, kind == 39);
+		} else {
+			put_random(b, 4096);
+		}
+	}
+	put_eos(b);
+	put_footer(b, 3);
+	devices_begin(&d, DIALECT_7_2, true);
+	put_small_devices(&d);
+	devices_end(&d, b);
+}
+
+/* Nobody misses a page for that most of them are not shown to him. */
+GCLK_TEST(stream, pages_that_somebody_watches_do_not_go_by_a_grant)
+{
+	for (unsigned round = 0; round < 10 * gclk_test_scale(); round++) {
+		struct bytes b = { 0 };
+		struct shown whole = { .watch.clock_pages = 1 }, cut;
+
+		gclk_watch_add(&whole.watch, 0x2000);
+		put_many_pages(&b, 1000);
+		cut = whole;
+		for (int i = 0; i < 2; i++) {
+			struct shown *shown = i ? &cut : &whole;
+			struct gclk_stream_options o = {
+				.ram = { &shown->watch, want_any, note_shown, shown } };
+			struct result r = push(&b, i ? CUT_GRANTED : CUT_WHOLE, &o);
+
+			GCLK_EQ(r.status, 0);
+			CU_ASSERT(i == 0 || r.granted > b.n / 4);
+			gclk_tail_free(r.tail);
+		}
+		CU_ASSERT(whole.clocks > 0 && whole.watched > 0);
+		GCLK_EQ(cut.n, whole.n);
+		CU_ASSERT(!memcmp(cut.offsets, whole.offsets, whole.n * sizeof(*whole.offsets)));
+		bytes_free(&b);
+	}
+}
+
+/* Less than is there, never more; and nothing of a page whose beginning does not tell. */
+GCLK_TEST(stream, a_grant_ends_where_it_says)
+{
+	struct gclk_page_watch watch = { .clock_pages = 1 };
+	struct gclk_grant g = { .rest = 10 };
+	struct bytes b = { 0 };
+
+	put_random(&b, 10);
+	put64(&b, 0x3000 | W_PAGE | W_CONTINUE);
+	put_random(&b, 4096);
+	put64(&b, 0x1000 | W_ZERO | W_CONTINUE);
+	put8(&b, 0);
+	GCLK_EQ(gclk_grant_use(&g, b.p, 4), 4);
+	GCLK_EQ(g.rest, 6);
+	GCLK_EQ(gclk_grant_use(&g, b.p + 4, b.n - 4), 6);
+	g = (struct gclk_grant){ 10, 0x3000, &watch };	/* not that page */
+	GCLK_EQ(gclk_grant_use(&g, b.p, b.n), 10);
+	for (size_t n = 10; n < b.n; n++) {
+		size_t went;
+
+		g = (struct gclk_grant){ 10, 0x3001, &watch };
+		went = gclk_grant_use(&g, b.p, n);
+		GCLK_EQ(went, n < 10 + 8 + 32 ? 10 : n < 10 + 4104 ? n : 10 + 4104);
+		GCLK_EQ(g.rest, went <= 10 || n >= 10 + 4104 ? 0 : 10 + 4104 - n);
+	}
+	g = (struct gclk_grant){ 10, 0x3001, NULL };
+	GCLK_EQ(gclk_grant_use(&g, b.p, 10 + 9), 10 + 9);
+	GCLK_EQ(g.rest, 4095);
+	g = (struct gclk_grant){ 10, 0x3001, &watch };
+	GCLK_EQ(gclk_grant_use(&g, b.p, b.n), b.n);
+	bytes_free(&b);
 }
 
 static int apply_xbzrle(const char *bytes, size_t n, struct gclk_page *page)

@@ -14,7 +14,9 @@
 #include <unistd.h>
 
 #include "gclk-test.h"
+#include "core/util.h"
 #include "image/worker/asker.h"
+#include "image/worker/far.h"
 #include "image/worker/guard.h"
 
 #define STREAM "pc-multifd.qs.xz"
@@ -470,6 +472,78 @@ GCLK_TEST(worker, that_cannot_be_used_is_an_error)
 	expect_no_image(is_another_release, GCLK_PEER);
 	expect_no_image(is_not_confined, GCLK_UNSUPPORTED);
 	clean_up();
+}
+
+/* Filters a live stream, and says this of whatever it is shown. */
+static struct gclk_far_answer verdict;
+
+static void filters_as_told(int socket)
+{
+	struct gclk_far_ask ask;
+
+	tell_ready(socket);
+	await_question(socket);
+	while (gclk_far_receive(socket, &ask, sizeof(ask)) &&
+	       gclk_far_send(socket, &verdict, sizeof(verdict))) {
+	}
+}
+
+static int push_once(struct gclk_filter *f, size_t n, size_t *ret_pass)
+{
+	static const uint8_t bytes[100];
+	size_t held;
+
+	return gclk_filter_push(f, bytes, n, ret_pass, &held, NULL);
+}
+
+static struct gclk_filter *told_filter(const struct gclk_far_answer *answer)
+{
+	const struct gclk_filter_options options = { .worker = &worker };
+	struct gclk_filter *f = NULL;
+
+	script = filters_as_told;
+	verdict = *answer;
+	n_stopped = 0;
+	CU_ASSERT_FATAL(gclk_filter_new(&options, &f, NULL) == 0);
+	return f;
+}
+
+GCLK_TEST(worker, that_filters_lets_nothing_go_that_cannot_be)
+{
+	enum { MORE = GCLK_FILTER_MORE, RAM = GCLK_FILTER_RAM, TAIL = GCLK_FILTER_TAIL };
+	static const struct gclk_far_answer impossible[] = {
+		{ MORE, RAM, .passed = 101 },
+		{ MORE, RAM, .passed = 60, .held = 50 },
+		{ MORE, RAM, .passed = UINT64_MAX, .held = 101 },
+		{ MORE, RAM, .passed = 99 },
+		{ 0, RAM, .passed = 100 },
+		{ 4, RAM, .passed = 100 },
+		{ MORE, 77, .passed = 100 },
+		{ GCLK_FILTER_OFF, TAIL, .passed = 50, .held = 50 },
+		/* what is held goes first: nothing is granted behind it */
+		{ MORE, TAIL, .passed = 50, .held = 50, .rest = 1 },
+		{ MORE, TAIL, .passed = 50, .held = 50, .below = 4096 },
+		{ MORE, RAM, .passed = 100, .below = 4096, .watch.n = GCLK_WATCH_MAX + 1 },
+	};
+	static const struct gclk_far_answer possible = { MORE, RAM, .passed = 100, .rest = 70 };
+	struct gclk_filter *f;
+	size_t pass;
+
+	for (unsigned i = 0; i < GCLK_COUNT(impossible); i++) {
+		f = told_filter(&impossible[i]);
+		GCLK_EQ(push_once(f, 100, &pass), -GCLK_PEER);
+		GCLK_EQ(pass, 0);
+		GCLK_EQ(n_stopped, 1);
+		GCLK_EQ(push_once(f, 100, &pass), -GCLK_PEER);
+		gclk_filter_free(f);
+	}
+	f = told_filter(&possible);
+	GCLK_EQ(push_once(f, 100, &pass), GCLK_FILTER_MORE);
+	GCLK_EQ(pass, 100);
+	GCLK_EQ(push_once(f, 70, &pass), GCLK_FILTER_MORE);	/* it is not asked */
+	GCLK_EQ(pass, 70);
+	GCLK_EQ(push_once(f, 99, &pass), -GCLK_PEER);		/* it is, and says 100 */
+	gclk_filter_free(f);
 }
 
 /* Whatever an answer holds: an error, or values that are safe to use. */

@@ -247,7 +247,7 @@ static int hold_end(void *ctx, struct gclk_error *reterr)
 	return h->releases ? 0 : gclk_fail(reterr, GCLK_PEER, NULL, GCLK_NO_OFFSET, "too early");
 }
 
-static const struct relay_filter holds = { hold_push, NULL, hold_ready, hold_gate,
+static const struct relay_filter holds = { hold_push, NULL, NULL, hold_ready, hold_gate,
 					   hold_released, NULL, hold_end };
 
 static void feed(struct stage *s, struct holding *h, size_t n, bool refuse)
@@ -315,6 +315,80 @@ GCLK_TEST(relay, an_input_that_ends_early_is_broken)
 	close(s.left);
 	close(s.right);
 	close(s.wake);
+}
+
+/* ---- a filter that leaves up to 40 bytes of each piece for the next one ---- */
+
+struct leaving {
+	atomic_uint n_left, n_all;	/* pushes that left something; of what was left, alone */
+};
+
+static int leave_some(void *ctx, const uint8_t *bytes, size_t n, size_t *ret_pass,
+		      size_t *ret_held, struct gclk_error *reterr)
+{
+	struct leaving *l = ctx;
+	size_t left = GCLK_MIN(n, (size_t)(bytes[n - 1] % 41));
+
+	(void)reterr;
+	*ret_pass = n - left;
+	*ret_held = 0;
+	l->n_left += left > 0;
+	return GCLK_FILTER_MORE;
+}
+
+static int leave_nothing(void *ctx, const uint8_t *bytes, size_t n, size_t *ret_pass,
+			 size_t *ret_held, struct gclk_error *reterr)
+{
+	struct leaving *l = ctx;
+
+	(void)bytes;
+	(void)reterr;
+	*ret_pass = n;
+	*ret_held = 0;
+	l->n_all++;
+	return GCLK_FILTER_MORE;
+}
+
+static const struct relay_filter leaves = { leave_nothing, leave_some };
+
+GCLK_TEST(relay, what_a_filter_leaves_goes_before_what_follows)
+{
+	struct leaving l = { 0 };
+	struct stage s;
+	struct writing there = { .seed = 1, .n = 20000000 };
+	pthread_t t;
+
+	stage_open(&s, &leaves, &l);
+	there.fd = s.left;
+	CU_ASSERT_FATAL(pthread_create(&t, NULL, write_stream, &there) == 0);
+	GCLK_EQ(read_stream(s.right, 1), there.n);
+	shutdown(s.right, SHUT_WR);
+	pthread_join(t, NULL);
+	stage_close(&s);
+	GCLK_EQ(s.status, 0);
+	CU_ASSERT(l.n_left > 10);
+}
+
+GCLK_TEST(relay, and_waits_for_nothing)
+{
+	static const char text[] = "0123456789abcdef'";	/* ' is 39: nothing of 17 goes at first */
+	struct leaving l = { 0 };
+	struct stage s;
+	char got[20];
+
+	stage_open(&s, &leaves, &l);
+	for (unsigned i = 1; i <= 20; i++) {
+		CU_ASSERT(write(s.left, text, 17) == 17);
+		GCLK_EQ(recv(s.right, got, 17, MSG_WAITALL), 17);
+		CU_ASSERT(!memcmp(got, text, 17));
+		GCLK_EQ(l.n_left, i);
+		GCLK_EQ(l.n_all, i);
+	}
+	shutdown(s.left, SHUT_WR);
+	GCLK_EQ(read(s.right, got, 1), 0);
+	shutdown(s.right, SHUT_WR);
+	stage_close(&s);
+	GCLK_EQ(s.status, 0);
 }
 
 GCLK_TEST(link, addresses)

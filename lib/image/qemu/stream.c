@@ -52,12 +52,6 @@ enum element {
 	ELEMENT_FOOTER = 0x7e,
 };
 
-enum ram_flag {
-	RAM_ZERO = 0x002, RAM_MEM_SIZE = 0x004, RAM_PAGE_WHOLE = 0x008, RAM_EOS = 0x010,
-	RAM_CONTINUE = 0x020, RAM_XBZRLE = 0x040, RAM_HOOK = 0x080, RAM_ZLIB = 0x100,
-	RAM_MULTIFD_FLUSH = 0x200,
-};
-
 #define VFIO_END UINT64_C(0xffffffffef100001)
 #define VFIO_CONFIG UINT64_C(0xffffffffef100002)
 #define VFIO_SETUP UINT64_C(0xffffffffef100003)
@@ -843,36 +837,6 @@ static int read_ram(struct gclk_stream *s, const uint8_t *p)
 	}
 }
 
-/*
- * What a migration mostly consists of, without the ceremony: records of zero and
- * whole pages in the current block. Returns the bytes gone over; everything
- * unusual, and the last piece, is left to the units.
- */
-static size_t skip_pages(const struct gclk_stream *s, const uint8_t *p, size_t n)
-{
-	const struct gclk_stream_block *block = s->block ? &s->head.blocks[s->block - 1] : NULL;
-	const struct gclk_ram_visitor *v = &s->ram;
-	uint64_t length = block ? block->length : 0;
-	size_t at = 0;
-
-	while (n - at >= 9) {
-		uint64_t word = gclk_get_be64(p + at);
-		unsigned flags = (unsigned)(word & (RAM_PAGE - 1));
-		size_t size = flags == (RAM_ZERO | RAM_CONTINUE) ? 9 :
-			      flags == (RAM_PAGE_WHOLE | RAM_CONTINUE) ? 8 + RAM_PAGE : 0;
-
-		if (!size || size > n - at || word - flags >= length) {
-			break;
-		}
-		if (v->want && !v->skip(v->ctx, block->name, word - flags,
-					size > 9 ? p + at + 8 : NULL)) {
-			break;
-		}
-		at += size;
-	}
-	return at;
-}
-
 /* --- ram: the list of blocks --- */
 
 static int read_list(struct gclk_stream *s, const uint8_t *p)
@@ -1475,6 +1439,16 @@ static int tail_push(struct gclk_stream *s, struct input *in)
 
 /* --- pushing --- */
 
+/* What a migration mostly consists of, without the ceremony; the units have all the rest. */
+static void go_over_pages(struct gclk_stream *s, struct input *in)
+{
+	struct gclk_grant grant;
+
+	gclk_stream_grant(s, &grant);
+	consume(s, in, gclk_grant_use(&grant, in->p, in->n));
+	s->skip = grant.rest;
+}
+
 /* One step: over bytes, or through a unit. 1: made progress; 0: more bytes needed. */
 static int step(struct gclk_stream *s, struct input *in)
 {
@@ -1488,8 +1462,8 @@ static int step(struct gclk_stream *s, struct input *in)
 		consume(s, in, n);
 		return s->skip == 0;
 	}
-	if (s->unit == UNIT_RAM && !s->n_scratch && (!s->ram.want || s->ram.skip)) {
-		consume(s, in, skip_pages(s, in->p, in->n));
+	if (s->unit == UNIT_RAM && !s->n_scratch) {
+		go_over_pages(s, in);
 	}
 	p = gather(s, in);
 	if (!p) {
@@ -1535,6 +1509,25 @@ int gclk_stream_push(struct gclk_stream *s, const void *bytes, size_t n,
 	ret->held = s->n_tail - before;
 	ret->passed = n - in.n - ret->held;
 	return s->unit == UNIT_DONE ? 0 : GCLK_STREAM_MORE;
+}
+
+void gclk_stream_grant(const struct gclk_stream *s, struct gclk_grant *ret)
+{
+	*ret = (struct gclk_grant){ 0 };
+	if (s->n_scratch || s->unit == UNIT_FAILED) {
+		return;
+	}
+	ret->rest = s->skip;
+	if (s->unit == UNIT_RAM && s->block && (!s->ram.want || s->ram.watch)) {
+		ret->below = s->head.blocks[s->block - 1].length;
+		ret->watch = s->ram.want ? s->ram.watch : NULL;
+	}
+}
+
+void gclk_stream_went(struct gclk_stream *s, uint64_t n, uint64_t rest)
+{
+	s->offset += n;
+	s->skip = rest;
 }
 
 /* Whether the last byte held may be the EOF of the state. */

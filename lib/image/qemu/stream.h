@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 #include "core/error.h"
+#include "image/qemu/grant.h"
 #include "image/qemu/vmdesc.h"
 
 /*
@@ -83,11 +84,11 @@ struct gclk_ram_record {
 /*
  * @want:	asked for every page record; says whether @record is to be called
  * @record:	shown a wanted record; a negative status fails the push
- * @skip:	optional, for speed: whether nobody need be asked about a record that came in
- *		one piece, of 4096 bytes at @page or of zeros (NULL)
+ * @watch:	optional, for speed: whoever wants no others of whole and zero pages says so,
+ *		and is not asked about them; it is looked at anew in each push
  */
 struct gclk_ram_visitor {
-	bool (*skip)(void *ctx, const char *block, uint64_t offset, const uint8_t *page);
+	const struct gclk_page_watch *watch;
 	bool (*want)(void *ctx, const char *block, uint64_t offset);
 	int (*record)(void *ctx, const struct gclk_ram_record *r,
 		      struct gclk_error *reterr);
@@ -146,6 +147,13 @@ int gclk_stream_push(struct gclk_stream *s, const void *bytes, size_t n,
  * (suppressed, as for machine types up to 2.2); the earlier error of a failed push.
  */
 int gclk_stream_end(struct gclk_stream *s, struct gclk_error *reterr);
+
+/*
+ * What need not be pushed of what comes next. Who has let @n bytes go by such a grant says
+ * so before the next push, with what is left of .rest.
+ */
+void gclk_stream_grant(const struct gclk_stream *s, struct gclk_grant *ret);
+void gclk_stream_went(struct gclk_stream *s, uint64_t n, uint64_t rest);
 
 enum gclk_stream_phase gclk_stream_phase(const struct gclk_stream *s);
 

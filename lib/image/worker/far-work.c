@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 
 #include "core/util.h"
+#include "image/image.h"
 #include "image/worker/far.h"
 
 struct far_work {
@@ -58,29 +59,37 @@ bool gclk_far_receive(int socket, void *bytes, size_t n)
 	return true;
 }
 
-static bool say(struct far_work *w, int result, size_t passed, size_t held,
-		const struct gclk_error *error)
+static struct gclk_far_answer make_answer(const struct far_work *w, int result, size_t passed,
+					  size_t held)
 {
-	const struct gclk_far_answer answer = { result, gclk_filter_phase(w->filter), passed,
-						held };
-	const struct gclk_piece piece = { error, sizeof(*error) };
+	struct gclk_far_answer answer = { result, gclk_filter_phase(w->filter), passed, held };
+	struct gclk_grant grant;
 
-	return gclk_far_send(w->socket, &answer, sizeof(answer)) &&
-	       (result >= 0 ||
-		gclk_frame_send(w->socket, GCLK_SAY_DONE, &piece, 1, -1, NULL) == 0);
+	gclk_filter_grant(w->filter, &grant);
+	answer.rest = grant.rest;
+	answer.below = grant.below;
+	if (grant.watch) {
+		answer.watch = *grant.watch;
+	}
+	return answer;
 }
 
-static bool push(struct far_work *w, const struct gclk_far_ask *ask)
+/* In one piece: who waits for it is woken once. */
+static bool say_with(struct far_work *w, const struct gclk_far_answer *answer,
+		     const struct gclk_piece *pieces, unsigned n)
 {
-	struct gclk_error error;
-	size_t passed = 0, held = 0;
-	int r;
+	const struct gclk_piece before = { answer, sizeof(*answer) };
 
-	if (ask->at > GCLK_FAR_ROOM_BYTES || ask->n > GCLK_FAR_ROOM_BYTES - ask->at) {
-		return false;
-	}
-	r = gclk_filter_push(w->filter, w->room + ask->at, ask->n, &passed, &held, &error);
-	return say(w, r, passed, held, &error);
+	return gclk_frame_send_behind(w->socket, before, GCLK_SAY_DONE, pieces, n, NULL) == 0;
+}
+
+static bool say(struct far_work *w, const struct gclk_far_answer *answer,
+		const struct gclk_error *error)
+{
+	const struct gclk_piece piece = { error, sizeof(*error) };
+
+	return answer->result < 0 ? say_with(w, answer, &piece, 1) :
+				    gclk_far_send(w->socket, answer, sizeof(*answer));
 }
 
 static void fill_facts(const struct far_work *w, struct gclk_far_facts *to)
@@ -100,7 +109,7 @@ static void fill_facts(const struct far_work *w, struct gclk_far_facts *to)
 	}
 }
 
-static bool tell_facts(struct far_work *w)
+static bool tell_facts(struct far_work *w, const struct gclk_far_answer *answer)
 {
 	struct gclk_far_facts facts = { 0 };
 	struct gclk_piece pieces[1 + GCLK_STATE_PIECES] = { { &facts, sizeof(facts) } };
@@ -112,8 +121,37 @@ static bool tell_facts(struct far_work *w)
 		gclk_state_pieces(gclk_filter_state(w->filter), &scratch, pieces + 1);
 		n += GCLK_STATE_PIECES;
 	}
-	return say(w, 0, 0, 0, NULL) &&
-	       gclk_frame_send(w->socket, GCLK_SAY_DONE, pieces, n, -1, NULL) == 0;
+	return say_with(w, answer, pieces, n);
+}
+
+/* A guest may stand still for it: what would be asked next is said at once. */
+static bool say_verdict(struct far_work *w, int result, size_t passed, size_t held,
+			const struct gclk_error *error)
+{
+	const struct gclk_far_answer answer = make_answer(w, result, passed, held);
+
+	return result == GCLK_FILTER_READY || result == GCLK_FILTER_OFF ?
+		       tell_facts(w, &answer) : say(w, &answer, error);
+}
+
+static bool say_result(struct far_work *w, int result, const struct gclk_error *error)
+{
+	const struct gclk_far_answer answer = make_answer(w, result, 0, 0);
+
+	return say(w, &answer, error);
+}
+
+static bool push(struct far_work *w, const struct gclk_far_ask *ask)
+{
+	struct gclk_error error;
+	size_t passed = 0, held = 0;
+	int r;
+
+	if (ask->at > GCLK_FAR_ROOM_BYTES || ask->n > GCLK_FAR_ROOM_BYTES - ask->at) {
+		return false;
+	}
+	r = gclk_filter_push(w->filter, w->room + ask->at, ask->n, &passed, &held, &error);
+	return say_verdict(w, r, passed, held, &error);
 }
 
 static bool tell_patches(struct far_work *w, const uint8_t *patched)
@@ -121,6 +159,7 @@ static bool tell_patches(struct far_work *w, const uint8_t *patched)
 	const struct gclk_image_change *changes;
 	unsigned n = gclk_filter_changes(w->filter, &changes);
 	struct gclk_far_patch *all = calloc((size_t)n + 1, sizeof(*all));
+	const struct gclk_far_answer answer = make_answer(w, 0, 0, 0);
 	const struct gclk_piece piece = { all, n * sizeof(*all) };
 	uint64_t begin = gclk_filter_tail_offset(w->filter);
 	bool told;
@@ -138,8 +177,7 @@ static bool tell_patches(struct far_work *w, const uint8_t *patched)
 		all[i].at = changes[i].offset - begin;
 		memcpy(all[i].bytes, patched + all[i].at, said->size);
 	}
-	told = all && say(w, 0, 0, 0, NULL) &&
-	       gclk_frame_send(w->socket, GCLK_SAY_DONE, &piece, 1, -1, NULL) == 0;
+	told = all && say_with(w, &answer, &piece, 1);
 	free(all);
 	return told;
 }
@@ -158,7 +196,7 @@ static bool make_patches(struct far_work *w)
 	rest = (struct gclk_rest){ frame.bytes, frame.size };
 	if (plan && r == 0 && gclk_take_state(&rest, &plan->state, NULL) == 0) {
 		r = gclk_filter_apply(w->filter, plan, &bytes, &n, &error);
-		told = r < 0 ? say(w, r, 0, 0, &error) : tell_patches(w, bytes);
+		told = r < 0 ? say_result(w, r, &error) : tell_patches(w, bytes);
 		gclk_state_free(plan->state);
 	}
 	gclk_frame_free(&frame);
@@ -168,17 +206,22 @@ static bool make_patches(struct far_work *w)
 
 static bool answer(struct far_work *w, const struct gclk_far_ask *ask)
 {
+	struct gclk_far_answer facts;
 	struct gclk_error error;
 
+	if (ask->went) {
+		gclk_filter_went(w->filter, ask->went, ask->rest);
+	}
 	switch (ask->op) {
 	case GCLK_FAR_PUSH:
 		return push(w, ask);
 	case GCLK_FAR_QUIET:
-		return say(w, gclk_filter_quiet(w->filter, &error), 0, 0, &error);
+		return say_verdict(w, gclk_filter_quiet(w->filter, &error), 0, 0, &error);
 	case GCLK_FAR_END:
-		return say(w, gclk_filter_end(w->filter, &error), 0, 0, &error);
+		return say_result(w, gclk_filter_end(w->filter, &error), &error);
 	case GCLK_FAR_FACTS:
-		return tell_facts(w);
+		facts = make_answer(w, 0, 0, 0);
+		return tell_facts(w, &facts);
 	case GCLK_FAR_PATCH:
 		return make_patches(w);
 	default:

@@ -7,7 +7,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "core/error.h"
@@ -25,7 +24,9 @@ struct gclk_far {
 	enum gclk_filter_phase phase;
 	uint64_t offset;
 	bool ready, applied, through;
-	struct gclk_far_ask pending;	/* asked ahead, not yet answered; .op 0: nothing */
+	struct gclk_grant grant;
+	struct gclk_page_watch watch;	/* the grant's */
+	uint64_t went;			/* by it, since the last answer */
 	uint8_t *held, *patched;
 	size_t n_held, held_room;
 	struct gclk_far_facts facts;
@@ -50,7 +51,8 @@ static int refuse(const char *what, struct gclk_error *reterr)
 bool gclk_far_answer_holds(const struct gclk_far_answer *a, size_t n)
 {
 	if (a->phase > GCLK_FILTER_REFUSED || a->result < -GCLK_UNPROVEN ||
-	    a->result > GCLK_FILTER_OFF || a->passed > n || a->held > n - a->passed) {
+	    a->result > GCLK_FILTER_OFF || a->passed > n || a->held > n - a->passed ||
+	    a->watch.n > GCLK_WATCH_MAX) {
 		return false;
 	}
 	return a->result != GCLK_FILTER_MORE || a->passed + a->held == n;
@@ -185,57 +187,43 @@ static int take_error(struct gclk_far *f, int result, struct gclk_error *reterr)
 	return result;
 }
 
-/*
- * The worker needs some us. Who sleeps meanwhile must be woken, which on a busy host takes
- * ms, and at the end of a stream a guest stands still for each of them.
- */
-#define SPIN_NS 300000
-
-static void await_answer(const struct gclk_far *f)
+static void take_grant(struct gclk_far *f, const struct gclk_far_answer *answer)
 {
-	struct timespec begin, now;
-	uint8_t byte;
-
-	clock_gettime(CLOCK_MONOTONIC, &begin);
-	do {
-		if (recv(f->process.socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0 ||
-		    errno != EAGAIN) {
-			return;
-		}
-		clock_gettime(CLOCK_MONOTONIC, &now);
-	} while ((now.tv_sec - begin.tv_sec) * GCLK_NS_PER_S + now.tv_nsec - begin.tv_nsec <
-		 SPIN_NS);
+	f->watch = answer->watch;
+	f->grant = (struct gclk_grant){ answer->rest, answer->below, &f->watch };
+	f->went = 0;
 }
 
-static int ask(struct gclk_far *f, const struct gclk_far_ask *ask, const struct gclk_plan *plan,
-	       struct gclk_far_answer *ret, struct gclk_error *reterr)
+/* With a plan its state goes behind it, in one piece. */
+static bool send_ask(const struct gclk_far *f, const struct gclk_far_ask *ask,
+		     const struct gclk_plan *plan)
 {
 	struct gclk_piece pieces[GCLK_STATE_PIECES];
 	struct gclk_state scratch;
-	bool asked = f->pending.op != 0;
 
-	if (asked && memcmp(&f->pending, ask, sizeof(*ask))) {
-		return misbehaved(f, gclk_fail(reterr, GCLK_STATE, NULL, f->offset,
-					       "not what was announced"), reterr);
+	if (!plan) {
+		return gclk_far_send(f->process.socket, ask, sizeof(*ask));
 	}
-	f->pending.op = 0;
-	if (f->process.socket < 0 ||
-	    (!asked && !gclk_far_send(f->process.socket, ask, sizeof(*ask)))) {
-		return lost(f, reterr);
-	}
-	if (plan) {
-		gclk_state_pieces(plan->state, &scratch, pieces);
-		gclk_frame_send(f->process.socket, GCLK_ASK_ENCODE, pieces, GCLK_STATE_PIECES, -1,
-				NULL);
-	}
-	await_answer(f);
-	if (!gclk_far_receive(f->process.socket, ret, sizeof(*ret))) {
+	gclk_state_pieces(plan->state, &scratch, pieces);
+	return gclk_frame_send_behind(f->process.socket,
+				      (struct gclk_piece){ ask, sizeof(*ask) }, GCLK_ASK_ENCODE,
+				      pieces, GCLK_STATE_PIECES, NULL) == 0;
+}
+
+static int ask(struct gclk_far *f, struct gclk_far_ask *ask, const struct gclk_plan *plan,
+	       struct gclk_far_answer *ret, struct gclk_error *reterr)
+{
+	ask->went = f->went;
+	ask->rest = f->grant.rest;
+	if (f->process.socket < 0 || !send_ask(f, ask, plan) ||
+	    !gclk_far_receive(f->process.socket, ret, sizeof(*ret))) {
 		return lost(f, reterr);
 	}
 	if (!gclk_far_answer_holds(ret, ask->n)) {
 		return misbehaved(f, refuse("a result", reterr), reterr);
 	}
 	f->phase = (enum gclk_filter_phase)ret->phase;
+	take_grant(f, ret);
 	return ret->result < 0 ? take_error(f, ret->result, reterr) : ret->result;
 }
 
@@ -250,15 +238,12 @@ static int frame_behind(struct gclk_far *f, struct gclk_frame *ret, struct gclk_
 	return 0;
 }
 
-static int ask_facts(struct gclk_far *f, struct gclk_error *reterr)
+static int take_facts(struct gclk_far *f, struct gclk_error *reterr)
 {
-	const struct gclk_far_ask facts = { .op = GCLK_FAR_FACTS };
-	struct gclk_far_answer answer;
 	struct gclk_frame frame;
 	struct gclk_rest rest;
-	int r = ask(f, &facts, NULL, &answer, reterr);
+	int r = frame_behind(f, &frame, &rest, reterr);
 
-	r = r < 0 ? r : frame_behind(f, &frame, &rest, reterr);
 	if (r < 0) {
 		return r;
 	}
@@ -276,6 +261,16 @@ static int ask_facts(struct gclk_far *f, struct gclk_error *reterr)
 				  f->facts.findings[i].message);
 	}
 	return 0;
+}
+
+static void ask_facts(struct gclk_far *f)
+{
+	struct gclk_far_ask facts = { .op = GCLK_FAR_FACTS };
+	struct gclk_far_answer answer;
+
+	if (f->process.socket >= 0 && ask(f, &facts, NULL, &answer, NULL) >= 0) {
+		take_facts(f, NULL);
+	}
 }
 
 /* ---- the object ---- */
@@ -398,7 +393,7 @@ static int settle(struct gclk_far *f, int result, struct gclk_error *reterr)
 	int r = 0;
 
 	if (result == GCLK_FILTER_READY || result == GCLK_FILTER_OFF) {
-		r = ask_facts(f, reterr);
+		r = take_facts(f, reterr);
 	}
 	f->ready = r == 0 && result == GCLK_FILTER_READY;
 	if (r == 0 && result == GCLK_FILTER_OFF) {
@@ -412,7 +407,7 @@ static int settle(struct gclk_far *f, int result, struct gclk_error *reterr)
 static int push_piece(struct gclk_far *f, size_t at, size_t n, size_t *ret_pass,
 		      size_t *ret_held, struct gclk_error *reterr)
 {
-	const struct gclk_far_ask push = { GCLK_FAR_PUSH, (uint32_t)n, at };
+	struct gclk_far_ask push = { .op = GCLK_FAR_PUSH, .n = (uint32_t)n, .at = at };
 	struct gclk_far_answer answer;
 	int r = ask(f, &push, NULL, &answer, reterr);
 
@@ -421,6 +416,7 @@ static int push_piece(struct gclk_far *f, size_t at, size_t n, size_t *ret_pass,
 	}
 	/* what passes comes before what is held; and nothing that is held is forgotten */
 	if (r == 0 || (answer.passed && f->n_held) ||
+	    ((answer.rest || answer.below) && (f->n_held || answer.held)) ||
 	    (r == GCLK_FILTER_OFF && (answer.held || f->n_held))) {
 		return misbehaved(f, refuse("a result", reterr), reterr);
 	}
@@ -440,21 +436,6 @@ static bool in_room(const struct gclk_far *f, const uint8_t *bytes, size_t n)
 	       n <= (size_t)(f->room + GCLK_FAR_ROOM_BYTES - bytes);
 }
 
-void gclk_far_ahead(struct gclk_far *f, const void *bytes, size_t n)
-{
-	const uint8_t *from = bytes;
-
-	if (f->pending.op || f->ready || f->through || f->phase == GCLK_FILTER_REFUSED ||
-	    f->process.socket < 0 || !in_room(f, from, n)) {
-		return;
-	}
-	f->pending = (struct gclk_far_ask){ GCLK_FAR_PUSH, (uint32_t)n,
-					    (uint64_t)(from - f->room) };
-	if (!gclk_far_send(f->process.socket, &f->pending, sizeof(f->pending))) {
-		f->pending.op = 0;	/* the push will find out */
-	}
-}
-
 static int push_anywhere(struct gclk_far *f, const uint8_t *bytes, size_t n, size_t *ret_pass,
 			 size_t *ret_held, struct gclk_error *reterr)
 {
@@ -469,8 +450,18 @@ static int push_anywhere(struct gclk_far *f, const uint8_t *bytes, size_t n, siz
 	return push_piece(f, 0, k, ret_pass, ret_held, reterr);
 }
 
-int gclk_far_push(struct gclk_far *f, const void *bytes, size_t n, size_t *ret_pass,
-		  size_t *ret_held, struct gclk_error *reterr)
+/* What goes without asking; never before what is held. */
+static size_t use_grant(struct gclk_far *f, const uint8_t *bytes, size_t n)
+{
+	size_t went = n && !f->n_held ? gclk_grant_use(&f->grant, bytes, n) : 0;
+
+	f->went += went;
+	f->offset += went;
+	return went;
+}
+
+int gclk_far_push(struct gclk_far *f, const void *bytes, size_t n, bool most,
+		  size_t *ret_pass, size_t *ret_held, struct gclk_error *reterr)
 {
 	const uint8_t *from = bytes;
 	size_t pass = 0, held = 0;
@@ -492,6 +483,13 @@ int gclk_far_push(struct gclk_far *f, const void *bytes, size_t n, size_t *ret_p
 		return GCLK_FILTER_READY;
 	}
 	do {
+		pass = use_grant(f, from, n);
+		*ret_pass += pass;
+		from = n ? from + pass : from;
+		n -= pass;
+		if ((pass && !n) || (most && n < GCLK_GRANT_HEAD_BYTES && f->grant.below)) {
+			break;
+		}
 		r = push_anywhere(f, from, n, &pass, &held, reterr);
 		if (r < 0) {
 			return r;
@@ -510,13 +508,13 @@ int gclk_far_push(struct gclk_far *f, const void *bytes, size_t n, size_t *ret_p
 
 int gclk_far_quiet(struct gclk_far *f, struct gclk_error *reterr)
 {
-	const struct gclk_far_ask quiet = { .op = GCLK_FAR_QUIET };
+	struct gclk_far_ask quiet = { .op = GCLK_FAR_QUIET };
 	struct gclk_far_answer answer;
 	size_t pass, held;
 	int r;
 
 	if (f->through || f->ready || f->phase == GCLK_FILTER_REFUSED) {
-		return gclk_far_push(f, NULL, 0, &pass, &held, reterr);
+		return gclk_far_push(f, NULL, 0, false, &pass, &held, reterr);
 	}
 	r = ask(f, &quiet, NULL, &answer, reterr);
 	return r < 0 ? r : settle(f, r, reterr);
@@ -524,7 +522,7 @@ int gclk_far_quiet(struct gclk_far *f, struct gclk_error *reterr)
 
 int gclk_far_end(struct gclk_far *f, struct gclk_error *reterr)
 {
-	const struct gclk_far_ask end = { .op = GCLK_FAR_END };
+	struct gclk_far_ask end = { .op = GCLK_FAR_END };
 	struct gclk_far_answer answer;
 
 	if (f->phase == GCLK_FILTER_REFUSED) {
@@ -562,16 +560,16 @@ int gclk_far_was_running(const struct gclk_far *f)
 
 const char *gclk_far_machine(struct gclk_far *f)
 {
-	if (!*f->facts.machine && f->process.socket >= 0) {
-		ask_facts(f, NULL);
+	if (!*f->facts.machine) {
+		ask_facts(f);
 	}
 	return f->facts.machine;
 }
 
 int gclk_far_uuid(struct gclk_far *f, uint8_t ret[16])
 {
-	if (!f->facts.has_uuid && f->process.socket >= 0) {
-		ask_facts(f, NULL);
+	if (!f->facts.has_uuid) {
+		ask_facts(f);
 	}
 	memcpy(ret, f->facts.uuid, f->facts.has_uuid ? 16 : 0);
 	return f->facts.has_uuid;
@@ -608,7 +606,7 @@ static int take_patches(struct gclk_far *f, struct gclk_rest *rest, struct gclk_
 
 static int patch(struct gclk_far *f, const struct gclk_plan *plan, struct gclk_error *reterr)
 {
-	const struct gclk_far_ask what = { .op = GCLK_FAR_PATCH };
+	struct gclk_far_ask what = { .op = GCLK_FAR_PATCH };
 	struct gclk_far_answer answer;
 	struct gclk_frame frame;
 	struct gclk_rest rest;

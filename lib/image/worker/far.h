@@ -4,25 +4,27 @@
  *
  * The bytes stay here. They are read into a room that the worker can see and cannot write;
  * it says of each piece how much passes and how much is held, and held bytes are kept here.
- * When the state is whole it says what the state is, and of a plan which bytes of the held
+ * With each answer it grants what of the following may go without asking (qemu/grant.h), so
+ * that whole pages of memory cost neither side anything. When the state is whole it says what the state is, and of a plan which bytes of the held
  * ones become which others: nothing else of a stream can be changed by it.
  *
- *	ask: op, place and length in the room ->
- *					<- answer: result, phase, passed, held; a frame may follow
+ *	ask: op, place and length in the room, what went by the last grant ->
+ *				<- answer: result, phase, passed, held, grant; a frame may follow
  */
 #ifndef GCLK_IMAGE_WORKER_FAR_H
 #define GCLK_IMAGE_WORKER_FAR_H
 
+#include "image/qemu/grant.h"
 #include "image/worker/facts.h"
 
-#define GCLK_FAR_ROOM_BYTES (UINT32_C(1) << 20)
+#define GCLK_FAR_ROOM_BYTES (UINT32_C(1) << 18)
 #define GCLK_FAR_FINDINGS 2
 
 enum gclk_far_op {
-	GCLK_FAR_PUSH = 1,
+	GCLK_FAR_PUSH = 1,		/* with READY and OFF facts follow, as for ... */
 	GCLK_FAR_QUIET,
 	GCLK_FAR_END,
-	GCLK_FAR_FACTS,			/* answered by struct gclk_far_facts and, if known, a state */
+	GCLK_FAR_FACTS,			/* ... this: answered by struct gclk_far_facts and, if known, a state */
 	GCLK_FAR_PATCH,			/* a frame with a state follows; answered by patches */
 };
 
@@ -34,12 +36,15 @@ struct gclk_far_options {
 struct gclk_far_ask {
 	uint32_t op, n;
 	uint64_t at;			/* in the room */
+	uint64_t went, rest;		/* by the grant; what is left of its .rest */
 };
 
 struct gclk_far_answer {
 	int32_t result;			/* negative: a frame with a struct gclk_error follows */
 	uint32_t phase;			/* enum gclk_filter_phase */
 	uint64_t passed, held;
+	uint64_t rest, below;		/* the grant, as struct gclk_grant has it */
+	struct gclk_page_watch watch;
 };
 
 struct gclk_far_facts {
@@ -77,9 +82,8 @@ int gclk_far_new(const struct gclk_filter_options *options, struct gclk_far **re
 		 struct gclk_error *reterr);
 struct gclk_far *gclk_far_free(struct gclk_far *far);
 void *gclk_far_room(struct gclk_far *far);
-void gclk_far_ahead(struct gclk_far *far, const void *bytes, size_t n);
-int gclk_far_push(struct gclk_far *far, const void *bytes, size_t n, size_t *ret_pass,
-		  size_t *ret_held, struct gclk_error *reterr);
+int gclk_far_push(struct gclk_far *far, const void *bytes, size_t n, bool most,
+		  size_t *ret_pass, size_t *ret_held, struct gclk_error *reterr);
 int gclk_far_quiet(struct gclk_far *far, struct gclk_error *reterr);
 int gclk_far_end(struct gclk_far *far, struct gclk_error *reterr);
 const struct gclk_state *gclk_far_state(const struct gclk_far *far);

@@ -23,6 +23,7 @@ uint32_t gclk_frames_layout(void)
 		sizeof(struct gclk_snapshot), sizeof(struct gclk_error),
 		sizeof(struct gclk_ask_open), sizeof(struct gclk_far_options),
 		sizeof(struct gclk_far_facts), sizeof(struct gclk_far_patch),
+		sizeof(struct gclk_far_ask), sizeof(struct gclk_far_answer),
 	};
 	uint32_t all = 0;
 
@@ -69,18 +70,39 @@ static void advance(struct msghdr *message, size_t n)
 	message->msg_controllen = 0;
 }
 
-int gclk_frame_send(int socket, enum gclk_frame_type type, const struct gclk_piece *pieces,
-		    unsigned n_pieces, int fd, struct gclk_error *reterr)
+static struct iovec vector_of(struct gclk_piece piece)
+{
+	return (struct iovec){ (void *)(uintptr_t)piece.bytes, piece.n };
+}
+
+static int send_all(int socket, struct msghdr *message, struct gclk_error *reterr)
+{
+	while (message->msg_iovlen) {
+		ssize_t n = sendmsg(socket, message, MSG_NOSIGNAL);
+
+		if (n < 0 && errno == EINTR) {
+			continue;
+		}
+		if (n < 0) {
+			return gone(reterr);
+		}
+		advance(message, (size_t)n);
+	}
+	return 0;
+}
+
+static int send_frame(int socket, struct gclk_piece before, enum gclk_frame_type type,
+		      const struct gclk_piece *pieces, unsigned n_pieces, int fd,
+		      struct gclk_error *reterr)
 {
 	_Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(int))];
 	uint32_t head[2] = { type, 0 };
-	struct iovec vectors[PIECES_MAX + 1] = { { head, sizeof(head) } };
-	struct msghdr message = { .msg_iov = vectors, .msg_iovlen = n_pieces + 1 };
+	struct iovec vectors[PIECES_MAX + 2] = { vector_of(before), { head, sizeof(head) } };
+	struct msghdr message = { .msg_iov = vectors, .msg_iovlen = n_pieces + 2 };
 	size_t total = 0;
 
 	for (unsigned i = 0; i < n_pieces; i++) {
-		vectors[i + 1].iov_base = (void *)(uintptr_t)pieces[i].bytes;
-		vectors[i + 1].iov_len = pieces[i].n;
+		vectors[i + 2] = vector_of(pieces[i]);
 		total += pieces[i].n;
 	}
 	if (total > GCLK_FRAME_MAX) {
@@ -92,18 +114,20 @@ int gclk_frame_send(int socket, enum gclk_frame_type type, const struct gclk_pie
 	if (fd >= 0) {
 		attach(&message, control, sizeof(control), fd);
 	}
-	while (message.msg_iovlen) {
-		ssize_t n = sendmsg(socket, &message, MSG_NOSIGNAL);
+	return send_all(socket, &message, reterr);
+}
 
-		if (n < 0 && errno == EINTR) {
-			continue;
-		}
-		if (n < 0) {
-			return gone(reterr);
-		}
-		advance(&message, (size_t)n);
-	}
-	return 0;
+int gclk_frame_send(int socket, enum gclk_frame_type type, const struct gclk_piece *pieces,
+		    unsigned n_pieces, int fd, struct gclk_error *reterr)
+{
+	return send_frame(socket, (struct gclk_piece){ 0 }, type, pieces, n_pieces, fd, reterr);
+}
+
+int gclk_frame_send_behind(int socket, struct gclk_piece before, enum gclk_frame_type type,
+			   const struct gclk_piece *pieces, unsigned n_pieces,
+			   struct gclk_error *reterr)
+{
+	return send_frame(socket, before, type, pieces, n_pieces, -1, reterr);
 }
 
 static int take_fd(struct msghdr *message)

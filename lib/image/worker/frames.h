@@ -77,6 +77,11 @@ struct gclk_piece {
 int gclk_frame_send(int socket, enum gclk_frame_type type, const struct gclk_piece *pieces,
 		    unsigned n_pieces, int fd, struct gclk_error *reterr);
 
+/* The same with @before in front of it, which is no frame: the other end is woken once. */
+int gclk_frame_send_behind(int socket, struct gclk_piece before, enum gclk_frame_type type,
+			   const struct gclk_piece *pieces, unsigned n_pieces,
+			   struct gclk_error *reterr);
+
 /**
  * gclk_frame_receive() - the next one
  * @with_fd:	a descriptor may come along; else one that does is not taken

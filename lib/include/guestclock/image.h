@@ -462,18 +462,9 @@ struct gclk_filter *gclk_filter_free(struct gclk_filter *filter);
  * @ret_size:	how many it has room for
  *
  * Bytes that are pushed from there a worker sees without a copy. NULL without one: any
- * place is as good. What is there stays the caller's; a worker cannot write it.
+ * place is as good. What is there stays the caller's; a worker cannot write it. 256 KiB.
  */
 void *gclk_filter_room(struct gclk_filter *filter, size_t *ret_size);
-
-/**
- * gclk_filter_ahead() - what will be pushed next, after a push that gave MORE
- * @bytes:	in the room
- *
- * A worker begins to look at them; a hint. The next call must push just these, which stay
- * as they are until then.
- */
-void gclk_filter_ahead(struct gclk_filter *filter, const void *bytes, size_t n);
 
 /**
  * gclk_filter_push() - the next bytes of the stream
@@ -495,6 +486,16 @@ void gclk_filter_ahead(struct gclk_filter *filter, const void *bytes, size_t n);
  */
 int gclk_filter_push(struct gclk_filter *filter, const void *bytes, size_t n, size_t *ret_pass,
 		     size_t *ret_held, struct gclk_error *reterr);
+
+/**
+ * gclk_filter_push_most() - the same, for who can look whether more is there already
+ *
+ * With MORE it may leave up to 63 bytes at the end unconsumed, which tell too little by
+ * themselves. They are pushed again, before what follows, or with gclk_filter_push() where
+ * nothing follows at once. A worker is asked less often then.
+ */
+int gclk_filter_push_most(struct gclk_filter *filter, const void *bytes, size_t n,
+			  size_t *ret_pass, size_t *ret_held, struct gclk_error *reterr);
 
 /**
  * gclk_filter_quiet() - nothing has come for as long as the caller would wait
