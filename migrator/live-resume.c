@@ -36,11 +36,11 @@ static void take(struct destination_ran *to, const struct resumed *from)
 	gclk_text_copy(to->basis, sizeof(to->basis), from->basis);
 }
 
-static int at_libvirt(void *resume, int64_t t_run_ns, int64_t give_up_ns,
+static int at_libvirt(void *resume, pid_t pid, int64_t t_run_ns, int64_t give_up_ns,
 		      struct destination_ran *ret, struct gclk_error *reterr)
 {
 	struct resumed resumed = { 0 };
-	int r = resume_at(resume, t_run_ns, give_up_ns, &resumed, reterr);
+	int r = resume_at(resume, pid, t_run_ns, give_up_ns, &resumed, reterr);
 
 	take(ret, &resumed);
 	return r;

@@ -139,7 +139,7 @@ static void resume(struct session *s)
 	int64_t now = clock_wall_ns();
 	int64_t run = s->run_ns ? s->run_ns : now;
 	int r = s->move.own_resume
-			? ops->at(s->resume, run, run + ARRIVE_NS, &ran, &error)
+			? ops->at(s->resume, s->pid, run, run + ARRIVE_NS, &ran, &error)
 			: ops->watch(s->resume, run + ARRIVE_NS, &ran, &error);
 
 	if (r == 0) {

@@ -36,8 +36,9 @@ struct destination_resume {
 		     struct gclk_error *reterr);
 	/* before anything of the device state goes on */
 	int (*open)(void *ctx, const char *uuid, void **ret, struct gclk_error *reterr);
-	/* waits until the guest has arrived and stands; resumes it so that it runs at @t_run_ns */
-	int (*at)(void *resume, int64_t t_run_ns, int64_t give_up_ns,
+	/* waits until the guest has arrived and stands; resumes it so that it runs at @t_run_ns;
+	 * @pid: the hypervisor's process, 0: not known */
+	int (*at)(void *resume, pid_t pid, int64_t t_run_ns, int64_t give_up_ns,
 		  struct destination_ran *ret, struct gclk_error *reterr);
 	/* others resume it: when did it run? */
 	int (*watch)(void *resume, int64_t give_up_ns, struct destination_ran *ret,

@@ -469,7 +469,7 @@ static int run_it(struct restoring *r)
 
 	resume_follow(r->resume, line);
 	resume_has_arrived(r->resume, r->ready_ns);
-	s = resume_at(r->resume, run_ns, wall_line_ns(line) + ARRIVAL_NS, &resumed, &r->error);
+	s = resume_at(r->resume, 0, run_ns, wall_line_ns(line) + ARRIVAL_NS, &resumed, &r->error);
 	if (s < 0) {
 		return s;
 	}

@@ -11,14 +11,17 @@
 
 #include "core/error.h"
 #include "core/util.h"
+#include "migrator/offsets.h"
 #include "migrator/virt/events.h"
 #include "migrator/virt/resume.h"
+#include "migrator/virt/vcpus.h"
 
 #define LOOK_NS (20 * GCLK_NS_PER_MS)	 /* between looks, should an event be lost */
 #define STAMP_WAIT_NS (2 * GCLK_NS_PER_S) /* for the event of a resume that is done */
 #define FREE_WAIT_NS (50 * GCLK_NS_PER_MS)
 #define SPIN_NS (100 * INT64_C(1000))
 #define STAMP_SLACK_NS (2 * INT64_C(1000)) /* microseconds, cut off */
+#define WATCH_NS GCLK_NS_PER_MS /* to begin the watch over the processors */
 
 /*
  * From the call to QEMU's stamp: what libvirt needs for it. Of the last calls in this
@@ -265,18 +268,29 @@ static int lost_or_gone(const struct resume *r, const char *when, struct gclk_er
 			 r->gone ? "vanished" : "did not arrive", when);
 }
 
-static void fill(const struct resume *r, int64_t before_ns, int64_t after_ns,
-		 struct resumed *ret)
+/* Of the wall clock; 0: there was none. When it came back, and the processors were seen to run. */
+struct call {
+	int64_t before_ns, after_ns, ran_ns;
+};
+
+/* The call comes back when the clocks run, but libvirt has more to do in it: 0.3 to 10 ms. */
+static int64_t ran_by(const struct resume *r, const struct call *call)
+{
+	return call->ran_ns >= r->stamp_ns ? GCLK_MIN(call->ran_ns, call->after_ns)
+					   : call->after_ns;
+}
+
+static void fill(const struct resume *r, const struct call *call, struct resumed *ret)
 {
 	*ret = (struct resumed){ .ready_ns = r->ready_ns };
 	if (r->stamp_ns) {
 		ret->at.ns = r->stamp_ns;
 		ret->at.uncertainty_ns = VIRT_RESUME_UNCERTAINTY_NS;
 		strcpy(ret->basis, "event");
-	} else if (after_ns) {
+	} else if (call->after_ns) {
 		/* somewhere within the call */
-		ret->at.ns = before_ns + (after_ns - before_ns) / 2;
-		ret->at.uncertainty_ns = (uint64_t)(after_ns - before_ns) / 2 +
+		ret->at.ns = call->before_ns + (call->after_ns - call->before_ns) / 2;
+		ret->at.uncertainty_ns = (uint64_t)(call->after_ns - call->before_ns) / 2 +
 					 VIRT_RESUME_UNCERTAINTY_NS;
 		strcpy(ret->basis, "call");
 	} else {
@@ -285,11 +299,11 @@ static void fill(const struct resume *r, int64_t before_ns, int64_t after_ns,
 	}
 }
 
-static void learn_call(const struct resume *r, int64_t before_ns)
+static void learn_call(const struct resume *r, const struct call *call)
 {
-	int64_t took_ns = r->stamp_ns - before_ns;
+	int64_t took_ns = r->stamp_ns - call->before_ns;
 
-	if (r->stamp_ns && before_ns && took_ns > 0) {
+	if (r->stamp_ns && call->before_ns && took_ns > 0) {
 		pthread_mutex_lock(&calls.lock);
 		calls.took_ns[calls.n++ % CALLS] = took_ns;
 		pthread_mutex_unlock(&calls.lock);
@@ -315,15 +329,18 @@ static int64_t usual_call_ns(void)
 }
 
 /* 1: resumed by this call, which QEMU answers when the clocks run; 0: by somebody else's. */
-static int resume_now(struct resume *r, int64_t *ret_before_ns, int64_t *ret_after_ns,
+static int resume_now(struct resume *r, struct vcpus *vcpus, struct call *call,
 		      struct gclk_error *reterr)
 {
 	char doing[96];
+	int64_t ran_ns;
 	int done;
 
-	*ret_before_ns = now_on(r);
+	call->before_ns = now_on(r);
 	done = virDomainResume(r->domain);
-	*ret_after_ns = now_on(r);
+	call->after_ns = now_on(r);
+	ran_ns = vcpus_ran(vcpus);
+	call->ran_ns = ran_ns ? ran_ns + r->line.ahead_ns : 0;
 	if (done == 0) {
 		return 1;
 	}
@@ -360,19 +377,26 @@ static void hurry(bool yes)
 }
 
 /* A stamp beside the call that it answers is of a clock that was set meanwhile. */
-static void drop_false_stamp(struct resume *resume, int64_t before_ns, int64_t after_ns)
+static void drop_false_stamp(struct resume *resume, const struct call *call)
 {
 	if (resume->stamp_ns &&
-	    (resume->stamp_ns < before_ns - STAMP_SLACK_NS ||
-	     resume->stamp_ns > after_ns + STAMP_SLACK_NS)) {
+	    (resume->stamp_ns < call->before_ns - STAMP_SLACK_NS ||
+	     resume->stamp_ns > call->after_ns + STAMP_SLACK_NS)) {
 		resume->stamp_ns = 0;
 	}
 }
 
-static int wait_and_resume(struct resume *resume, int64_t t_run_ns, int64_t give_up_ns,
-			   struct resumed *ret, struct gclk_error *reterr)
+/* The hypervisor's process, for the watch over its processors. */
+static pid_t process_of(const struct resume *resume, pid_t pid)
 {
-	int64_t before_ns = 0, after_ns = 0;
+	return pid > 0 ? pid : offsets_pid_of("", virDomainGetName(resume->domain));
+}
+
+static int wait_and_resume(struct resume *resume, pid_t pid, int64_t t_run_ns,
+			   int64_t give_up_ns, struct resumed *ret, struct gclk_error *reterr)
+{
+	struct call call = { 0 };
+	struct vcpus *vcpus;
 	int r = 0;
 
 	if (!wait_for(resume, has_arrived, give_up_ns) || resume->gone || resume->lost) {
@@ -388,8 +412,10 @@ static int wait_and_resume(struct resume *resume, int64_t t_run_ns, int64_t give
 		}
 		wait_for_job(resume);
 		resume->ready_ns = now_on(resume) + usual_call_ns() + CALL_SLACK_NS;
+		sleep_until(resume, t_run_ns - usual_call_ns() - WATCH_NS);
+		vcpus = vcpus_watch("", process_of(resume, pid));
 		sleep_until(resume, t_run_ns - usual_call_ns());
-		r = resume_now(resume, &before_ns, &after_ns, reterr);
+		r = resume_now(resume, vcpus, &call, reterr);
 		if (r < 0) {
 			return r;
 		}
@@ -398,11 +424,11 @@ static int wait_and_resume(struct resume *resume, int64_t t_run_ns, int64_t give
 		wait_for(resume, has_run, now_on(resume) + STAMP_WAIT_NS);
 	}
 	if (r > 0) {
-		drop_false_stamp(resume, before_ns, after_ns);
+		drop_false_stamp(resume, &call);
 	}
-	learn_call(resume, before_ns);
-	fill(resume, before_ns, after_ns, ret);
-	ret->until_ns = r > 0 && resume->stamp_ns ? after_ns : 0;
+	learn_call(resume, &call);
+	fill(resume, &call, ret);
+	ret->until_ns = r > 0 && resume->stamp_ns ? ran_by(resume, &call) : 0;
 	return 0;
 }
 
@@ -420,14 +446,14 @@ static void begin_line(struct resume *resume)
 	resume->stamp_ns += resume->stamp_ns ? ahead_ns : 0;
 }
 
-int resume_at(struct resume *resume, int64_t t_run_ns, int64_t give_up_ns,
+int resume_at(struct resume *resume, pid_t pid, int64_t t_run_ns, int64_t give_up_ns,
 	      struct resumed *ret, struct gclk_error *reterr)
 {
 	int r;
 
 	begin_line(resume);
 	hurry(true);
-	r = wait_and_resume(resume, t_run_ns, give_up_ns, ret, reterr);
+	r = wait_and_resume(resume, pid, t_run_ns, give_up_ns, ret, reterr);
 	hurry(false);
 	return r;
 }
@@ -435,22 +461,22 @@ int resume_at(struct resume *resume, int64_t t_run_ns, int64_t give_up_ns,
 int resume_watch(struct resume *resume, int64_t give_up_ns, struct resumed *ret,
 		 struct gclk_error *reterr)
 {
-	int64_t before_ns, after_ns = 0;
+	struct call seen = { 0 };
 	bool ran;
 
 	begin_line(resume);
-	before_ns = now_on(resume);
+	seen.before_ns = now_on(resume);
 	ran = wait_for(resume, has_run_or_says_so, give_up_ns);
 	if (!ran || resume->gone || resume->lost) {
 		return lost_or_gone(resume, "before it was seen to run", reterr);
 	}
 	if (!resume->stamp_ns) {
-		after_ns = now_on(resume);
+		seen.after_ns = now_on(resume);
 		if (virt_events_have_qemu(resume->events)) {
-			wait_for(resume, has_run, after_ns + STAMP_WAIT_NS / 20);
+			wait_for(resume, has_run, seen.after_ns + STAMP_WAIT_NS / 20);
 		}
 	}
-	fill(resume, before_ns, after_ns, ret);
+	fill(resume, &seen, ret);
 	return 0;
 }
 

@@ -13,6 +13,7 @@
 #define GCLK_MIGRATOR_VIRT_RESUME_H
 
 #include <stdbool.h>
+#include <sys/types.h>
 
 #include <guestclock/error.h>
 #include <guestclock/plan.h>
@@ -23,7 +24,7 @@ struct resume;
 
 struct resumed {
 	struct gclk_instant at;	/* this host's CLOCK_REALTIME; unbounded: not seen */
-	int64_t until_ns;	/* the call that resumed it had come back: its clocks ran; 0: no such call */
+	int64_t until_ns;	/* by then its clocks ran: processors were seen to, or the call that resumed it came back; 0: neither */
 	char basis[32];		/* "event": QEMU's stamp; "call": around the call that resumed it */
 	int64_t ready_ns;	/* the soonest instant for which it could have been resumed; 0: not known */
 };
@@ -40,6 +41,7 @@ int resume_open(const char *uri, const char *uuid, struct resume **ret,
 
 /**
  * resume_at() - wait until it has arrived and stands, have it run at @t_run_ns
+ * @pid:	the hypervisor's process, 0: libvirt's file names it, if any does
  * @t_run_ns:	CLOCK_REALTIME; at once where that has passed
  * @give_up_ns:	the same clock: how long to wait for its arrival
  *
@@ -49,7 +51,7 @@ int resume_open(const char *uri, const char *uuid, struct resume **ret,
  * Errors: GCLK_STATE where the domain did not arrive (its migration failed: the guest goes on
  * at the source) or cannot be resumed; GCLK_SYS where libvirt is gone.
  */
-int resume_at(struct resume *resume, int64_t t_run_ns, int64_t give_up_ns,
+int resume_at(struct resume *resume, pid_t pid, int64_t t_run_ns, int64_t give_up_ns,
 	      struct resumed *ret, struct gclk_error *reterr);
 
 /**

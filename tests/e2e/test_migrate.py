@@ -118,6 +118,9 @@ def ours(hosts, name, *options, via=None):
     if not t.check(name + ": exit status", done.returncode == 0, done.stderr.strip()[-300:]):
         return None
     report = json.loads(done.stdout)
+    if hosts.args.reports:
+        with open(hosts.args.reports, "a", encoding="utf-8") as file:
+            file.write(json.dumps(report) + "\n")
     before = two.readings(old)
     hosts.arrived()
     after = two.readings(hosts.start)
@@ -208,7 +211,7 @@ def moves(hosts, n):
     # Where threads wait for a processor, a stop is seen late, a resume is late and the call
     # that made it comes back late: bound and report have that. Where none does, the figures
     # hold.
-    t.check("the bounds are at most 5 ms", sum(hosts.wide) * 2 <= len(hosts.wide),
+    t.check("the bounds are at most 5 ms", sum(hosts.wide) * 4 <= len(hosts.wide),
             "but for %d of %d" % (sum(hosts.wide), len(hosts.wide)))
     t.check("what the guest reads is what was said, within 2 ms",
             sum(one <= LIMIT_NS for one in unsaid) * 4 >= 3 * len(unsaid),
@@ -562,6 +565,7 @@ def main():
     parser.add_argument("--part", choices=("moves", "ways", "kills", "all"), default="all")
     parser.add_argument("--long", action="store_true")
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--reports", help="a file for what was said of each move")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     args = parser.parse_args()
     return libvirtd.run_test(body, args)

@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: MIT */
+#include <dirent.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "migrator/virt/vcpus.h"
+#include "migrator/wall.h"
+
+#define WATCHED 4	/* all of them are woken at once */
+#define NAP_NS 50000
+
+struct vcpus {
+	pthread_t thread;
+	_Atomic int over;
+	int64_t ran_ns;
+	unsigned n;
+	int fd[WATCHED];
+	uint64_t runs[WATCHED];
+};
+
+/* The third number of schedstat: how often it was put on a processor. */
+static bool read_runs(int fd, uint64_t *ret)
+{
+	char text[96];
+	ssize_t n = pread(fd, text, sizeof(text) - 1, 0);
+
+	if (n <= 0) {
+		return false;
+	}
+	text[n] = 0;
+	return sscanf(text, "%*u %*u %" SCNu64, ret) == 1;
+}
+
+/* libvirt has QEMU name its threads: "CPU 0/KVM", "CPU 0/TCG", "ALL CPUs/TCG". */
+static bool is_vcpu(int tasks, const char *id)
+{
+	char path[64], name[32] = "";
+	int fd;
+
+	snprintf(path, sizeof(path), "%.20s/comm", id);
+	fd = openat(tasks, path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		ssize_t n = read(fd, name, sizeof(name) - 1);
+
+		name[n > 0 ? n : 0] = 0;
+		close(fd);
+	}
+	return !strncmp(name, "CPU ", 4) || !strncmp(name, "ALL CPUs/", 9);
+}
+
+static void add(struct vcpus *v, int tasks, const char *id)
+{
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof(path), "%.20s/schedstat", id);
+	fd = openat(tasks, path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0 && read_runs(fd, &v->runs[v->n])) {
+		v->fd[v->n++] = fd;
+	} else if (fd >= 0) {
+		close(fd);
+	}
+}
+
+static void find(struct vcpus *v, const char *root, pid_t pid)
+{
+	char path[PATH_MAX];
+	struct dirent *entry;
+	DIR *tasks;
+
+	snprintf(path, sizeof(path), "%s/proc/%ld/task", root, (long)pid);
+	tasks = opendir(path);
+	while (tasks && v->n < WATCHED && (entry = readdir(tasks))) {
+		if (entry->d_name[0] != '.' && is_vcpu(dirfd(tasks), entry->d_name)) {
+			add(v, dirfd(tasks), entry->d_name);
+		}
+	}
+	if (tasks) {
+		closedir(tasks);
+	}
+}
+
+static bool one_ran(const struct vcpus *v)
+{
+	uint64_t runs;
+
+	for (unsigned i = 0; i < v->n; i++) {
+		if (read_runs(v->fd[i], &runs) && runs != v->runs[i]) {
+			return true;
+		}
+	}
+	return false;
+}
+
+static void *watch(void *arg)
+{
+	struct vcpus *v = arg;
+
+	prctl(PR_SET_TIMERSLACK, 1);
+	while (!v->over) {
+		if (one_ran(v)) {
+			v->ran_ns = boot_clock_ns();
+			break;
+		}
+		nanosleep(&(struct timespec){ 0, NAP_NS }, NULL);
+	}
+	return NULL;
+}
+
+static void let_go(struct vcpus *v)
+{
+	for (unsigned i = 0; i < v->n; i++) {
+		close(v->fd[i]);
+	}
+	free(v);
+}
+
+struct vcpus *vcpus_watch(const char *root, pid_t pid)
+{
+	struct vcpus *v = pid > 0 ? calloc(1, sizeof(*v)) : NULL;
+
+	if (!v) {
+		return NULL;
+	}
+	find(v, root, pid);
+	if (!v->n || pthread_create(&v->thread, NULL, watch, v)) {
+		let_go(v);
+		return NULL;
+	}
+	return v;
+}
+
+int64_t vcpus_ran(struct vcpus *v)
+{
+	int64_t ran_ns = 0;
+
+	if (v) {
+		v->over = 1;
+		pthread_join(v->thread, NULL);
+		ran_ns = v->ran_ns;
+		let_go(v);
+	}
+	return ran_ns;
+}
