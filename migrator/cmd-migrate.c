@@ -31,6 +31,8 @@
 #include "migrator/tls-options.h"
 #include "migrator/verbs.h"
 #include "migrator/virt/domain.h"
+#include "migrator/virt/waits.h"
+#include "migrator/wall.h"
 
 #define APART_WAIT_NS (2 * GCLK_NS_PER_S)
 #define REPORT_WAIT_MS 5000 /* libvirt has ended; the destination measures its resume */
@@ -269,6 +271,14 @@ static int64_t ran_until(struct migration *m, int64_t stamp_ns)
 	return source_end_ran(m->end, stamp_ns);
 }
 
+/* By how much the stamp of the stop can be late; 0: not known. */
+static int64_t stop_lag(struct migration *m, const struct virt_event *event)
+{
+	return m->waits ? waits_lag(m->waits, wall_clock_ns() - event->at_ns,
+				    VIRT_STOP_UNCERTAINTY_NS)
+			: 0;
+}
+
 /* In the thread of libvirt's events: the sooner the other end knows, the shorter it waits. */
 static void heard(void *ctx, const struct virt_event *event)
 {
@@ -277,7 +287,8 @@ static void heard(void *ctx, const struct virt_event *event)
 
 	if (event->kind == VIRT_STOP) {
 		atomic_store(&m->stopped, true);
-		stop = migration_stop(event->at_ns, ran_until(m, event->at_ns));
+		stop = migration_stop(event->at_ns, ran_until(m, event->at_ns),
+				      stop_lag(m, event));
 		source_end_stopped(m->end, &stop, "event");
 	} else if (event->kind == VIRT_RESUME) {
 		atomic_store(&m->stopped, false);
@@ -349,6 +360,7 @@ static int start(struct migration *m, struct gclk_error *reterr)
 	v.abort_on_error = own_given(m->o, MIGRATE_ABORT_ON_ERROR);
 	v.unsafe = own_given(m->o, MIGRATE_UNSAFE);
 	v.paused = true; /* the destination end resumes it, or nobody is to */
+	m->waits = waits_watch("", offsets_pid_of("", m->xml.name));
 	r = virt_events_open(m->here, m->uuid, heard, m, &m->events, reterr);
 	return r < 0 ? r : virt_migrate_start(m->domain, &v, &m->job, reterr);
 }
@@ -475,6 +487,7 @@ static int carry_out(struct migration *m)
 static void close_all(struct migration *m)
 {
 	m->events = virt_events_close(m->events);
+	m->waits = waits_end(m->waits);
 	m->end = source_end_close(m->end);
 	if (m->domain) {
 		virDomainFree(m->domain);

@@ -11,6 +11,7 @@
 #include "core/time.h"
 #include "core/util.h"
 #include "migrator/migration.h"
+#include "migrator/offsets.h"
 #include "migrator/text.h"
 #include "migrator/virt/address.h"
 #include "migrator/virt/guest-time.h"
@@ -48,12 +49,17 @@ int migration_address(const char *desturi, const char *via, char to[512],
 #define STOP_SPAN_MAX_NS (20 * GCLK_NS_PER_MS) /* a longer silence before a stop is QEMU's own */
 #define STAMP_RESOLUTION_NS 20000
 
-struct gclk_instant migration_stop(int64_t stamp_ns, int64_t ran_ns)
+struct gclk_instant migration_stop(int64_t stamp_ns, int64_t ran_ns, int64_t lag_ns)
 {
-	int64_t span = stamp_ns - ran_ns, usual = (int64_t)VIRT_STOP_UNCERTAINTY_NS;
-	int64_t back = GCLK_MIN(VIRT_STOP_LAG_NS, span / 2);
+	bool silent = ran_ns <= 0 || ran_ns > stamp_ns || stamp_ns - ran_ns > STOP_SPAN_MAX_NS;
+	int64_t span = silent ? INT64_MAX : stamp_ns - ran_ns;
+	int64_t usual = (int64_t)VIRT_STOP_UNCERTAINTY_NS, back;
 
-	if (ran_ns <= 0 || span < 0 || span > STOP_SPAN_MAX_NS) {
+	if (lag_ns > 0) {
+		span = GCLK_MIN(span, lag_ns);
+	}
+	back = GCLK_MIN(VIRT_STOP_LAG_NS, span / 2);
+	if (span == INT64_MAX) {
 		return (struct gclk_instant){ stamp_ns - VIRT_STOP_LAG_NS,
 					      VIRT_STOP_UNCERTAINTY_NS };
 	}
@@ -69,24 +75,11 @@ struct gclk_instant migration_stop(int64_t stamp_ns, int64_t ran_ns)
 
 gid_t migration_group(const struct migration *m)
 {
-	char path[400], status[64];
-	unsigned long gid;
+	char path[32];
 	struct stat st;
-	FILE *file;
 
-	snprintf(path, sizeof(path), "/run/libvirt/qemu/%.255s.pid", m->xml.name);
-	file = fopen(path, "re");
-	if (!file) {
-		return (gid_t)-1;
-	}
-	gid = 0;
-	if (fscanf(file, "%lu", &gid) != 1 || !gid) {
-		fclose(file);
-		return (gid_t)-1;
-	}
-	fclose(file);
-	snprintf(status, sizeof(status), "/proc/%lu", gid);
-	return stat(status, &st) == 0 ? st.st_gid : (gid_t)-1;
+	snprintf(path, sizeof(path), "/proc/%ld", (long)offsets_pid_of("", m->xml.name));
+	return stat(path, &st) == 0 ? st.st_gid : (gid_t)-1;
 }
 
 int migration_sockets(struct migration *m, struct gclk_error *reterr)

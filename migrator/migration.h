@@ -62,6 +62,7 @@ struct migration {
 	char path[108], disks_path[108];
 	struct source_end *end;
 	struct virt_events *events;
+	struct waits *waits;	/* of the hypervisor's threads; NULL: not seen */
 	struct virt_migrate *job;
 	atomic_bool stopped;	/* the guest stands for the rest of the move */
 	atomic_int iteration;
@@ -84,16 +85,17 @@ int migration_address(const char *desturi, const char *via, char to[512],
 		      struct gclk_error *reterr);
 
 /**
- * migration_stop() - when the guest stopped, by QEMU's stamp and by its stream
+ * migration_stop() - when the guest stopped, by QEMU's stamp, its stream and its threads
  * @stamp_ns:	of the event STOP
  * @ran_ns:	from source_end_ran(); 0: not known
+ * @lag_ns:	from waits_lag(); 0: not known
  *
  * QEMU's thread that writes the stream stops the guest, and stamps that when all vCPUs
  * have come to rest: at once, or, where they wait for a processor, ms later. What it had
- * written before tells how much later at most. The guess stays near the stamp, where most
- * stops are; the uncertainty covers the whole span. Pure.
+ * written before tells how much later at most, and so does how long its threads waited. The
+ * guess stays near the stamp, where most stops are; the uncertainty covers the whole span. Pure.
  */
-struct gclk_instant migration_stop(int64_t stamp_ns, int64_t ran_ns);
+struct gclk_instant migration_stop(int64_t stamp_ns, int64_t ran_ns, int64_t lag_ns);
 
 /*
  * The sockets here, in a directory that the hypervisor's user may search: it connects to

@@ -98,13 +98,22 @@ static void check_load(struct session *s)
 	}
 }
 
+/* One that was late although it seemed ready was not: what made it wait counts. */
+static int64_t ready_in_fact(const struct session *s, const struct destination_ran *ran)
+{
+	bool late = ran->at.uncertainty_ns != GCLK_UNBOUNDED &&
+		    gclk_sub_sat(ran->at.ns, s->run_ns) > TOLERANCE_NS;
+
+	return late ? GCLK_MAX(ran->at.ns, ran->ready_ns) : ran->ready_ns;
+}
+
 static void take_ran(struct session *s, const struct destination_ran *ran)
 {
 	struct move *move = &s->report;
 
 	if (ran->ready_ns > 0 && s->released_ns > 0 && s->run_ns) {
 		learn(s, s->move.own_resume ? "ready" : "resume",
-		      ran->ready_ns - s->released_ns);
+		      ready_in_fact(s, ran) - s->released_ns);
 		move->hold_ns = GCLK_MAX(ran->at.ns - ran->ready_ns, 0);
 	}
 	if (move->stopped.uncertainty_ns != GCLK_UNBOUNDED && s->run_ns) {

@@ -24,11 +24,14 @@
 #define WATCH_NS GCLK_NS_PER_MS /* to begin the watch over the processors */
 
 /*
- * From the call to QEMU's stamp: what libvirt needs for it. Of the last calls in this
- * process; an idle host's before the first.
+ * From the call to QEMU's stamp: what libvirt needs for it. Of the last calls in this process;
+ * before the first an idle host's, or so many times what the quickest of libvirt's answers
+ * takes, which tells how fast the host is.
  */
 #define CALL_USUAL_NS (400 * INT64_C(1000))
-#define CALL_USUAL_MAX_NS GCLK_NS_PER_MS /* more is waiting for a processor, which may not be */
+#define CALL_ANSWERS 4
+#define ANSWERS 5
+#define CALL_MAX_TIMES 2 /* more is waiting for a processor, which may not be */
 #define CALL_SLACK_NS GCLK_NS_PER_MS /* by which most calls differ from the usual one */
 #define CALLS 5
 static struct {
@@ -53,6 +56,7 @@ struct resume {
 	int64_t stamp_ns;    /* its stamp; 0: none that can be told on the line */
 	bool runs;	     /* libvirt says so */
 	bool lost;	     /* libvirt itself */
+	int64_t call_ns;     /* what a call to resume needs here, without experience */
 };
 
 static int64_t mono_ns(void)
@@ -66,6 +70,22 @@ static int64_t mono_ns(void)
 static int64_t now_on(const struct resume *r)
 {
 	return wall_line_ns(&r->line);
+}
+
+/* The quickest of a few: the others had to wait for a processor. */
+static int64_t call_to_expect_ns(virConnectPtr connection)
+{
+	int64_t least_ns = INT64_MAX, began_ns;
+	unsigned long version;
+
+	for (unsigned i = 0; i < ANSWERS; i++) {
+		began_ns = mono_ns();
+		if (virConnectGetLibVersion(connection, &version) == 0) {
+			least_ns = GCLK_MIN(least_ns, mono_ns() - began_ns);
+		}
+	}
+	return least_ns > GCLK_NS_PER_S ? CALL_USUAL_NS
+					: GCLK_MAX(CALL_ANSWERS * least_ns, CALL_USUAL_NS);
 }
 
 int resume_open(const char *uri, const char *uuid, struct resume **ret,
@@ -88,6 +108,7 @@ int resume_open(const char *uri, const char *uuid, struct resume **ret,
 		resume_close(resume);
 		return r;
 	}
+	resume->call_ns = call_to_expect_ns(resume->connection);
 	*ret = resume;
 	return 0;
 }
@@ -226,18 +247,28 @@ static bool has_run_or_says_so(const struct resume *r)
 	return has_run(r) || r->runs;
 }
 
+/* At the destination libvirt does not show a migration's job, but says that there is one. */
+static bool has_job(struct resume *r)
+{
+	virDomainJobInfo info;
+	bool has;
+
+	if (virDomainGetJobInfo(r->domain, &info) == 0) {
+		return info.type != VIR_DOMAIN_JOB_NONE && info.type != VIR_DOMAIN_JOB_COMPLETED;
+	}
+	has = virGetLastErrorCode() == VIR_ERR_OPERATION_INVALID;
+	virResetLastError();
+	return has;
+}
+
 /* While the migration's job goes on libvirt would let the resume wait for its end. */
 static void wait_for_job(struct resume *r)
 {
 	int64_t until_ns = mono_ns() + FREE_WAIT_NS;
-	virDomainJobInfo info;
 
-	while (virDomainGetJobInfo(r->domain, &info) == 0 &&
-	       info.type != VIR_DOMAIN_JOB_NONE && info.type != VIR_DOMAIN_JOB_COMPLETED &&
-	       mono_ns() < until_ns) {
+	while (has_job(r) && mono_ns() < until_ns) {
 		nanosleep(&(struct timespec){ 0, 200000 }, NULL);
 	}
-	virResetLastError();
 }
 
 /*
@@ -311,7 +342,7 @@ static void learn_call(const struct resume *r, const struct call *call)
 }
 
 /* The median: one call that had to wait for a processor says nothing of the next. */
-static int64_t usual_call_ns(void)
+static int64_t usual_call_ns(const struct resume *r)
 {
 	int64_t sorted[CALLS];
 	unsigned n, k;
@@ -325,7 +356,9 @@ static int64_t usual_call_ns(void)
 		sorted[k] = calls.took_ns[i];
 	}
 	pthread_mutex_unlock(&calls.lock);
-	return n < 2 ? CALL_USUAL_NS : GCLK_MIN(sorted[(n - 1) / 2], CALL_USUAL_MAX_NS);
+	return n < 2 ? r->call_ns
+		     : GCLK_MIN(sorted[(n - 1) / 2],
+				GCLK_MAX(CALL_MAX_TIMES * r->call_ns, GCLK_NS_PER_MS));
 }
 
 /* 1: resumed by this call, which QEMU answers when the clocks run; 0: by somebody else's. */
@@ -411,10 +444,10 @@ static int wait_and_resume(struct resume *resume, pid_t pid, int64_t t_run_ns,
 					 "domain %s cannot be found to be resumed", resume->uuid);
 		}
 		wait_for_job(resume);
-		resume->ready_ns = now_on(resume) + usual_call_ns() + CALL_SLACK_NS;
-		sleep_until(resume, t_run_ns - usual_call_ns() - WATCH_NS);
+		resume->ready_ns = now_on(resume) + usual_call_ns(resume) + CALL_SLACK_NS;
+		sleep_until(resume, t_run_ns - usual_call_ns(resume) - WATCH_NS);
 		vcpus = vcpus_watch("", process_of(resume, pid));
-		sleep_until(resume, t_run_ns - usual_call_ns());
+		sleep_until(resume, t_run_ns - usual_call_ns(resume));
 		r = resume_now(resume, vcpus, &call, reterr);
 		if (r < 0) {
 			return r;

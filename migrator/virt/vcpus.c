@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include <dirent.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <limits.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -12,11 +11,14 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/util.h"
 #include "migrator/virt/vcpus.h"
+#include "migrator/virt/waits.h"
 #include "migrator/wall.h"
 
 #define WATCHED 4	/* all of them are woken at once */
-#define NAP_NS 50000
+#define NAP_NS 100000
+#define NAP_LOOKS 20	/* or so many times what a look takes: QEMU may need this processor */
 
 struct vcpus {
 	pthread_t thread;
@@ -26,19 +28,6 @@ struct vcpus {
 	int fd[WATCHED];
 	uint64_t runs[WATCHED];
 };
-
-/* The third number of schedstat: how often it was put on a processor. */
-static bool read_runs(int fd, uint64_t *ret)
-{
-	char text[96];
-	ssize_t n = pread(fd, text, sizeof(text) - 1, 0);
-
-	if (n <= 0) {
-		return false;
-	}
-	text[n] = 0;
-	return sscanf(text, "%*u %*u %" SCNu64, ret) == 1;
-}
 
 /* libvirt has QEMU name its threads: "CPU 0/KVM", "CPU 0/TCG", "ALL CPUs/TCG". */
 static bool is_vcpu(int tasks, const char *id)
@@ -59,12 +48,14 @@ static bool is_vcpu(int tasks, const char *id)
 
 static void add(struct vcpus *v, int tasks, const char *id)
 {
+	struct thread_counts counts;
 	char path[64];
 	int fd;
 
 	snprintf(path, sizeof(path), "%.20s/schedstat", id);
 	fd = openat(tasks, path, O_RDONLY | O_CLOEXEC);
-	if (fd >= 0 && read_runs(fd, &v->runs[v->n])) {
+	if (fd >= 0 && thread_counts_read(fd, &counts)) {
+		v->runs[v->n] = counts.runs;
 		v->fd[v->n++] = fd;
 	} else if (fd >= 0) {
 		close(fd);
@@ -91,10 +82,10 @@ static void find(struct vcpus *v, const char *root, pid_t pid)
 
 static bool one_ran(const struct vcpus *v)
 {
-	uint64_t runs;
+	struct thread_counts counts;
 
 	for (unsigned i = 0; i < v->n; i++) {
-		if (read_runs(v->fd[i], &runs) && runs != v->runs[i]) {
+		if (thread_counts_read(v->fd[i], &counts) && counts.runs != v->runs[i]) {
 			return true;
 		}
 	}
@@ -104,14 +95,18 @@ static bool one_ran(const struct vcpus *v)
 static void *watch(void *arg)
 {
 	struct vcpus *v = arg;
+	int64_t nap_ns = NAP_NS, began_ns;
 
 	prctl(PR_SET_TIMERSLACK, 1);
 	while (!v->over) {
+		began_ns = boot_clock_ns();
 		if (one_ran(v)) {
 			v->ran_ns = boot_clock_ns();
 			break;
 		}
-		nanosleep(&(struct timespec){ 0, NAP_NS }, NULL);
+		nap_ns = GCLK_MAX(nap_ns, NAP_LOOKS * (boot_clock_ns() - began_ns));
+		nap_ns = GCLK_MIN(nap_ns, GCLK_NS_PER_MS);
+		nanosleep(&(struct timespec){ 0, nap_ns }, NULL);
 	}
 	return NULL;
 }

@@ -279,10 +279,11 @@ static int open_resume(void *ctx, const char *uuid, void **ret, struct gclk_erro
 	return 0;
 }
 
-static int never(void *resume, int64_t run_ns, int64_t give_up_ns, struct destination_ran *ret,
-		 struct gclk_error *reterr)
+static int never(void *resume, pid_t pid, int64_t run_ns, int64_t give_up_ns,
+		 struct destination_ran *ret, struct gclk_error *reterr)
 {
 	(void)resume;
+	(void)pid;
 	(void)run_ns;
 	(void)give_up_ns;
 	(void)ret;
@@ -292,7 +293,7 @@ static int never(void *resume, int64_t run_ns, int64_t give_up_ns, struct destin
 static int never_watch(void *resume, int64_t give_up_ns, struct destination_ran *ret,
 		       struct gclk_error *reterr)
 {
-	return never(resume, 0, give_up_ns, ret, reterr);
+	return never(resume, 0, 0, give_up_ns, ret, reterr);
 }
 
 static void close_resume(void *resume)

@@ -125,7 +125,7 @@ GCLK_TEST(migration, a_stop_lies_within_its_span)
 	const int64_t ms = 1000000;
 
 	for (int64_t span = 0; span <= 20 * ms; span += ms / 7) {
-		struct gclk_instant at = migration_stop(stamp, stamp - span);
+		struct gclk_instant at = migration_stop(stamp, stamp - span, 0);
 
 		CU_ASSERT(at.ns <= stamp && at.ns >= stamp - span);
 		CU_ASSERT(at.ns + (int64_t)at.uncertainty_ns >= stamp);
@@ -136,9 +136,29 @@ GCLK_TEST(migration, a_stop_lies_within_its_span)
 	/* nothing known, or nothing that could be: the usual */
 	for (unsigned i = 0; i < 3; i++) {
 		int64_t ran = i == 0 ? 0 : i == 1 ? stamp - 21 * ms : stamp + 1;
-		struct gclk_instant at = migration_stop(stamp, ran);
+		struct gclk_instant at = migration_stop(stamp, ran, 0);
 
 		GCLK_EQ(at.ns, stamp - VIRT_STOP_LAG_NS);
 		GCLK_EQ(at.uncertainty_ns, VIRT_STOP_UNCERTAINTY_NS);
+	}
+}
+
+/* The threads' waiting tells how late the stamp can be where the stream does not. */
+GCLK_TEST(migration, a_stop_is_no_further_off_than_its_threads_waited)
+{
+	const int64_t stamp = INT64_C(1700000000000000000);
+	const int64_t ms = 1000000;
+
+	for (unsigned i = 0; i < 3; i++) {
+		int64_t ran = i == 0 ? 0 : i == 1 ? stamp - 90 * ms : stamp - 9 * ms;
+		struct gclk_instant at = migration_stop(stamp, ran, 40 * ms);
+		int64_t span = i == 2 ? 9 * ms : 40 * ms;
+
+		CU_ASSERT(at.ns + (int64_t)at.uncertainty_ns >= stamp);
+		CU_ASSERT(at.ns - (int64_t)at.uncertainty_ns <= stamp - span);
+		CU_ASSERT((int64_t)at.uncertainty_ns <= span);
+		at = migration_stop(stamp, ran, 2 * ms);
+		CU_ASSERT(at.ns - (int64_t)at.uncertainty_ns <= stamp - 2 * ms);
+		CU_ASSERT((int64_t)at.uncertainty_ns <= 2 * ms);
 	}
 }
