@@ -7,6 +7,7 @@
 #include <guestclock/kvm.h>
 #include <guestclock/seal.h>
 
+#include "core/error.h"
 #include "migrator/json-state.h"
 #include "migrator/report-json.h"
 #include "migrator/report-plan.h"
@@ -65,14 +66,22 @@ static struct json_object *domain_json(const struct source *source)
 static int answer_json(const struct source *source, const struct gclk_findings *findings,
 		       bool redact)
 {
-	struct json_object *answer = json_answer("inspect");
+	struct json_object *answer, *fields = NULL;
+	struct gclk_error error;
+	int r = redact ? 0 : json_source(source->image, &fields);
 
+	if (r < 0) {
+		gclk_fail(&error, (enum gclk_status)-r, NULL, GCLK_NO_OFFSET,
+			  "the source's own fields could not be had");
+		return fail(source->path, &error, EFFECT_NONE, NULL);
+	}
+	answer = json_answer("inspect");
 	json_put(answer, "format", json_text(source->format));
 	json_put(answer, "captured", json_captured(&source->captured, source->basis));
 	json_put(answer, "domain", domain_json(source));
 	json_put(answer, "rewrite", rewrite_json(source));
 	json_put(answer, "state", json_must(json_from_state(source->state)));
-	json_put(answer, "source", redact ? NULL : json_source(source->image));
+	json_put(answer, "source", fields);
 	json_put(answer, "findings", json_findings(findings));
 	json_print(answer);
 	return 0;

@@ -201,15 +201,21 @@ static void add_source_field(struct json_object *section,
 	json_put(section, again, source_value(field));
 }
 
-struct json_object *json_source(const struct gclk_image *image)
+int json_source(const struct gclk_image *image, struct json_object **ret)
 {
 	struct json_object *source = json_new_map();
 	struct gclk_source_field field;
+	int r = 1;
 
-	for (unsigned i = 0; image && gclk_image_source_field(image, i, &field); i++) {
+	for (unsigned i = 0; image && (r = gclk_image_source_field(image, i, &field)) > 0; i++) {
 		add_source_field(section_map(source, &field), &field);
 	}
-	return source;
+	if (r < 0) {
+		json_object_put(source);
+		return r;
+	}
+	*ret = source;
+	return 0;
 }
 
 struct json_object *json_value(const struct change *change, const void *side)

@@ -42,8 +42,11 @@ struct json_object *json_instant(const struct gclk_instant *at);
 struct json_object *json_captured(const struct gclk_instant *at, const char *basis);
 struct json_object *json_findings(const struct gclk_findings *findings);
 
-/* The source's sections: {"timer": {"cpu_clock_offset": "..."}, "cpu#1": ...}. */
-struct json_object *json_source(const struct gclk_image *image);
+/*
+ * The source's sections: {"timer": {"cpu_clock_offset": "..."}, "cpu#1": ...}. Returns 0, or
+ * a negative status where they could not be had.
+ */
+int json_source(const struct gclk_image *image, struct json_object **ret);
 
 /* A field's value on one side of a change. */
 struct json_object *json_value(const struct change *change, const void *side);

@@ -563,24 +563,24 @@ void gclk_asker_span(const struct gclk_asker *a, struct gclk_image_span *ret)
 	*ret = a->facts.span;
 }
 
-static void ask_fields(struct gclk_asker *a)
+static int ask_fields(struct gclk_asker *a)
 {
 	struct gclk_frame frame;
 	struct gclk_rest rest;
+	int r = ask(a, GCLK_ASK_FIELDS, NULL, 0, -1, &frame, &rest, NULL);
 
-	if (ask(a, GCLK_ASK_FIELDS, NULL, 0, -1, &frame, &rest, NULL) < 0 ||
-	    gclk_take_fields(&rest, &a->fields, &a->n_fields, NULL) < 0) {
-		a->n_fields = 0;
-	}
+	r = r < 0 ? r : gclk_take_fields(&rest, &a->fields, &a->n_fields, NULL);
 	gclk_frame_free(&frame);
+	return r;
 }
 
 int gclk_asker_field(struct gclk_asker *a, unsigned index, struct gclk_source_field *ret)
 {
 	const struct gclk_said_field *said;
+	int r = a->fields ? 0 : ask_fields(a);
 
-	if (!a->fields) {
-		ask_fields(a);
+	if (r < 0) {
+		return r;
 	}
 	if (index >= a->n_fields) {
 		return 0;

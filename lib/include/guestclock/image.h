@@ -275,7 +275,10 @@ struct gclk_source_field {
 	uint8_t is_signed;
 	const uint8_t *bytes;		/* as they stand, big-endian */
 };
-/* Index 0.. until it returns 0. */
+/*
+ * Index 0.. as long as it returns 1; 0 behind the last one. Negative: they could not be had,
+ * -GCLK_NOMEM or, with a worker, its loss.
+ */
 int gclk_image_source_field(const struct gclk_image *image, unsigned index,
 			    struct gclk_source_field *ret);
 
