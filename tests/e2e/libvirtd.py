@@ -10,17 +10,20 @@ Two of them are two hosts to libvirt (twohosts.py). Within one, `run` and `popen
 belongs to it: it has the host's /run, /etc/guestclock, /var/lib/guestclock and
 /var/log/guestclock, too, and its wall clock, if that is to be wrong.
 """
+import argparse
 import os
 import shutil
 import signal
 import socket
 import struct
 import subprocess
+import sys
 import tempfile
 import threading
 import time
 
 import qemu
+import streampatch
 import tally
 
 UUID = "5c1f3a52-8e0b-4f5e-9d3a-6f6b0c7a11d1"
@@ -68,21 +71,89 @@ def available():
     os.makedirs("/etc/pki", exist_ok=True)
 
 
-def run_test(body, args):
-    """body(args, a directory to work in); the exit status, also where it cannot run here."""
+# what tests are given: option -> where it stands if it is not, what it is
+GIVEN = {
+    "guest": ("GCLK_GUEST", "the test guest's ELF; the compiler may lack -m32"),
+    "guestclock": ("GCLK_COMMAND", "the command"),
+    "guestclockd": ("GCLK_DAEMON", "the daemon"),
+    "hook": ("GCLK_HOOK", "libvirt's hook"),
+    "wallshift": ("GCLK_WALLSHIFT_SO", "wallshift.so"),
+    "exchange": ("GCLK_EXCHANGE", "bench-exchange"),
+}
+
+
+def main(description, body, given, add=None):
+    """A test's program: its options, body(args, a directory to work in); does not return.
+
+    given  those of GIVEN without which it cannot run
+    add    add(parser): options of its own
+    """
+    parser = argparse.ArgumentParser(description=description.split("\n")[0])
+    for name in given:
+        variable, what = GIVEN[name]
+        parser.add_argument("--" + name, default=os.environ.get(variable),
+                            help="%s (or %s)" % (what, variable))
+    if add:
+        add(parser)
+    sys.exit(_run(body, parser.parse_args(), given))
+
+
+def _run(body, args, given):
+    """The exit status, also where it cannot run here."""
     try:
         qemu.available()
         available()
-        if not args.guest or not os.path.exists(args.guest):
-            raise qemu.Skip("no test guest (--guest): the compiler may lack -m32")
-        if hasattr(args, "wallshift") and not os.path.exists(args.wallshift or ""):
-            raise qemu.Skip("no wallshift.so (--wallshift)")
+        for name in given:
+            if not os.path.exists(getattr(args, name) or ""):
+                raise qemu.Skip("no --%s: %s" % (name, GIVEN[name][1]))
         # not in a build directory: a path to a socket holds 107 bytes
         with tempfile.TemporaryDirectory(prefix="gclk-") as work:
             os.chmod(work, 0o755)
             return body(args, work)
     except qemu.Skip as reason:
         return tally.skip_all(reason)
+
+
+class Cases:
+    """A test's cases, in parts of about the same time, and some for --long alone.
+
+    parts  [{name: function(lab)}], rare  {name: function(lab)}
+    """
+
+    def __init__(self, parts, rare=None):
+        self.parts, self.rare = parts, rare or {}
+
+    def add(self, parser):
+        names = sorted(name for part in self.parts + [self.rare] for name in part)
+        parser.add_argument("--only", action="append", choices=names)
+        parser.add_argument("--long", action="store_true")
+        if len(self.parts) > 1:
+            parser.add_argument("--part", type=int, choices=range(1, len(self.parts) + 1))
+
+    def _chosen(self, args):
+        part = getattr(args, "part", None)
+        for number, cases in enumerate(self.parts, 1):
+            if part in (None, number):
+                yield from cases.items()
+        # the rare ones are the second part's, so that none is run twice
+        if args.long and part in (None, 2):
+            yield from self.rare.items()
+
+    def run(self, args, lab):
+        """All that were asked for; the exit status. One that ends otherwise has failed."""
+        try:
+            for name, function in self._chosen(args):
+                if args.only and name not in args.only:
+                    continue
+                try:
+                    function(lab)
+                except (VirshError, qemu.QmpError, streampatch.Malformed,
+                        subprocess.SubprocessError, KeyError, IndexError) as error:
+                    lab.t.check(name + " runs", False, repr(error))
+                lab.end_domain()
+            return lab.t.end()
+        finally:
+            lab.close()
 
 
 class Host:

@@ -8,7 +8,6 @@ busybox, Debian's qemu-guest-agent and a program that says what the clocks read.
 
     test_agent.py --guestclock guestclock --guestclockd guestclockd --wallshift wallshift.so
 """
-import argparse
 import json
 import os
 import re
@@ -180,6 +179,8 @@ def migration(guest):
 
 
 def body(args, work):
+    if not args.long:
+        raise qemu.Skip("only with --long: a Debian boots for a minute")
     for program, package in ((AGENT, "qemu-guest-agent"), ("nsenter", "util-linux")):
         if not libvirtd.find(program):
             raise qemu.Skip("%s is not installed (package %s)" % (program, package))
@@ -204,19 +205,10 @@ def body(args, work):
     return t.end()
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--wallshift", default=os.environ.get("GCLK_WALLSHIFT_SO"))
-    parser.add_argument("--guestclock", required=True)
-    parser.add_argument("--guestclockd", required=True)
+def options(parser):
     parser.add_argument("--cache", help="where Debian's kernel is kept, if it is not installed")
     parser.add_argument("--long", action="store_true")
-    args = parser.parse_args()
-    if not args.long:
-        return tally.skip_all("only with --long: a Debian boots for a minute")
-    args.guest = __file__
-    return libvirtd.run_test(body, args)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    libvirtd.main(__doc__, body, ("guestclock", "guestclockd", "wallshift"), options)

@@ -8,13 +8,11 @@ absolute error is only held against a second, as others use the machine too.
 
     test_hook.py --guest guest.elf --guestclock guestclock --hook guestclock-hook [--long]
 """
-import argparse
 import json
 import os
 import signal
 import struct
 import subprocess
-import sys
 import tempfile
 import time
 
@@ -388,7 +386,6 @@ def migrated(two):
         return str(error)
 
 
-LONG = {"big": big}
 def read_ahead(lab):
     """virsh restore --bypass-cache of a small image: all of it is read before the hook runs."""
     lab.configure(restore="rewrite")
@@ -405,49 +402,14 @@ def read_ahead(lab):
     lab.virsh("destroy", NAME)
 
 
-PARTS = [
+CASES = libvirtd.Cases([
     {"refusal": refusal, "read-ahead": read_ahead, "migrate": migrate_begin, "report": report,
      "off": off},
     {"rewrite": rewrite, "managed": managed},
-    {"two-hosts": two_hosts, "verb": beside_the_verb}]
-CASES = {name: case for part in PARTS for name, case in part.items()}
-
-
-def arguments():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--guest", default=os.environ.get("GCLK_GUEST"))
-    parser.add_argument("--guestclock", default=os.environ.get("GCLK_COMMAND"))
-    parser.add_argument("--hook", default=os.environ.get("GCLK_HOOK"))
-    parser.add_argument("--work", default=os.environ.get("GCLK_WORK"))
-    parser.add_argument("--long", action="store_true")
-    parser.add_argument("--part", type=int, choices=(1, 2, 3))
-    parser.add_argument("--only", action="append", choices=sorted({**CASES, **LONG}))
-    return parser.parse_args()
-
-
-def body(args, work):
-    lab = Lab(args, work)
-    try:
-        if args.long:
-            PARTS[1].update(LONG)
-        for name, function in {**CASES, **(LONG if args.long else {})}.items():
-            if args.only and name not in args.only or \
-               args.part and name not in PARTS[args.part - 1]:
-                continue
-            try:
-                function(lab)
-            except (libvirtd.VirshError, qemu.QmpError, KeyError) as error:
-                lab.t.check(name + " runs", False, repr(error))
-                test_libvirt.end_domain(lab)
-        return lab.t.end()
-    finally:
-        lab.close()
-
-
-def main():
-    args = arguments()
-    return libvirtd.run_test(body, args)
+    {"two-hosts": two_hosts, "verb": beside_the_verb}],
+    rare={"big": big})
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    libvirtd.main(__doc__, lambda args, work: CASES.run(args, Lab(args, work)),
+                  ("guest", "guestclock", "hook"), CASES.add)

@@ -5,12 +5,10 @@
     test_hosts.py --guest guest.elf --guestclock guestclock --guestclockd guestclockd
                   --wallshift wallshift.so
 """
-import argparse
 import json
 import os
 import re
 import subprocess
-import sys
 import time
 
 import libvirtd
@@ -170,15 +168,5 @@ def body(args, work):
     return t.end()
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--guest", default=os.environ.get("GCLK_GUEST"))
-    parser.add_argument("--guestclock", default=os.environ.get("GCLK_COMMAND"))
-    parser.add_argument("--guestclockd", required=True)
-    parser.add_argument("--wallshift", default=os.environ.get("GCLK_WALLSHIFT_SO"))
-    args = parser.parse_args()
-    return libvirtd.run_test(body, args)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    libvirtd.main(__doc__, body, ("guest", "guestclock", "guestclockd", "wallshift"))

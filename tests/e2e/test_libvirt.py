@@ -8,7 +8,6 @@ bytes (reading.py).
 
     test_libvirt.py --guest guest.elf --guestclock guestclock [--only NAME]
 """
-import argparse
 import bz2
 import gzip
 import hashlib
@@ -18,7 +17,6 @@ import os
 import shutil
 import struct
 import subprocess
-import sys
 import time
 
 import guest
@@ -81,6 +79,12 @@ class Lab:
     def close(self):
         self.host.close()
         self.port.close()
+
+    def end_domain(self):
+        try:
+            self.virsh("destroy", NAME)
+        except libvirtd.VirshError:
+            pass			# it does not run
 
     def path(self, name):
         return os.path.join(self.work, name)
@@ -452,48 +456,12 @@ def external(lab):
     lab.virsh("destroy", NAME)
 
 
-CASES = {"raw": raw, "paused": paused, "managedsave": managed, "internal": internal,
-         "gzip": gzip_image, "xz": xz_image, "bzip2": bzip2_image, "lzop": lzop_image,
-         "external": external}
-
-
-def arguments():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--guest", default=os.environ.get("GCLK_GUEST"))
-    parser.add_argument("--guestclock", default=os.environ.get("GCLK_COMMAND"))
-    parser.add_argument("--work", default=os.environ.get("GCLK_WORK"))
-    parser.add_argument("--only", action="append", choices=sorted(CASES))
-    return parser.parse_args()
-
-
-def body(args, work):
-    lab = Lab(args, work)
-    try:
-        for name, function in CASES.items():
-            if args.only and name not in args.only:
-                continue
-            try:
-                function(lab)
-            except (libvirtd.VirshError, qemu.QmpError, streampatch.Malformed,
-                    subprocess.SubprocessError, KeyError) as error:
-                lab.t.check(name + " runs", False, repr(error))
-                end_domain(lab)
-        return lab.t.end()
-    finally:
-        lab.close()
-
-
-def end_domain(lab):
-    try:
-        lab.virsh("destroy", NAME)
-    except libvirtd.VirshError:
-        pass			# it does not run
-
-
-def main():
-    args = arguments()
-    return libvirtd.run_test(body, args)
+CASES = libvirtd.Cases([
+    {"raw": raw, "paused": paused, "managedsave": managed, "internal": internal,
+     "gzip": gzip_image, "xz": xz_image, "bzip2": bzip2_image, "lzop": lzop_image,
+     "external": external}])
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    libvirtd.main(__doc__, lambda args, work: CASES.run(args, Lab(args, work)),
+                  ("guest", "guestclock"), CASES.add)

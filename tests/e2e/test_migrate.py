@@ -9,7 +9,6 @@ say. Then guests that are suspended, refusals, and clients that are killed.
     test_migrate.py --guest guest.elf --wallshift wallshift.so --guestclock guestclock
                     --guestclockd guestclockd [--part moves|kills] [--long] [--seed N]
 """
-import argparse
 import json
 import math
 import os
@@ -17,7 +16,6 @@ import random
 import socket
 import struct
 import subprocess
-import sys
 import time
 
 import guest
@@ -556,20 +554,13 @@ def body(args, work):
     return t.end()
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--guest", default=os.environ.get("GCLK_GUEST"))
-    parser.add_argument("--wallshift", default=os.environ.get("GCLK_WALLSHIFT_SO"))
-    parser.add_argument("--guestclock", required=True)
-    parser.add_argument("--guestclockd", required=True)
+def options(parser):
     parser.add_argument("--part", choices=("moves", "ways", "kills", "all"), default="all")
     parser.add_argument("--long", action="store_true")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--reports", help="a file for what was said of each move")
     parser.add_argument("--seed", type=int, default=int(time.time()))
-    args = parser.parse_args()
-    return libvirtd.run_test(body, args)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    libvirtd.main(__doc__, body, ("guest", "guestclock", "guestclockd", "wallshift"), options)

@@ -9,12 +9,10 @@ Disks that are not shared go along.
     test_network.py --guest guest.elf --wallshift wallshift.so --guestclock guestclock
                     --guestclockd guestclockd --exchange bench-exchange [--long] [--seed N]
 """
-import argparse
 import os
 import random
 import shutil
 import subprocess
-import sys
 import time
 
 import libvirtd
@@ -346,17 +344,11 @@ def body(args, work):
     return t.end()
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--guest", default=os.environ.get("GCLK_GUEST"))
-    parser.add_argument("--wallshift", default=os.environ.get("GCLK_WALLSHIFT_SO"))
-    parser.add_argument("--guestclock", required=True)
-    parser.add_argument("--guestclockd", required=True)
-    parser.add_argument("--exchange", required=True, help="bench-exchange")
+def options(parser):
     parser.add_argument("--long", action="store_true")
     parser.add_argument("--seed", type=int, default=int(time.time()))
-    return libvirtd.run_test(body, parser.parse_args())
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    libvirtd.main(__doc__, body, ("guest", "guestclock", "guestclockd", "wallshift", "exchange"),
+                  options)

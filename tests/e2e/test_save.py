@@ -8,14 +8,12 @@ for others use the machine too.
 
     test_save.py --guest guest.elf --guestclock guestclock [--long] [--only NAME]
 """
-import argparse
 import gzip as gziplib
 import json
 import os
 import random
 import struct
 import subprocess
-import sys
 import time
 
 import guest
@@ -355,7 +353,7 @@ def kvm(lab):
                     status == UNPROVEN and report["verdict"] == "unproven" and
                     lab.state() == "running", "exit %d" % status)
     finally:
-        test_libvirt.end_domain(lab)
+        lab.end_domain()
         lab.virsh("undefine", NAME)
         lab.virsh("define", lab.xml)
 
@@ -424,7 +422,7 @@ def restore_full(lab):
             lab.t.check("disk full, restore of %s: nothing was started" % name,
                         lab.state() == "shut off" and lab.port.count() == starts, lab.state())
         finally:
-            test_libvirt.end_domain(lab)
+            lab.end_domain()
             subprocess.run(["umount", "-l", tight], check=False)
 
 
@@ -519,7 +517,7 @@ def killed_saves(lab):
             captured = lab.must("inspect", "--json", path)["captured"]
             lab.t.check(name + ": the image carries its stop", captured["basis"] == "metadata",
                         captured["basis"])
-        test_libvirt.end_domain(lab)
+        lab.end_domain()
     lab.t.check("save, client killed: how it ended", ends["running"] + ends["shut off"] ==
                 lab.kills and (lab.kills < 100 or min(ends["running"], ends["shut off"]) > 0),
                 json.dumps(ends))
@@ -575,7 +573,7 @@ def killed_worker(lab):
             os.kill(worker, 9)
         except ProcessLookupError:		# it was quicker
             client.communicate(timeout=60)
-            test_libvirt.end_domain(lab)
+            lab.end_domain()
             wait_free(lab, path)
             continue
         killed += 1
@@ -585,7 +583,7 @@ def killed_worker(lab):
         lab.t.check(name + ": the guest is not left suspended", state != "paused",
                     "%s; %s" % (state, said.strip()[-160:]))
         lab.t.check(name + ": said so", client.returncode == 3 and "signal 9" in said)
-        test_libvirt.end_domain(lab)
+        lab.end_domain()
         wait_free(lab, path)
     lab.t.check("a worker was killed", killed > 0)
 
@@ -640,25 +638,13 @@ def big(lab):
     check_best(lab, "2 GiB", all_found, BUSY_NS)
 
 
-LONG = {"big": big}
-PARTS = [
+CASES = libvirtd.Cases([
     {"save": save_restore, "virsh": virsh_saved, "managed": managed, "paused": paused},
     {"stale": stale, "external": external, "disk-full": disk_full, "restore-full": restore_full,
      "refused": refused},
     {"killed": killed_clients, "killed-worker": killed_worker, "gzip": gzip, "kvm": kvm},
-    {"killed-saves": killed_saves}]
-CASES = {name: case for part in PARTS for name, case in part.items()}
-
-
-def arguments():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--guest", default=os.environ.get("GCLK_GUEST"))
-    parser.add_argument("--guestclock", default=os.environ.get("GCLK_COMMAND"))
-    parser.add_argument("--work", default=os.environ.get("GCLK_WORK"))
-    parser.add_argument("--long", action="store_true")
-    parser.add_argument("--part", type=int, choices=(1, 2, 3, 4))
-    parser.add_argument("--only", action="append", choices=sorted({**CASES, **LONG}))
-    return parser.parse_args()
+    {"killed-saves": killed_saves}],
+    rare={"big": big})
 
 
 def has_live_verbs(command):
@@ -668,32 +654,12 @@ def has_live_verbs(command):
 
 
 def body(args, work):
+    print("seed: %d" % SEED)
     has_live_verbs(args.guestclock)
     lab = Lab(args, work)
     lab.kills = 100 if args.long else 10
-    try:
-        if args.long:
-            PARTS[1].update(LONG)
-        for name, function in {**CASES, **(LONG if args.long else {})}.items():
-            if args.only and name not in args.only or \
-               args.part and name not in PARTS[args.part - 1]:
-                continue
-            try:
-                function(lab)
-            except (libvirtd.VirshError, qemu.QmpError, subprocess.SubprocessError,
-                    KeyError, IndexError) as error:
-                lab.t.check(name + " runs", False, repr(error))
-            test_libvirt.end_domain(lab)
-        return lab.t.end()
-    finally:
-        lab.close()
-
-
-def main():
-    args = arguments()
-    print("seed: %d" % SEED)
-    return libvirtd.run_test(body, args)
+    return CASES.run(args, lab)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    libvirtd.main(__doc__, body, ("guest", "guestclock"), CASES.add)

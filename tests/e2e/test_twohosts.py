@@ -8,10 +8,7 @@ and where one host's wall clock is wrong, its QEMU's stamps and its RTC are, too
 
     test_twohosts.py --guest guest.elf --wallshift wallshift.so
 """
-import argparse
-import os
 import subprocess
-import sys
 import time
 
 import guest
@@ -105,14 +102,5 @@ def body(args, work):
     return t.end()
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--guest", default=os.environ.get("GCLK_GUEST"))
-    parser.add_argument("--wallshift", default=os.environ.get("GCLK_WALLSHIFT_SO"))
-    parser.add_argument("--work", default=os.environ.get("GCLK_WORK"))
-    args = parser.parse_args()
-    return libvirtd.run_test(body, args)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    libvirtd.main(__doc__, body, ("guest", "wallshift"))

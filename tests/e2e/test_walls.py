@@ -10,14 +10,12 @@ clock that is off by more than its bound beyond that is a failure.
     test_walls.py --guest guest.elf --guestclock guestclock --hook guestclock-hook
                   --wallshift wallshift.so [--long] [--only NAME]
 """
-import argparse
 import json
 import lzma
 import os
 import random
 import signal
 import subprocess
-import sys
 import threading
 import time
 
@@ -51,6 +49,10 @@ class Lab(test_save.Lab):
 
     def make_host(self, work):
         return libvirtd.Host(work, wallshift=os.path.abspath(self.args.wallshift))
+
+    def end_domain(self):
+        super().end_domain()
+        self.host.set_wall(0)
 
     def environment(self):
         return self.host.environment(
@@ -120,11 +122,6 @@ def check_clocks(lab, name, before, after, report, reading_ns, rtc_set_ns=0):
     lab.t.differences(name + ": each clock within its bound", outside, "; ".join(said))
 
 
-def set_back(lab):
-    test_libvirt.end_domain(lab)
-    lab.host.set_wall(0)
-
-
 def name_of(what, by_ns, wait=None):
     return "%s, set by %+g s%s" % (what, by_ns / S, "" if wait is None else
                                    " after %.0f ms" % (wait * 1000))
@@ -142,7 +139,7 @@ def while_it_stands(lab):
         lab.t.check(name_of("the report names it", by_ns),
                     abs(int(report["disagreement"]["ns"]) - by_ns) < MS,
                     json.dumps(report["disagreement"]))
-        set_back(lab)
+        lab.end_domain()
         lab.must("undo", path, "--json")
 
 
@@ -163,7 +160,7 @@ def amid_restore(lab):
         lab.t.check(name + ": carried out", report["verdict"] in ("done", "late") and
                     setting.end(), report["verdict"])
         check_clocks(lab, name, before, after, report, READING_NS)
-        set_back(lab)
+        lab.end_domain()
 
 
 def amid_save(lab):
@@ -189,7 +186,7 @@ def amid_save(lab):
         report, after = restored(lab, path)
         check_clocks(lab, name, before, after, report, READING_NS,
                      by_ns if ran_with_it else 0)
-        set_back(lab)
+        lab.end_domain()
 
 
 def amid_hook(lab):
@@ -210,7 +207,7 @@ def amid_hook(lab):
                        "raced" in record["why"], "%s: %s" % (record["verdict"], record["why"])) \
            and record["verdict"] != "unproven":
             check_clocks(lab, name, before, after, record, HOOK_READING_NS)
-        set_back(lab)
+        lab.end_domain()
         test_hook.wait_closed(lab, path)
     lab.hook("off")
 
@@ -245,46 +242,22 @@ def amid_rewrite(lab):
     lab.t.check("amid a rewriting: it was told", told > 0, "%d times" % told)
 
 
-CASES = {"stands": while_it_stands, "restore": amid_restore, "save": amid_save,
-         "hook": amid_hook, "rewrite": amid_rewrite}
+CASES = libvirtd.Cases([
+    {"stands": while_it_stands, "restore": amid_restore, "save": amid_save, "hook": amid_hook,
+     "rewrite": amid_rewrite}])
+DATA = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "data")
 
 
-def arguments():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--guest", default=os.environ.get("GCLK_GUEST"))
-    parser.add_argument("--guestclock", default=os.environ.get("GCLK_COMMAND"))
-    parser.add_argument("--hook", default=os.environ.get("GCLK_HOOK"))
-    parser.add_argument("--wallshift", default=os.environ.get("GCLK_WALLSHIFT_SO"))
-    parser.add_argument("--data", default=os.path.join(os.path.dirname(os.path.dirname(
-        os.path.abspath(__file__))), "data"))
-    parser.add_argument("--long", action="store_true")
-    parser.add_argument("--only", action="append", choices=sorted(CASES))
-    return parser.parse_args()
+def options(parser):
+    CASES.add(parser)
+    parser.add_argument("--data", default=DATA)
 
 
 def body(args, work):
-    test_save.has_live_verbs(args.guestclock)
-    lab = Lab(args, work)
-    try:
-        for name, function in CASES.items():
-            if args.only and name not in args.only:
-                continue
-            try:
-                function(lab)
-            except (libvirtd.VirshError, qemu.QmpError, subprocess.SubprocessError,
-                    KeyError, IndexError) as error:
-                lab.t.check(name + " runs", False, repr(error))
-            set_back(lab)
-        return lab.t.end()
-    finally:
-        lab.close()
-
-
-def main():
-    args = arguments()
     print("seed: %d" % SEED)
-    return libvirtd.run_test(body, args)
+    test_save.has_live_verbs(args.guestclock)
+    return CASES.run(args, Lab(args, work))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    libvirtd.main(__doc__, body, ("guest", "guestclock", "hook", "wallshift"), options)
