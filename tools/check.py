@@ -9,6 +9,7 @@ failed"), and a test that does not is one case.
 The exit status is not 0 when anything failed.
 """
 import argparse
+import collections
 import concurrent.futures
 import glob
 import json
@@ -70,6 +71,7 @@ class Check:
     def __init__(self, options):
         self.options = options
         self.total = Total()
+        self.said = {}			# test -> what it said when it failed last
         self.began = time.monotonic()
 
     def say(self, name, what, since, more=""):
@@ -103,7 +105,8 @@ class Check:
         return directory
 
     def meson_test(self, name, directory, arguments=(), env=None, patience=4, again=False):
-        """Returns whether it passed. What failed and is asked again counts nothing yet."""
+        """Returns whether it passed. What failed and is asked again counts nothing yet: what it
+        said of that is kept in self.said."""
         since = time.monotonic()
         base = "log-" + re.sub(r"[^a-z0-9]+", "-", name.lower())	# two may run at once
         log = os.path.join(directory, "meson-logs", base + ".json")
@@ -113,16 +116,16 @@ class Check:
             os.remove(log)
         done = subprocess.run(command + list(arguments), env=environment(env), text=True,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        results = results_of(log)
         if done.returncode != 0 and again:
+            self.said[name] = "\n".join(telling(output_of(result)) for result in results) or \
+                              done.stdout
             self.say("test " + name, "failed; once more later", since,
-                     tail("\n".join(line for line in done.stdout.split("\n")
-                                    if re.search(r"FAIL|TIMEOUT|^failed", line)), 8))
+                     tail(failures(self.said[name]), 8))
             return False
         counts, bad = (0, 0, 0), []
-        if os.path.exists(log):
-            with open(log, encoding="utf-8") as lines:
-                for line in lines:
-                    counts = self._one_result(json.loads(line), counts, bad)
+        for result in results:
+            counts = self._one_result(result, counts, bad)
         if done.returncode != 0 and not bad:
             bad.append(done.stdout)
             self.total.add(0, 1, 0)
@@ -131,7 +134,7 @@ class Check:
         return done.returncode == 0
 
     def _one_result(self, result, counts, bad):
-        output = result.get("stdout", "") + result.get("stderr", "")
+        output = output_of(result)
         if result["result"] == "SKIP":
             self.total.add(0, 0, 1)
             reason = "skipped: %s: %s" % (result["name"], output.strip().split("\n")[-1])
@@ -168,15 +171,9 @@ class Check:
             self.meson_test("gcc", directory, ["--no-suite", "e2e", "--no-suite", "lab"],
                             {"CC": "gcc"})
 
-    def clang(self):
-        """What hangs on the compiler's arithmetic; all the rest it has under its sanitizers."""
-        directory = self.build("clang", env={"CC": "clang"})
-        if directory:
-            self.meson_test("clang " + ", ".join(PURE), directory, tests_of(directory, PURE),
-                            {"CC": "clang"})
-
     def sanitizers(self):
-        """With them the fuzzers, a second each: they take the same objects."""
+        """All but the emulated machines, and clang's warnings of every file. Returns the build
+        directory if it has fuzzers in it: they take the same objects."""
         env = dict(SANITIZERS, CC="clang")
         fuzz = runpy.run_path(FUZZ)["has_libfuzzer"]()
         arguments = ["-Db_sanitize=address,undefined", "-Db_lundef=false",
@@ -187,15 +184,20 @@ class Check:
             self.meson_test("ASan + UBSan", directory,
                             ["--no-suite", "layers", "--no-suite", "e2e",
                              "--no-suite", "oracle", "--no-suite", "lab"], env)
-        if directory and fuzz:
-            self.program(FUZZ, ["--seconds", "1", "--build", directory], 900)
+        return directory if fuzz else None
+
+    def fuzzers(self, directory):
+        """A second each, one after the other."""
+        self.program(FUZZ, ["--seconds", "1", "--build", directory], 900)
 
     def pure_layers(self):
-        """No answer may hang on what the optimiser or NDEBUG made of the code."""
-        ways = (("O0", ["-Dbuildtype=debug"]),
-                ("O3-NDEBUG", ["-Dbuildtype=release", "-Db_ndebug=true"]))
-        for name, arguments in ways:
-            env = {"CC": "gcc"}
+        """No answer may hang on what a compiler, its optimiser or NDEBUG made of the code. Of
+        each way no more is built than these tests need."""
+        ways = (("clang", "clang", []),
+                ("O0", "gcc", ["-Dbuildtype=debug"]),
+                ("O3-NDEBUG", "gcc", ["-Dbuildtype=release", "-Db_ndebug=true"]))
+        for name, compiler, arguments in ways:
+            env = {"CC": compiler}
             since = time.monotonic()
             try:
                 directory = self.setup(name, arguments, env)
@@ -207,9 +209,12 @@ class Check:
 
     def all_ways(self):
         self.gcc()
-        self.clang()
-        self.sanitizers()
-        self.pure_layers()
+        fuzzed = self.sanitizers()
+        with concurrent.futures.ThreadPoolExecutor(1) as beside:	# the fuzzers take one processor
+            fuzzing = beside.submit(self.fuzzers, fuzzed) if fuzzed else None
+            self.pure_layers()
+            if fuzzing:
+                fuzzing.result()
 
     def with_guests(self):
         """Emulated hosts, and stock QEMU with guests in it, two tests side by side.
@@ -232,7 +237,8 @@ class Check:
         """A machine whose processors others had meanwhile says nothing of us."""
         if stolen < STOLEN:
             self.total.add(0, 1, 0)
-            print("test %s: FAILED three times" % name, flush=True)
+            print("test %s: FAILED three times\n%s" % (name, tail(self.said[name], 200)),
+                  flush=True)
             return
         self.total.add(0, 0, 1)
         self.total.reasons["skipped: %s: it failed three times, the last time while the "
@@ -240,12 +246,27 @@ class Check:
                            (name, stolen * 100)] = 1
 
     def side_by_side(self, suite, directory):
-        """Two tests of a suite at a time; the names of those that failed."""
-        names = suite_of(directory, suite)
+        """Two tests of a suite at a time; the names of those that failed.
+
+        One takes from the front, one from the back: meson.build has the long ones at both ends,
+        so that both end at about the same time, and those that never let a processor go at the
+        front, so that one of them at a time runs while there are others.
+        """
+        names, failed = collections.deque(suite_of(directory, suite)), []
+
+        def take(next_one):
+            while True:
+                try:
+                    name = next_one()
+                except IndexError:
+                    return
+                if not self.meson_test(name, directory, ["--no-rebuild", name], patience=1,
+                                       again=True):
+                    failed.append(name)
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
-            tests = [pool.submit(self.meson_test, name, directory, ["--no-rebuild", name],
-                                 patience=1, again=True) for name in names]
-        return [name for name, test in zip(names, tests) if not test.result()]
+            for lane in [pool.submit(take, names.popleft), pool.submit(take, names.pop)]:
+                lane.result()
+        return failed
 
     def long_guests(self):
         directory = os.path.join(BUILD, "gcc")
@@ -328,11 +349,26 @@ def takes_long(directory, name):
     """Whether a test's script has a long form."""
     with open(os.path.join(directory, "meson-info", "intro-tests.json"), encoding="utf-8") as file:
         command = next(test["cmd"] for test in json.load(file) if test["name"] == name)
-    for word in command:
-        if word.endswith(".py"):
-            with open(word, encoding="utf-8") as file:
-                return "--long" in file.read()
-    return False
+    scripts = [word for word in command if word.endswith(".py")]
+    return any("--long" in subprocess.run([sys.executable, script, "--help"], text=True,
+                                          capture_output=True).stdout for script in scripts)
+
+
+def results_of(log):
+    """What meson has written of each test."""
+    if not os.path.exists(log):
+        return []
+    with open(log, encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def output_of(result):
+    return result.get("stdout", "") + result.get("stderr", "")
+
+
+def failures(output):
+    return "\n".join(line for line in output.split("\n")
+                     if re.search(r"FAIL|TIMEOUT|^failed", line)) or output
 
 
 def telling(output):

@@ -24,6 +24,8 @@ import qemu
 import streampatch
 
 SKIPPED = 77
+# from the rewriting to the resume, for the load in between: more where it took longer
+LEAD_LEAST_S, LEAD_MOST_S = 0.7, 3.0
 
 
 class Lab:
@@ -44,6 +46,7 @@ class Lab:
         self.args = parser.parse_args()
         self.guest, self.command = self.args.guest, self.args.guestclock
         self.options = {"accel": self.args.accel, "machine": self.args.machine}
+        self.lead_s = LEAD_LEAST_S
         self.failed = []
         self.n_checks = 0
 
@@ -217,16 +220,20 @@ def undisturbed(attempt):
                         "slow" % TRIES)
 
 
-def rewritten(saved, *extra, pause_s=0.0, lead_s=1.5, lines=60, source=None, name="out.img"):
+def rewritten(saved, *extra, pause_s=0.0, lines=60, source=None, name="out.img"):
     """Wait, rewrite for an instant a little ahead, load paused, resume at that instant."""
-    out = saved.lab.path(name)
+    out, lab = saved.lab.path(name), saved.lab
 
     def attempt():
-        left = pause_s - lead_s - (qemu.now().real - saved.stop) / 1e9
+        left = pause_s - lab.lead_s - (qemu.now().real - saved.stop) / 1e9
         time.sleep(max(0.0, left))
-        resume_at = qemu.now().real + int(lead_s * 1e9)
+        resume_at = qemu.now().real + int(lab.lead_s * 1e9)
         answer = rewrite(saved, out, resume_at, *extra, source=source)
-        return load(saved, out, lines, at=resume_at, answer=answer)
+        try:
+            return load(saved, out, lines, at=resume_at, answer=answer)
+        except Disturbed:
+            lab.lead_s = min(2 * lab.lead_s, LEAD_MOST_S)	# on this host, today
+            raise
     return undisturbed(attempt)
 
 

@@ -10,7 +10,6 @@ bound over it, the interrupts counted against the ledger.
 
 Most of the time is waiting: the thirds run side by side.
 """
-import os
 import sys
 import time
 
