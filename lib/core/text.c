@@ -126,3 +126,17 @@ bool gclk_text_is_utf8(const char *text, size_t size)
 	}
 	return true;
 }
+
+void gclk_text_tame(char *text, size_t size)
+{
+	size_t n;
+
+	text[size - 1] = 0;
+	n = strlen(text);
+	for (size_t i = 0; i < n; i++) {
+		unsigned char c = (unsigned char)text[i];
+
+		text[i] = c < ' ' || c == 0x7f ? '?' : text[i];
+	}
+	memset(text + n, 0, size - n);
+}

@@ -19,6 +19,9 @@ void gclk_text_copy(char *to, size_t size, const char *from);
 void gclk_text_vformat(char *to, size_t size, const char *format, va_list args)
 	__attribute__((format(printf, 3, 0)));
 
+/* Makes text of @size bytes: it ends, and does nothing to a terminal or a log. */
+void gclk_text_tame(char *text, size_t size);
+
 /* UTF-8 as RFC 3629 has it: shortest form, no surrogates, at most U+10FFFF. */
 bool gclk_text_is_utf8(const char *text, size_t size);
 

@@ -488,18 +488,19 @@ static int find_by_search(const struct gclk_window *image, uint64_t stream_end,
 static int find(const struct gclk_window *image, uint64_t stream_end, struct gclk_undo *ret,
 		uint64_t *ret_torn, struct gclk_error *reterr)
 {
-	struct gclk_error e = { 0 };
+	struct gclk_error e = { 0 }, searched = { 0 };
 	int r;
 
 	*ret = (struct gclk_undo){ 0 };
 	*ret_torn = UINT64_MAX;
 	r = find_by_footer(image, ret, &e);
 	if (r != 0 && stream_end < image->size) {
-		int by_search = find_by_search(image, stream_end, ret, ret_torn, &e);
+		int by_search = find_by_search(image, stream_end, ret, ret_torn, &searched);
 
 		/* A bad footer stands, unless the search explains it. */
 		if (r > 0 || by_search == 0 || *ret_torn != UINT64_MAX) {
 			r = by_search;
+			e = searched;
 		}
 	}
 	if (r < 0 && reterr) {

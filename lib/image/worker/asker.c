@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "core/error.h"
+#include "core/text.h"
 #include "core/util.h"
 #include "image/io.h"
 #include "image/raw.h"
@@ -303,7 +304,7 @@ static int check_ready(const struct gclk_frame *frame, struct gclk_error *reterr
 	}
 	memcpy(&ready, frame->bytes, sizeof(ready));
 	if (ready.failed) {
-		gclk_tame(ready.error.message, sizeof(ready.error.message));
+		gclk_text_tame(ready.error.message, sizeof(ready.error.message));
 		return gclk_fail(reterr, GCLK_UNSUPPORTED, NULL, GCLK_NO_OFFSET, "%s",
 				 ready.error.message);
 	}

@@ -5,6 +5,7 @@
 #include <guestclock/devices.h>
 
 #include "core/error.h"
+#include "core/text.h"
 #include "core/util.h"
 #include "image/worker/facts.h"
 
@@ -15,20 +16,7 @@ static int refuse(const char *what, struct gclk_error *reterr)
 			 what);
 }
 
-void gclk_tame(char *text, size_t size)
-{
-	size_t n;
-
-	text[size - 1] = 0;
-	n = strlen(text);
-	for (size_t i = 0; i < n; i++) {
-		unsigned char c = (unsigned char)text[i];
-
-		text[i] = c < ' ' || c == 0x7f ? '?' : text[i];
-	}
-	memset(text + n, 0, size - n);
-}
-#define TAME(array) gclk_tame(array, sizeof(array))
+#define TAME(array) gclk_text_tame(array, sizeof(array))
 
 /* ---- states ---- */
 

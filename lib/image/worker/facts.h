@@ -57,8 +57,6 @@ struct gclk_said_field {
 	uint8_t bytes[256];
 };
 
-/* Makes text of @size bytes: it ends, and does nothing to a terminal or a log. */
-void gclk_tame(char *text, size_t size);
 
 /* A state as pieces of a frame; @scratch holds what is left out of the head. */
 #define GCLK_STATE_PIECES 5

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "core/error.h"
+#include "core/text.h"
 #include "core/util.h"
 #include "image/worker/asker.h"
 #include "image/worker/far.h"
@@ -67,10 +68,10 @@ int gclk_take_far_facts(struct gclk_rest *rest, struct gclk_far_facts *ret,
 	}
 	ret->has_state = ret->has_state != 0;
 	ret->has_uuid = ret->has_uuid != 0;
-	gclk_tame(ret->machine, sizeof(ret->machine));
+	gclk_text_tame(ret->machine, sizeof(ret->machine));
 	for (unsigned i = 0; i < ret->n_findings; i++) {
-		gclk_tame(ret->findings[i].id, sizeof(ret->findings[i].id));
-		gclk_tame(ret->findings[i].message, sizeof(ret->findings[i].message));
+		gclk_text_tame(ret->findings[i].id, sizeof(ret->findings[i].id));
+		gclk_text_tame(ret->findings[i].message, sizeof(ret->findings[i].message));
 		if (!gclk_finding_by_id(ret->findings[i].id)) {
 			return refuse("a finding", reterr);
 		}
@@ -100,8 +101,8 @@ int gclk_take_far_patches(struct gclk_rest *rest, uint8_t *held, size_t n,
 			free(all);
 			return refuse("a change outside of the device state", reterr);
 		}
-		gclk_tame(change->section, sizeof(change->section));
-		gclk_tame(change->field, sizeof(change->field));
+		gclk_text_tame(change->section, sizeof(change->section));
+		gclk_text_tame(change->field, sizeof(change->field));
 		memcpy(held + all[i].at, all[i].bytes, change->size);
 	}
 	*ret = all;
@@ -175,8 +176,8 @@ static int take_error(struct gclk_far *f, int result, struct gclk_error *reterr)
 	}
 	memcpy(&said, frame.bytes, sizeof(said));
 	gclk_frame_free(&frame);
-	gclk_tame(said.where, sizeof(said.where));
-	gclk_tame(said.message, sizeof(said.message));
+	gclk_text_tame(said.where, sizeof(said.where));
+	gclk_text_tame(said.message, sizeof(said.message));
 	said.status = -result;
 	if (f->phase == GCLK_FILTER_REFUSED) {
 		return refuse_all(f, &said, reterr);
