@@ -128,7 +128,8 @@ static int check_room(const struct restoring *r, uint64_t room)
 	return GCLK_SYS;
 }
 
-static int write_plain(struct restoring *r)
+/* @before: what may be written by others than who makes the copy: to say what is wrong. */
+static int write_plain(struct restoring *r, const struct rlimit *before)
 {
 	struct gclk_plan *plan = NULL;
 	void *payload = NULL;
@@ -139,6 +140,7 @@ static int write_plain(struct restoring *r)
 		s = payload_make(&r->source, &r->situation, plan, &payload, &size, &r->error);
 		s = s < 0 ? s : gclk_image_write(r->source.image, plan, payload, size,
 						 r->temporary, &r->error);
+		room_unlimit(before);
 		s = s < 0 ? fail(r->temporary, &r->error, EFFECT_NONE, NULL) : 0;
 	}
 	progress_end(&r->source.progress);
@@ -162,13 +164,18 @@ static int make_plain(struct restoring *r)
 		 (int)getpid());
 	r->plain = *r->o;
 	r->plain.output = r->temporary;
-	if (room_beside(r->path, &room, &r->error) < 0 ||
-	    room_limit(room, &before, &r->error) < 0) {
+	if (room_beside(r->path, &room, &r->error) < 0) {
+		return fail(r->path, &r->error, EFFECT_NONE, NULL);
+	}
+	s = check_room(r, room);
+	if (s) {
+		return s;
+	}
+	if (room_limit(room, &before, &r->error) < 0) {
 		return fail(r->path, &r->error, EFFECT_NONE, NULL);
 	}
 	s = open_source_at(r, r->path, &r->plain, SOURCE_PLAIN);
-	s = s ? s : check_room(r, room);
-	s = s ? s : write_plain(r);
+	s = s ? s : write_plain(r, &before);
 	room_unlimit(&before);
 	return s ? s : open_source_at(r, r->temporary, r->o, SOURCE_CHANGE);
 }
