@@ -63,17 +63,26 @@ static bool is_running(virDomainPtr domain)
 	       state == VIR_DOMAIN_RUNNING;
 }
 
+/* Of a clock that nobody sets. */
+static time_t seconds(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec;
+}
+
 /* libvirt goes on with what the worker had asked it for: until that has ended, and then. */
 static bool resume_soon(const struct guard *guard, virConnectPtr connection)
 {
 	const struct timespec nap = { 0, 100000000 };
-	time_t begin = time(NULL), seen = begin;
+	time_t begin = seconds(), seen = begin;
 
-	while (time(NULL) < begin + RESCUE_S && time(NULL) < seen + ABSENT_S) {
+	while (seconds() < begin + RESCUE_S && seconds() < seen + ABSENT_S) {
 		virDomainPtr domain = virDomainLookupByUUIDString(connection, guard->uuid);
 
 		if (domain && virDomainIsActive(domain) == 1) {
-			seen = time(NULL);
+			seen = seconds();
 			virDomainResume(domain);
 			if (is_running(domain)) {
 				virDomainFree(domain);

@@ -12,6 +12,7 @@
 #include "migrator/peer/link.h"
 #include "migrator/virt/connect.h"
 #include "migrator/virt/guest-time.h"
+#include "migrator/wall.h"
 
 #define AGENT_WAIT_NS (5 * GCLK_NS_PER_S)
 #define TRIES 3
@@ -44,18 +45,22 @@ static int set_when_connected(virDomainPtr domain)
 	return r;
 }
 
+/* Against the wall clock as it is in the end, should somebody set it meanwhile. */
 static int measure(virDomainPtr domain, struct guest_time *ret)
 {
-	int64_t asked_ns = clock_wall_ns(), got_ns;
+	struct wall_line line;
+	int64_t asked_ns, got_ns;
 	long long seconds = 0;
 	unsigned nanoseconds = 0;
 
+	wall_line_begin(&line);
+	asked_ns = wall_line_ns(&line);
 	if (virDomainGetTime(domain, &seconds, &nanoseconds, 0) < 0) {
 		return -1;
 	}
-	got_ns = clock_wall_ns();
+	got_ns = wall_line_ns(&line);
 	ret->off_ns = seconds * GCLK_NS_PER_S + nanoseconds -
-		      (asked_ns + (got_ns - asked_ns) / 2);
+		      (asked_ns + (got_ns - asked_ns) / 2) - wall_line_step_ns(&line);
 	ret->bound_ns = (uint64_t)(GCLK_MAX(got_ns - asked_ns, 0) + 1) / 2;
 	return 0;
 }

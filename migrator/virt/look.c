@@ -37,14 +37,17 @@ static void ask_agent(virDomainPtr domain, struct looked *ret)
 {
 	long long seconds;
 	unsigned nseconds;
-	int64_t before = wall_clock_ns(), after, middle;
+	struct wall_line line;
+	int64_t before, after, middle;
 
+	wall_line_begin(&line);
+	before = wall_line_ns(&line);
 	if (virDomainGetTime(domain, &seconds, &nseconds, 0) < 0) {
 		virt_last_error(ret->agent_error, sizeof(ret->agent_error));
 		return;
 	}
-	after = wall_clock_ns();
-	middle = before + (after - before) / 2;
+	after = wall_line_ns(&line);
+	middle = before + (after - before) / 2 + wall_line_step_ns(&line);
 	ret->has_agent = true;
 	ret->agent.ns = gclk_sub_sat(seconds * GCLK_NS_PER_S + nseconds, middle);
 	ret->agent.uncertainty_ns =
