@@ -15,9 +15,12 @@ import lzma
 import os
 import re
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 
 MEMCHECK = ["valgrind", "--quiet", "--error-exitcode=99", "--sim-hints=lax-ioctls",
             "--leak-check=full", "--num-callers=30",
@@ -151,6 +154,65 @@ def on_seals(world, whole):
                    world.at("c"), allowed=range(1, 20))
 
 
+def daemon(world):
+    """guestclockd: one that talks nonsense to it, its numbers, other settings, and its end."""
+    program = os.path.join(world.options.build, "migrator", "daemon", "guestclockd")
+    if world.options.only and world.options.only not in "guestclockd" or \
+       not os.access(program, os.X_OK):
+        return
+    conf, peer, metrics = map(world.at, ("daemon.conf", "peer", "metrics"))
+    with open(conf, "w", encoding="ascii") as out:
+        out.write("[daemon]\nsocket = %s\nmetrics = %s\ndirectories = %s\naudit = %s\n"
+                  "margins = %s\n" % (peer, metrics, world.top, world.at("moves"),
+                                      world.at("margins")))
+    log = "--log-file=" + os.path.join(world.logs, "%p")
+    with open(world.at("said"), "w+", encoding="utf-8") as said:
+        child = subprocess.Popen(MEMCHECK + [log, program, "--conf", conf], stdout=said,
+                                 stderr=said, env=world.environment())
+        answers = [ask(peer, b"\0" * 64), ask(peer, b"GET / HTTP/1.0\r\n\r\n"),
+                   ask(metrics, b"GET /metrics HTTP/1.0\r\n\r\n")]
+        child.send_signal(signal.SIGHUP)
+        answers.append(ask(peer, b"\xff" * 4096))
+        child.terminate()
+        try:
+            code = child.wait(60)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            code = child.wait()
+        said.seek(0)
+        complaint = world.complaints()
+        if complaint or code or b"guestclock_build_info" not in answers[2]:
+            world.failed.append("guestclockd")
+            print("failed: guestclockd: exit %s\n%s%s" % (code, tail(said.read()), complaint))
+            return
+    world.passed += 1
+    print("ok: guestclockd", flush=True)
+
+
+def ask(path, text, patience_s=60):
+    """What the other end answers until it closes; it may be slow to come up."""
+    end, answer = time.monotonic() + patience_s, b""
+    while time.monotonic() < end:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(patience_s)
+            try:
+                sock.connect(path)
+            except OSError:
+                time.sleep(0.2)
+                continue
+            try:
+                sock.sendall(text)
+                while True:
+                    piece = sock.recv(65536)
+                    if not piece:
+                        break
+                    answer += piece
+            except OSError:
+                pass			# it wants no more
+            return answer
+    return answer
+
+
 def cases_of(world, path):
     """The cases to name: none where all of a program are to run."""
     listed = subprocess.run([path, "--list"], text=True, stdout=subprocess.PIPE,
@@ -220,6 +282,8 @@ def main():
             print("skipped: this valgrind does not read what this compiler writes")
             return 77
         verbs(world)
+        if options.long:
+            daemon(world)
         if options.long and not options.verbs:
             unit_tests(world)
     finally:

@@ -33,7 +33,7 @@ static gclk_worker_reader *reader = foreign_read;
 /* In the child; does not return. */
 static void become_worker(int socket, const struct confine_conf *conf)
 {
-	struct gclk_error error, said;
+	struct gclk_error error = { 0 }, said = { 0 };	/* all of it is sent */
 	const char *without = "";
 	int r;
 
