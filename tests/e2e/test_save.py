@@ -463,7 +463,8 @@ def killed(lab, times):
     chance = random.Random(SEED)
     path = lab.image("killed.img")
     before, _ = saved(lab, path)
-    for turn in range(times):
+    raced = 0
+    for _ in range(times):
         starts, wait = lab.port.count(), chance.uniform(0.05, 1.2)
         client = subprocess.Popen([lab.command] + lab.arguments("restore", path),
                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -471,16 +472,22 @@ def killed(lab, times):
         client.kill()
         client.wait()
         name = "client killed after %.2f s" % wait
-        if not comes_to_run(lab):
+        if not comes_to_run(lab, path):
             # so early that nothing had been asked of libvirt: it is in its image as before
             lab.t.check(name + ": the guest is where it was", lab.state() == "shut off" and
                         lab.port.count() == starts, lab.state())
             continue
         lab.t.check(name + ": the guest runs", True)
         after = lab.lines(lab.port.wait(starts + 1), test_libvirt.ENOUGH)
-        check_bound(lab, name, figures(before, after, wait_audit(lab)), BUSY_NS)
+        record = wait_audit(lab)
+        if record["verdict"] == "unproven" and RACED in record["why"]:
+            raced += 1			# and nothing is claimed
+        else:
+            check_bound(lab, name, figures(before, after, record), BUSY_NS)
         lab.virsh("destroy", NAME)
         wait_free(lab, path)
+    lab.t.check("client killed: few readers came amid a writing", raced <= 1 + times // 10,
+                "%d of %d" % (raced, times))
 
 
 def processes_of(path):
@@ -539,14 +546,14 @@ def is_whole(path):
         return file.read(16) == b"LibvirtQemudSave"
 
 
-def comes_to_run(lab, timeout=15):
-    """From the moment that it is loaded it may stay suspended for 3 s."""
+def comes_to_run(lab, path, timeout=30):
+    """From the moment that it is loaded it may stay suspended for 3 s; a busy host loads slowly."""
     begin, loaded = time.monotonic(), None
     while time.monotonic() < begin + timeout:
-        state = lab.state()
+        at_work, state = processes_of(path), lab.state()
         if state == "running":
             return True
-        if state == "shut off" and time.monotonic() > begin + RUNS_WITHIN_S:
+        if state == "shut off" and not at_work:
             return False
         if state == "paused" and not loaded:
             loaded = time.monotonic()

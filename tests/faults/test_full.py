@@ -101,11 +101,11 @@ class Disk:
             if done.returncode:
                 raise Wrong("%s: %s" % (" ".join(args), done.stderr))
 
-    def run(self, args, command=None, state=None, **more):
+    def run(self, args, command=None, state=None):
         env = dict(os.environ, LC_ALL="C.UTF-8", XDG_STATE_HOME=state or self.keep("state"))
         return subprocess.run([command or options.guestclock, *args], env=env, cwd=self.at,
-                              stdin=more.pop("stdin", subprocess.DEVNULL), capture_output=True,
-                              text=True, timeout=60, check=False, **more)
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
+                              check=False)
 
     def fill(self, names, pages):
         """These files, and room for so many pages."""
@@ -228,19 +228,24 @@ def in_place(disk, tally, name):
 def hook(disk, tally):
     """libvirtd, which is this program, holds an image open, and calls the hook."""
     conf = disk.keep("hook.conf")
-    with open(conf, "w", encoding="ascii") as out:
-        out.write("[hook]\nrestore = rewrite\n")
+    write(conf, b"[hook]\nrestore = rewrite\n")
+    write(disk.keep("web1.xml"), (XML % "").encode())
 
     def attempt(_):
         path, audit = disk.path("save"), disk.keep("audit")
         if os.path.exists(audit):
             os.remove(audit)
-        with open(path, "rb"):
-            done = disk.run(["--conf", conf, "--state", disk.keep("state"), "--audit", audit,
-                             "--host", disk.keep("host.json"), "web1", "restore", "begin", "-"],
-                            command=options.hook, stdin=None, input=XML % "")
-        if done.returncode:
-            raise Wrong("exit %d: %s" % (done.returncode, done.stderr))
+        # no pipes: whoever reads the image for it may keep one where a sanitizer is to report
+        with open(path, "rb"), open(disk.keep("web1.xml"), "rb") as xml, \
+             open(disk.keep("said"), "w+", encoding="utf-8") as said:
+            done = subprocess.run(
+                [options.hook, "--conf", conf, "--state", disk.keep("state"), "--audit", audit,
+                 "--host", disk.keep("host.json"), "web1", "restore", "begin", "-"], cwd=disk.at,
+                stdin=xml, stdout=said, stderr=said,
+                timeout=60, check=False)
+            said.seek(0)
+            if done.returncode:
+                raise Wrong("exit %d: %s" % (done.returncode, said.read()))
         record = wait_for_line(audit)
         undo = disk.run(["undo", "--json", path])
         while undo.returncode == STATE:		# the follower has it a moment longer
