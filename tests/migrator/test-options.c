@@ -3,6 +3,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/error.h"
 #include "gclk-test.h"
 #include "migrator/options.h"
 
@@ -309,10 +310,9 @@ static int set_own(struct options *o, const char *text, struct gclk_error *reter
 {
 	struct own *to = o->own;
 
-	(void)reterr;
 	to->n++;
 	to->last = text;
-	return text[0] == '!' ? -GCLK_MALFORMED : 0;
+	return text[0] == '!' ? gclk_fail(reterr, GCLK_MALFORMED, NULL, GCLK_NO_OFFSET, "no") : 0;
 }
 
 GCLK_TEST(options, a_verb_has_options_of_its_own)
