@@ -21,7 +21,8 @@
 #define FREE_WAIT_NS (50 * GCLK_NS_PER_MS)
 #define SPIN_NS (100 * INT64_C(1000))
 #define STAMP_SLACK_NS (2 * INT64_C(1000)) /* microseconds, cut off */
-#define WATCH_NS GCLK_NS_PER_MS /* to begin the watch over the processors */
+#define WATCH_NS (2 * GCLK_NS_PER_MS) /* to begin the watch over the processors */
+#define WATCH_NAP_NS (200 * INT64_C(1000))
 
 /*
  * From the call to QEMU's stamp: what libvirt needs for it. Of the last calls in this process;
@@ -425,6 +426,18 @@ static pid_t process_of(const struct resume *resume, pid_t pid)
 	return pid > 0 ? pid : offsets_pid_of("", virDomainGetName(resume->domain));
 }
 
+/* Once, and again while there is time: they may still be busy with the load. */
+static struct vcpus *watch_vcpus(const struct resume *resume, pid_t pid, int64_t until_ns)
+{
+	struct vcpus *vcpus = vcpus_watch("", pid);
+
+	while (!vcpus && now_on(resume) < until_ns - WATCH_NS / 2) {
+		nanosleep(&(struct timespec){ 0, WATCH_NAP_NS }, NULL);
+		vcpus = vcpus_watch("", pid);
+	}
+	return vcpus;
+}
+
 static int wait_and_resume(struct resume *resume, pid_t pid, int64_t t_run_ns,
 			   int64_t give_up_ns, struct resumed *ret, struct gclk_error *reterr)
 {
@@ -446,7 +459,8 @@ static int wait_and_resume(struct resume *resume, pid_t pid, int64_t t_run_ns,
 		wait_for_job(resume);
 		resume->ready_ns = now_on(resume) + usual_call_ns(resume) + CALL_SLACK_NS;
 		sleep_until(resume, t_run_ns - usual_call_ns(resume) - WATCH_NS);
-		vcpus = vcpus_watch("", process_of(resume, pid));
+		vcpus = watch_vcpus(resume, process_of(resume, pid),
+				    t_run_ns - usual_call_ns(resume));
 		sleep_until(resume, t_run_ns - usual_call_ns(resume));
 		r = resume_now(resume, vcpus, &call, reterr);
 		if (r < 0) {

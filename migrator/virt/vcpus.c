@@ -27,7 +27,15 @@ struct vcpus {
 	unsigned n;
 	int fd[WATCHED];
 	uint64_t runs[WATCHED];
+	int state[WATCHED + 1];	/* theirs, and the main thread's; -1 */
 };
+
+static void close_one(int fd)
+{
+	if (fd >= 0) {
+		close(fd);
+	}
+}
 
 /* libvirt has QEMU name its threads: "CPU 0/KVM", "CPU 0/TCG", "ALL CPUs/TCG". */
 static bool is_vcpu(int tasks, const char *id)
@@ -46,25 +54,30 @@ static bool is_vcpu(int tasks, const char *id)
 	return !strncmp(name, "CPU ", 4) || !strncmp(name, "ALL CPUs/", 9);
 }
 
+static int open_of(int tasks, const char *id, const char *name)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "%.20s/%s", id, name);
+	return openat(tasks, path, O_RDONLY | O_CLOEXEC);
+}
+
 static void add(struct vcpus *v, int tasks, const char *id)
 {
-	struct thread_counts counts;
-	char path[64];
-	int fd;
+	int fd = open_of(tasks, id, "schedstat"), state = open_of(tasks, id, "stat");
 
-	snprintf(path, sizeof(path), "%.20s/schedstat", id);
-	fd = openat(tasks, path, O_RDONLY | O_CLOEXEC);
-	if (fd >= 0 && thread_counts_read(fd, &counts)) {
-		v->runs[v->n] = counts.runs;
-		v->fd[v->n++] = fd;
-	} else if (fd >= 0) {
-		close(fd);
+	if (fd < 0 || state < 0) {
+		close_one(fd);
+		close_one(state);
+		return;
 	}
+	v->fd[v->n] = fd;
+	v->state[v->n++] = state;
 }
 
 static void find(struct vcpus *v, const char *root, pid_t pid)
 {
-	char path[PATH_MAX];
+	char path[PATH_MAX], id[24];
 	struct dirent *entry;
 	DIR *tasks;
 
@@ -76,8 +89,52 @@ static void find(struct vcpus *v, const char *root, pid_t pid)
 		}
 	}
 	if (tasks) {
+		snprintf(id, sizeof(id), "%ld", (long)pid);
+		v->state[v->n] = open_of(dirfd(tasks), id, "stat");
 		closedir(tasks);
 	}
+}
+
+/* "TID (NAME) S ...": it sleeps, and nobody has woken it. */
+static bool sleeps(int fd)
+{
+	char text[128];
+	ssize_t n = pread(fd, text, sizeof(text) - 1, 0);
+	const char *end;
+
+	text[n > 0 ? n : 0] = 0;
+	end = strrchr(text, ')');
+	return end && end[1] == ' ' && end[2] == 'S';
+}
+
+static bool all_sleep(const struct vcpus *v)
+{
+	for (unsigned i = 0; i <= v->n; i++) {
+		if (!sleeps(v->state[i])) {
+			return false;
+		}
+	}
+	return true;
+}
+
+/*
+ * The load has woken them, too, and on a busy host that lasts: while the main thread and they
+ * sleep, none of them is on its way.
+ */
+static bool begin(struct vcpus *v)
+{
+	struct thread_counts counts;
+
+	if (!v->n || !all_sleep(v)) {
+		return false;
+	}
+	for (unsigned i = 0; i < v->n; i++) {
+		if (!thread_counts_read(v->fd[i], &counts)) {
+			return false;
+		}
+		v->runs[i] = counts.runs;
+	}
+	return all_sleep(v);
 }
 
 static bool one_ran(const struct vcpus *v)
@@ -114,8 +171,10 @@ static void *watch(void *arg)
 static void let_go(struct vcpus *v)
 {
 	for (unsigned i = 0; i < v->n; i++) {
-		close(v->fd[i]);
+		close_one(v->fd[i]);
+		close_one(v->state[i]);
 	}
+	close_one(v->state[v->n]);
 	free(v);
 }
 
@@ -126,8 +185,9 @@ struct vcpus *vcpus_watch(const char *root, pid_t pid)
 	if (!v) {
 		return NULL;
 	}
+	v->state[0] = -1;
 	find(v, root, pid);
-	if (!v->n || pthread_create(&v->thread, NULL, watch, v)) {
+	if (!begin(v) || pthread_create(&v->thread, NULL, watch, v)) {
 		let_go(v);
 		return NULL;
 	}

@@ -18,7 +18,8 @@ struct vcpus;
  * @pid:	QEMU's
  *
  * They stand when this is called. Returns NULL where nothing can be seen: no such process, no
- * threads with names of processors (libvirt has QEMU name them), a kernel that does not count.
+ * threads with names of processors (libvirt has QEMU name them), a kernel that does not count;
+ * and where one of them, or the main thread, is awake: ask again.
  */
 struct vcpus *vcpus_watch(const char *root, pid_t pid);
 
