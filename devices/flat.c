@@ -5,28 +5,24 @@
 #include <guestclock/state.h>
 
 #include "core/error.h"
-#include "core/text.h"
 #include "core/util.h"
 
 /* ---- records ---- */
 
-/* Members whose presence bit is not set are 0, as everywhere else; texts are made printable. */
-static void settle(const struct gclk_record *record, void *base)
+static void clear_absent(const struct gclk_record *record, void *base)
 {
 	char *p = base;
 
 	for (unsigned i = 0; i < record->n_fields; i++) {
 		if (!gclk_record_has(base, record, i)) {
 			memset(p + record->fields[i].offset, 0, record->fields[i].size);
-		} else if (record->fields[i].type == GCLK_TYPE_STRING) {
-			gclk_text_tame(p + record->fields[i].offset, record->fields[i].size);
 		}
 	}
 	for (unsigned i = 0; i < record->n_subs; i++) {
 		const struct gclk_subrecord *sub = &record->subs[i];
 
 		for (unsigned k = 0; k < sub->max; k++) {
-			settle(sub->record, p + sub->offset + (size_t)k * sub->record->size);
+			clear_absent(sub->record, p + sub->offset + (size_t)k * sub->record->size);
 		}
 	}
 }
@@ -34,7 +30,7 @@ static void settle(const struct gclk_record *record, void *base)
 GCLK_API int gclk_record_settle(const struct gclk_record *record, void *base, const char *path,
 				struct gclk_error *reterr)
 {
-	settle(record, base);
+	clear_absent(record, base);
 	return gclk_record_validate(record, base, path, reterr);
 }
 
@@ -89,7 +85,7 @@ static int refuse(const char *what, struct gclk_error *reterr)
 	return gclk_fail(reterr, GCLK_MALFORMED, "state", GCLK_NO_OFFSET, "%s", what);
 }
 
-static void settle_all(struct gclk_state *state)
+static void clear_all_absent(struct gclk_state *state)
 {
 	for (unsigned i = 0; i < gclk_n_parts; i++) {
 		const struct gclk_part *part = &gclk_parts[i];
@@ -98,7 +94,7 @@ static void settle_all(struct gclk_state *state)
 
 		count = part->is_array ? count : 1;
 		for (uint32_t k = 0; k < count; k++) {
-			settle(part->record, p + (size_t)k * part->record->size);
+			clear_absent(part->record, p + (size_t)k * part->record->size);
 		}
 	}
 }
@@ -123,7 +119,7 @@ static int fill(struct gclk_state *state, const struct gclk_state *head, const u
 		memcpy(arrays[i], bytes + used, sizes[i]);
 		used += sizes[i];
 	}
-	settle_all(state);
+	clear_all_absent(state);
 	*ret_used = used;
 	return gclk_state_validate(state, reterr);
 }

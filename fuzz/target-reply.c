@@ -25,7 +25,12 @@ static void take_state(struct gclk_rest *rest)
 
 	if (gclk_take_state(rest, &state, NULL) == 0) {
 		FUZZ_CHECK(gclk_state_validate(state, NULL) == 0);
+		text(state->guest.machine, sizeof(state->guest.machine));
 		text(state->guest.name, sizeof(state->guest.name));
+		text(state->guest.uuid, sizeof(state->guest.uuid));
+		for (uint32_t i = 0; i < state->n_timers; i++) {
+			text(state->timers[i].name, sizeof(state->timers[i].name));
+		}
 	}
 	gclk_state_free(state);
 }

@@ -35,6 +35,16 @@ void gclk_state_pieces(const struct gclk_state *state, struct gclk_state *scratc
 	to[4] = (struct gclk_piece){ state->timers, state->n_timers * sizeof(*state->timers) };
 }
 
+static void tame_state(struct gclk_state *state)
+{
+	TAME(state->guest.machine);
+	TAME(state->guest.name);
+	TAME(state->guest.uuid);
+	for (uint32_t i = 0; i < state->n_timers; i++) {
+		TAME(state->timers[i].name);
+	}
+}
+
 int gclk_take_state(struct gclk_rest *rest, struct gclk_state **ret, struct gclk_error *reterr)
 {
 	size_t used;
@@ -43,6 +53,7 @@ int gclk_take_state(struct gclk_rest *rest, struct gclk_state **ret, struct gclk
 	if (r < 0) {
 		return r == -GCLK_NOMEM ? r : refuse("a state", reterr);
 	}
+	tame_state(*ret);
 	rest->at += used;
 	rest->n -= used;
 	return 0;

@@ -389,8 +389,8 @@ void gclk_state_flatten(const struct gclk_state *state, void *to);
 /**
  * gclk_state_unflatten() - out of bytes that may come from anyone
  * @ret_used:	of the @n bytes
- * @ret:	the caller's, gclk_state_free(): valid, its texts printable, and with nothing
- *		where its presence bits say that nothing is
+ * @ret:	the caller's, gclk_state_free(): valid, and with nothing where its presence
+ *		bits say that nothing is
  *
  * Errors: GCLK_MALFORMED, GCLK_RANGE, GCLK_NOMEM.
  */
