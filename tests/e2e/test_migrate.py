@@ -116,8 +116,9 @@ def ours(hosts, name, *options, via=None):
     if not t.check(name + ": exit status", done.returncode == 0, done.stderr.strip()[-300:]):
         return None
     report = json.loads(done.stdout)
-    if hosts.args.reports:
-        with open(hosts.args.reports, "a", encoding="utf-8") as file:
+    reports = getattr(hosts.args, "reports", None)
+    if reports:
+        with open(reports, "a", encoding="utf-8") as file:
             file.write(json.dumps(report) + "\n")
     before = two.readings(old)
     hosts.arrived()
