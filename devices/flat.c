@@ -5,6 +5,7 @@
 #include <guestclock/state.h>
 
 #include "core/error.h"
+#include "core/text.h"
 #include "core/util.h"
 
 /* ---- records ---- */
@@ -27,11 +28,30 @@ static void clear_absent(const struct gclk_record *record, void *base)
 	}
 }
 
+/* They end, as is known by then; and a bundle could hold them. */
+static int check_texts(const struct gclk_record *record, const void *base,
+		       struct gclk_error *reterr)
+{
+	for (unsigned i = 0; i < record->n_fields; i++) {
+		const struct gclk_field *field = &record->fields[i];
+		const char *text = (const char *)base + field->offset;
+
+		if (field->type == GCLK_TYPE_STRING && !gclk_text_is_utf8(text, strlen(text))) {
+			return gclk_fail(reterr, GCLK_RANGE, field->name, GCLK_NO_OFFSET,
+					 "the text is not UTF-8");
+		}
+	}
+	return 0;
+}
+
 GCLK_API int gclk_record_settle(const struct gclk_record *record, void *base, const char *path,
 				struct gclk_error *reterr)
 {
+	int r;
+
 	clear_absent(record, base);
-	return gclk_record_validate(record, base, path, reterr);
+	r = gclk_record_validate(record, base, path, reterr);
+	return r < 0 ? r : check_texts(record, base, reterr);
 }
 
 /* ---- states ---- */

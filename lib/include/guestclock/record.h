@@ -156,7 +156,8 @@ int gclk_record_validate(const struct gclk_record *record, const void *base, con
  * gclk_record_settle() - a record whose bytes come from anywhere, made safe to use
  *
  * Members whose presence bit is not set become 0, as everywhere else; then as
- * gclk_record_validate(): @base is safe to look at when it returns 0.
+ * gclk_record_validate(), and texts have to be UTF-8: @base is safe to look at, and a bundle
+ * can hold it, when it returns 0. Errors: GCLK_RANGE with the field.
  */
 int gclk_record_settle(const struct gclk_record *record, void *base, const char *path,
 		       struct gclk_error *reterr);
