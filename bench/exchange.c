@@ -152,7 +152,7 @@ static int converse(struct port *port, int64_t until_ns, struct tally *t)
 			r = 0;
 		} else if (r == 0) {
 			r = asker_take(&asker, port, &m, NULL);
-			gclk_exchanges_at(&asker.exchanges, clock_wall_ns(), &d);
+			gclk_exchanges_at(&asker.exchanges, wall_clock_ns(), &d);
 			count(t, &d, SKEW_NS);
 		}
 	}

@@ -145,7 +145,7 @@ static void resume(struct session *s)
 	const struct destination_resume *ops = s->options.resume;
 	struct destination_ran ran = { 0 };
 	struct gclk_error error;
-	int64_t now = clock_wall_ns();
+	int64_t now = wall_clock_ns();
 	int64_t run = s->run_ns ? s->run_ns : now;
 	int r = s->move.own_resume
 			? ops->at(s->resume, s->pid, run, run + ARRIVE_NS, &ran, &error)
@@ -184,7 +184,7 @@ void session_conclude(struct session *s)
 	bool over = s->state == SESSION_PASSING;
 	bool resumes = s->resume && (s->runs || (over && s->move.running != 0));
 
-	move->written_ns = clock_wall_ns();
+	move->written_ns = wall_clock_ns();
 	if (resumes) {
 		resume(s);
 	} else if (s->runs) {
@@ -199,7 +199,7 @@ void session_conclude(struct session *s)
 			 "the hypervisor did not confirm: %.200s", s->main_error.message);
 	}
 	verify(s, resumes);
-	move->written_ns = clock_wall_ns();
+	move->written_ns = wall_clock_ns();
 	put_report(s, move);
 	session_log(s, 6, "%s: gap %lld ns, blackout %lld ns",
 		    move_verdict_names[move->verdict], (long long)move->gap_ns,
@@ -232,7 +232,7 @@ void session_give_up(struct session *s)
 	}
 	report->verdict = s->refused ? MOVE_REFUSED : MOVE_CANCELLED;
 	snprintf(report->why, sizeof(report->why), "%s", s->why.message);
-	report->written_ns = clock_wall_ns();
+	report->written_ns = wall_clock_ns();
 	session_log(s, s->refused ? 4 : 5, "%s: %s", move_verdict_names[report->verdict],
 		    s->why.message);
 	put_report(s, report);

@@ -306,7 +306,7 @@ static bool give_way(struct destination_end *end)
 	for (struct session *s = end->sessions; s; s = s->next) {
 		pthread_mutex_lock(&s->lock);
 		if (s->state == SESSION_OPEN && !s->has_main && !s->n_channels &&
-		    clock_boot_ns() - s->opened_ns > IDLE_NS &&
+		    boot_clock_ns() - s->opened_ns > IDLE_NS &&
 		    (!idle || s->opened_ns < idle->opened_ns)) {
 			idle = s;
 		}
@@ -596,7 +596,7 @@ static int take_message(struct session *s, const struct wire_message *m,
 		/* the last one: it may have stood before. What has been planned with stays */
 		if (!s->stop_taken) {
 			s->stopped = m->stopped;
-			s->stopped_boot_ns = clock_boot_ns();
+			s->stopped_boot_ns = boot_clock_ns();
 			s->has_stopped = true;
 		}
 		break;
@@ -605,7 +605,7 @@ static int take_message(struct session *s, const struct wire_message *m,
 			s->has_there = true;
 			s->stopped.at = stop_between(m->there.low_ns, m->there.high_ns);
 			s->stopped.age_ns = m->there.age_ns;
-			s->stopped_boot_ns = clock_boot_ns();
+			s->stopped_boot_ns = boot_clock_ns();
 			gclk_text_copy(s->stopped.basis, sizeof(s->stopped.basis),
 				       "stream");
 		}
@@ -629,7 +629,7 @@ static int tell_apart(struct session *s, int64_t *at_ns, struct gclk_error *rete
 		return 0;
 	}
 	*at_ns = now + APART_NS;
-	gclk_exchanges_at(&s->asker.exchanges, clock_wall_ns(), &m.apart);
+	gclk_exchanges_at(&s->asker.exchanges, wall_clock_ns(), &m.apart);
 	m.apart.ns = gclk_sub_sat(0, m.apart.ns);
 	return port_send(s->port, &m, NULL, reterr);
 }
@@ -654,7 +654,7 @@ static bool goes_on(struct session *s)
 		s->want_burst = false;
 		asker_burst(&s->asker);
 	}
-	missing = on && !s->has_main && clock_boot_ns() - s->opened_ns > MAIN_MISSING_NS;
+	missing = on && !s->has_main && boot_clock_ns() - s->opened_ns > MAIN_MISSING_NS;
 	pthread_mutex_unlock(&s->lock);
 	if (missing) {
 		give_up_missing(s);

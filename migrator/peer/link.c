@@ -24,27 +24,12 @@
 
 #define CHILD_WAIT_MS 2000
 
-static int64_t clock_ns(clockid_t id)
+int64_t clock_mono_ns(void)
 {
 	struct timespec t;
 
-	clock_gettime(id, &t);
+	clock_gettime(CLOCK_MONOTONIC, &t);
 	return (int64_t)t.tv_sec * GCLK_NS_PER_S + t.tv_nsec;
-}
-
-int64_t clock_mono_ns(void)
-{
-	return clock_ns(CLOCK_MONOTONIC);
-}
-
-int64_t clock_wall_ns(void)
-{
-	return clock_ns(CLOCK_REALTIME);
-}
-
-int64_t clock_boot_ns(void)
-{
-	return clock_ns(CLOCK_BOOTTIME);
 }
 
 void link_none(struct link *link)
@@ -58,7 +43,7 @@ void link_init(struct link *link, int in, int out, const char *name)
 			       .out = out,
 			       .read_needs = POLLIN,
 			       .write_needs = POLLOUT,
-			       .opened_ns = clock_boot_ns() };
+			       .opened_ns = boot_clock_ns() };
 	snprintf(link->name, sizeof(link->name), "%s", name);
 	fcntl(in, F_SETFL, fcntl(in, F_GETFL) | O_NONBLOCK);
 	fcntl(out, F_SETFL, fcntl(out, F_GETFL) | O_NONBLOCK);

@@ -16,6 +16,7 @@
 
 #include "migrator/peer/source_end.h"
 #include "migrator/peer/tls.h"
+#include "migrator/wall.h"
 
 #define LINK_WAIT (-1000)	/* would block: poll for .read_needs or .write_needs */
 #define LINK_PORT "16519"	/* of tls:HOST */
@@ -31,10 +32,8 @@ struct link {
 	char name[128];		/* the other end, for messages */
 };
 
-/* CLOCK_MONOTONIC, CLOCK_REALTIME and CLOCK_BOOTTIME in ns. */
+/* CLOCK_MONOTONIC in ns; the other clocks are in migrator/wall.h. */
 int64_t clock_mono_ns(void);
-int64_t clock_wall_ns(void);
-int64_t clock_boot_ns(void);
 
 /* @in and @out become the link's own, and non-blocking. */
 void link_init(struct link *link, int in, int out, const char *name);

@@ -21,7 +21,7 @@ void port_init(struct port *port, const struct link *link)
 
 int64_t port_wall_ns(const struct port *port)
 {
-	return clock_wall_ns() + port->skew_ns;
+	return wall_clock_ns() + port->skew_ns;
 }
 
 static long port_read(struct port *port, void *to, size_t n, struct gclk_error *reterr)

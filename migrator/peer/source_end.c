@@ -109,7 +109,7 @@ static int note(void *ctx, const uint8_t *bytes, size_t n, size_t *ret_pass,
 {
 	struct channel *c = ctx;
 	struct source_end *end = c->end;
-	int64_t now = clock_wall_ns();
+	int64_t now = wall_clock_ns();
 	int ahead = 0;
 
 	(void)bytes;
@@ -272,7 +272,7 @@ static void channel_open(struct source_end *end, int fd, bool storage)
 	c->is_main = role == WIRE_MAIN;
 	if (c->is_main) {
 		pthread_mutex_lock(&end->lock);
-		passage_init(&end->passage, clock_wall_ns());
+		passage_init(&end->passage, wall_clock_ns());
 		pthread_mutex_unlock(&end->lock);
 	}
 	link_init(&c->here, fd, fd, "the hypervisor");
@@ -345,10 +345,10 @@ static int answer_where(struct source_end *end, const struct wire_message *where
 	struct wire_message m = { .type = WIRE_THERE };
 
 	m.there.number = where->where.number;
-	m.there.age_ns = clock_boot_ns() - end->opened_boot_ns;
+	m.there.age_ns = boot_clock_ns() - end->opened_boot_ns;
 	pthread_mutex_lock(&end->lock);
 	passage_stop(&end->passage, where->where.ran_offset, where->where.stopped_offset,
-		     clock_wall_ns(), &m.there.low_ns, &m.there.high_ns);
+		     wall_clock_ns(), &m.there.low_ns, &m.there.high_ns);
 	pthread_mutex_unlock(&end->lock);
 	return port_send(&end->port, &m, NULL, reterr);
 }
@@ -628,7 +628,7 @@ void source_end_stopped(struct source_end *end, const struct gclk_instant *stop,
 
 	m.stopped.at = *stop;
 	gclk_text_copy(m.stopped.basis, sizeof(m.stopped.basis), basis);
-	m.stopped.age_ns = clock_boot_ns() - end->opened_boot_ns;
+	m.stopped.age_ns = boot_clock_ns() - end->opened_boot_ns;
 	if (port_send(&end->port, &m, NULL, &error) < 0) {
 		break_off(end, &error);
 	}

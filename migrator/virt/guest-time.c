@@ -20,7 +20,7 @@
 
 static int set(virDomainPtr domain, int64_t ahead_ns)
 {
-	int64_t ns = clock_wall_ns() + ahead_ns;
+	int64_t ns = wall_clock_ns() + ahead_ns;
 
 	return virDomainSetTime(domain, ns / GCLK_NS_PER_S, (unsigned)(ns % GCLK_NS_PER_S), 0);
 }

@@ -37,14 +37,20 @@ static void close_one(int fd)
 	}
 }
 
+static int open_of(int tasks, const char *id, const char *name)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "%.20s/%s", id, name);
+	return openat(tasks, path, O_RDONLY | O_CLOEXEC);
+}
+
 /* libvirt has QEMU name its threads: "CPU 0/KVM", "CPU 0/TCG", "ALL CPUs/TCG". */
 static bool is_vcpu(int tasks, const char *id)
 {
-	char path[64], name[32] = "";
-	int fd;
+	char name[32] = "";
+	int fd = open_of(tasks, id, "comm");
 
-	snprintf(path, sizeof(path), "%.20s/comm", id);
-	fd = openat(tasks, path, O_RDONLY | O_CLOEXEC);
 	if (fd >= 0) {
 		ssize_t n = read(fd, name, sizeof(name) - 1);
 
@@ -52,14 +58,6 @@ static bool is_vcpu(int tasks, const char *id)
 		close(fd);
 	}
 	return !strncmp(name, "CPU ", 4) || !strncmp(name, "ALL CPUs/", 9);
-}
-
-static int open_of(int tasks, const char *id, const char *name)
-{
-	char path[64];
-
-	snprintf(path, sizeof(path), "%.20s/%s", id, name);
-	return openat(tasks, path, O_RDONLY | O_CLOEXEC);
 }
 
 static void add(struct vcpus *v, int tasks, const char *id)

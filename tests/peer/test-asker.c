@@ -95,7 +95,7 @@ GCLK_TEST(asker, finds_how_far_the_clocks_are_apart)
 		pair_open(&pair, skews[i], honest);
 		asker_init(&asker, 1000000);
 		GCLK_EQ(converse(&asker, &pair, ASKER_BURST + 2), 0);
-		gclk_exchanges_at(&asker.exchanges, clock_wall_ns(), &d);
+		gclk_exchanges_at(&asker.exchanges, wall_clock_ns(), &d);
 		CU_ASSERT(llabs(d.ns - skews[i]) <= (int64_t)d.uncertainty_ns);
 		CU_ASSERT(d.uncertainty_ns < 50 * (uint64_t)GCLK_NS_PER_MS);
 		GCLK_EQ(asker.exchanges.n_steps, 0);
