@@ -8,7 +8,6 @@ docs/qemu-carrier-facts.md.
 Every experiment boots the test guest, saves it stopped, patches the tail with
 streampatch.py (never with the library), restores it, and says what the guest saw.
 """
-import os
 import socket
 import statistics
 import sys
@@ -360,6 +359,7 @@ def rtc_stopped(lab):
             path = lab.path("stopped.img")
             emulator.qmp.cmd("migrate", uri="exec:cat > '%s'" % path)
             emulator.migrated(0, "save")
+            image = streampatch.read(path)
             print("driftfix=%s: saved 3 s after the stop: irq_coalesced %d, next_periodic_time "
               "%.3f s after the STOP stamp, C=%02x" % (
                   drift, image.get("mc146818rtc", "irq_coalesced"),

@@ -11,7 +11,6 @@ bound over it, the interrupts counted against the ledger.
 Most of the time is waiting: the thirds run side by side.
 """
 import sys
-import time
 
 import guest
 import measure

@@ -476,7 +476,7 @@ def killed(lab, times):
             # so early that nothing had been asked of libvirt: it is in its image as before
             lab.t.check(name + ": the guest is where it was", lab.state() == "shut off" and
                         lab.port.count() == starts, lab.virsh("domstate", NAME, "--reason"))
-            test_libvirt.end_domain(lab)
+            lab.end_domain()
             continue
         lab.t.check(name + ": the guest runs", True)
         after = lab.lines(lab.port.wait(starts + 1), test_libvirt.ENOUGH)

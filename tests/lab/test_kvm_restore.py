@@ -17,7 +17,6 @@ Exit status 0, 1 if something failed, 77 if nothing could be run.
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
