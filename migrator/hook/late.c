@@ -8,13 +8,14 @@
 #include "core/util.h"
 #include "migrator/hook/late.h"
 #include "migrator/payload.h"
+#include "migrator/urgent.h"
 
 const char *const late_outcome_names[4] = { "at-once", "followed", "raced", "lost" };
 
 /* Between two looks: often when it is soon, seldom when it is long. */
 #define LOOK_MIN_NS GCLK_NS_PER_MS
 #define LOOK_MAX_NS (20 * GCLK_NS_PER_MS)
-/* What may pass between the look at the reader and the end of the write, undisturbed. */
+/* What may pass between the look at the reader and the end of the write, at least. */
 #define WRITE_NS GCLK_NS_PER_MS
 #define MARGIN_MAX_BYTES (UINT64_C(8) << 20)
 /* Over which the reader's rate is taken. */
@@ -107,7 +108,8 @@ static int64_t now_on(const struct late *late)
 /* How far from the span the reader must be, for a write not to meet it. */
 static uint64_t margin(const struct late *late)
 {
-	uint64_t way = (uint64_t)((unsigned __int128)late->bytes_per_s * (uint64_t)WRITE_NS /
+	int64_t write_ns = GCLK_MAX(WRITE_NS, 2 * late->took_ns);
+	uint64_t way = (uint64_t)((unsigned __int128)late->bytes_per_s * (uint64_t)write_ns /
 				  (uint64_t)GCLK_NS_PER_S);
 
 	/* before it has begun, it has all of the memory before it */
@@ -203,7 +205,7 @@ static bool write_again(struct late *late, struct following *f)
 	const struct gclk_when written = late->situation->when;
 	const struct wall_line line = late->line;
 	struct gclk_error error;
-	int64_t begin_ns;
+	bool seen;
 
 	predict(late, f->now_ns, f->position);
 	if (plan_it(late, &error) < 0 || !look(late, f) || is_near(late, f->position)) {
@@ -212,7 +214,6 @@ static bool write_again(struct late *late, struct following *f)
 		plan_by(late, &line, &error);
 		return false;
 	}
-	begin_ns = now_on(late);
 	if (gclk_image_late_write(late->source->image, late->plan, &error) < 0) {
 		late->outcome = LATE_RACED;	/* nobody knows which part of it was written */
 		return false;
@@ -220,9 +221,10 @@ static bool write_again(struct late *late, struct following *f)
 	late->n_writes++;
 	late->last_write_ns = f->now_ns;
 	late->last_distance = late->span.begin - f->position;
-	late->took_ns = GCLK_MAX(late->took_ns, now_on(late) - begin_ns);
 	late->outcome = LATE_FOLLOWED;
-	if (!look(late, f) || f->position + late->reader.stride > late->span.begin) {
+	seen = look(late, f);
+	late->took_ns = GCLK_MAX(late->took_ns, now_on(late) - late->last_write_ns);
+	if (!seen || f->position + late->reader.stride > late->span.begin) {
 		late->outcome = LATE_RACED;
 		return false;
 	}
@@ -272,23 +274,31 @@ static void watch(struct late *late, struct following *f, int64_t limit_ns,
 	}
 }
 
+static void follow(struct late *late, struct following *f, int64_t limit_ns,
+		   bool (*stop)(void *ctx), void *ctx)
+{
+	f->moved_ns = now_on(late);
+	while (look(late, f) && !is_near(late, f->position) && write_again(late, f)) {
+		if (f->now_ns - f->moved_ns > limit_ns || (stop && stop(ctx))) {
+			return;
+		}
+		rest(pause_ns(late, f));
+	}
+	watch(late, f, limit_ns, stop, ctx);
+	if (!late->tail_ns && late->outcome != LATE_RACED) {
+		late->outcome = LATE_LOST;
+	}
+}
+
 void late_follow(struct late *late, int64_t limit_ns, bool (*stop)(void *ctx), void *ctx)
 {
 	struct following f = { .position = late->reader.start };
 
-	if (!late->has_reader) {
-		return;
-	}
-	f.moved_ns = now_on(late);
-	while (look(late, &f) && !is_near(late, f.position) && write_again(late, &f)) {
-		if (f.now_ns - f.moved_ns > limit_ns || (stop && stop(ctx))) {
-			return;
-		}
-		rest(pause_ns(late, &f));
-	}
-	watch(late, &f, limit_ns, stop, ctx);
-	if (!late->tail_ns && late->outcome != LATE_RACED) {
-		late->outcome = LATE_LOST;
+	if (late->has_reader) {
+		/* who loses the processor between a look and a write meets the reader */
+		urgent(true);
+		follow(late, &f, limit_ns, stop, ctx);
+		urgent(false);
 	}
 }
 

@@ -52,7 +52,7 @@ struct late {
 	unsigned n_writes;
 	int64_t last_write_ns;
 	uint64_t last_distance;	/* bytes from the reader to the span then */
-	int64_t took_ns;	/* the longest write */
+	int64_t took_ns;	/* the longest write, from the look before it to that after it */
 	int64_t began_ns;	/* the reader moved first */
 	int64_t tail_ns;	/* it had read the span ... */
 	int64_t tail_before_ns; /* ... and had not */

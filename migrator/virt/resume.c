@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include <pthread.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <time.h>
 
 #include <libvirt/libvirt-qemu.h>
@@ -12,6 +10,7 @@
 #include "core/error.h"
 #include "core/util.h"
 #include "migrator/offsets.h"
+#include "migrator/urgent.h"
 #include "migrator/virt/events.h"
 #include "migrator/virt/resume.h"
 #include "migrator/virt/vcpus.h"
@@ -398,18 +397,6 @@ void resume_has_arrived(struct resume *resume, int64_t at_ns)
 	resume->ready_ns = at_ns;
 }
 
-/*
- * While it waits for the instant this thread goes before others, where it may: it sleeps
- * nearly all of the time, and each ms that it wakes late the guest stands longer.
- */
-static void hurry(bool yes)
-{
-	struct sched_param param = { .sched_priority = yes };
-
-	prctl(PR_SET_TIMERSLACK, yes);
-	pthread_setschedparam(pthread_self(), yes ? SCHED_RR : SCHED_OTHER, &param);
-}
-
 /* A stamp beside the call that it answers is of a clock that was set meanwhile. */
 static void drop_false_stamp(struct resume *resume, const struct call *call)
 {
@@ -499,9 +486,9 @@ int resume_at(struct resume *resume, pid_t pid, int64_t t_run_ns, int64_t give_u
 	int r;
 
 	begin_line(resume);
-	hurry(true);
+	urgent(true);
 	r = wait_and_resume(resume, pid, t_run_ns, give_up_ns, ret, reterr);
-	hurry(false);
+	urgent(false);
 	return r;
 }
 

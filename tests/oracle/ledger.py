@@ -13,7 +13,6 @@ what the guest has counted, for every end of the gap that is asked about.
 
 Exit status: 0 all agree, 1 a mismatch, 77 there is no QEMU to ask.
 """
-import os
 import random
 import subprocess
 import sys
