@@ -39,6 +39,8 @@ struct connection {
 	bool counted; /* among .n_connections */
 	bool gave_way;
 	uint8_t from[16]; /* of TLS: the address, of IPv6 its first half */
+	char name[NAME_BYTES]; /* of TLS: in its certificate */
+	struct connection *next; /* of those of TLS that are counted */
 };
 
 struct server {
@@ -46,6 +48,7 @@ struct server {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	unsigned n_connections, max_connections; /* strangers are none yet */
+	struct connection *named; /* those of TLS among them */
 	unsigned n_threads;
 	struct connection *strangers[STRANGERS_MAX]; /* amid the handshake, oldest first */
 	unsigned n_strangers;
@@ -369,6 +372,50 @@ static int count_in(struct connection *c, struct gclk_error *reterr)
 				      "a connection beyond the limit is closed");
 }
 
+static void count_out(struct connection *c)
+{
+	struct server *server = c->server;
+	struct connection **link = &server->named;
+
+	pthread_mutex_lock(&server->lock);
+	while (*link && *link != c) {
+		link = &(*link)->next;
+	}
+	if (*link) {
+		*link = c->next;
+	}
+	server->n_connections -= c->counted;
+	c->counted = false;
+	pthread_mutex_unlock(&server->lock);
+}
+
+/* The same, and no certificate has more than three quarters of the places. */
+static int count_in_named(struct connection *c, const char *name, struct gclk_error *reterr)
+{
+	struct server *server = c->server;
+	unsigned n = 0, most;
+	int r = count_in(c, reterr);
+
+	if (r < 0) {
+		return r;
+	}
+	snprintf(c->name, sizeof(c->name), "%s", name);
+	pthread_mutex_lock(&server->lock);
+	most = server->max_connections - server->max_connections / 4;
+	c->next = server->named;
+	server->named = c;
+	for (const struct connection *one = c; one; one = one->next) {
+		n += !strcmp(one->name, c->name);
+	}
+	pthread_mutex_unlock(&server->lock);
+	if (n > most) {
+		count_out(c);
+		return gclk_fail(reterr, GCLK_REFUSED, name, GCLK_NO_OFFSET,
+				 "more than %u connections with one certificate", most);
+	}
+	return 0;
+}
+
 static int shake_hands(struct connection *c, struct tls **ret, char *name, size_t size,
 		       struct gclk_error *reterr)
 {
@@ -396,7 +443,7 @@ static int shake_hands(struct connection *c, struct tls **ret, char *name, size_
 	}
 	tls_peer_name(*ret, name, size);
 	return is_named(server, name)
-		       ? count_in(c, reterr)
+		       ? count_in_named(c, name, reterr)
 		       : gclk_fail(reterr, GCLK_REFUSED, name, GCLK_NO_OFFSET,
 				   "a certificate with this name may not connect");
 }
@@ -443,8 +490,8 @@ static void connection_free(struct connection *c)
 {
 	struct server *server = c->server;
 
+	count_out(c);
 	pthread_mutex_lock(&server->lock);
-	server->n_connections -= c->counted;
 	server->n_threads--;
 	pthread_cond_broadcast(&server->changed);
 	pthread_mutex_unlock(&server->lock);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
@@ -35,7 +36,7 @@ struct waits {
 	unsigned n;
 	struct one threads[THREADS];
 	uint64_t gone_ns;	/* of threads that have ended */
-	bool too_many;
+	bool blind;		/* to one of them: then nothing is known */
 	unsigned n_looks;	/* ever */
 	struct waits_look looks[LOOKS];
 };
@@ -62,13 +63,18 @@ static struct one *find(struct waits *w, long tid)
 	return NULL;
 }
 
+static bool has_ended(int error)
+{
+	return error == ENOENT || error == ESRCH;
+}
+
 static void add(struct waits *w, int tasks, const char *id)
 {
 	char path[64];
 	int fd;
 
 	if (w->n == THREADS) {
-		w->too_many = true;
+		w->blind = true;
 		return;
 	}
 	snprintf(path, sizeof(path), "%.20s/schedstat", id);
@@ -76,6 +82,8 @@ static void add(struct waits *w, int tasks, const char *id)
 	if (fd >= 0) {
 		w->threads[w->n++] = (struct one){ .tid = strtol(id, NULL, 10), .fd = fd,
 						   .seen = true };
+	} else {
+		w->blind = w->blind || !has_ended(errno);
 	}
 }
 
@@ -85,6 +93,7 @@ static void list(struct waits *w)
 	struct dirent *entry;
 	struct one *one;
 
+	w->blind = w->blind || (!tasks && !has_ended(errno));
 	for (unsigned i = 0; i < w->n; i++) {
 		w->threads[i].seen = false;
 	}
@@ -219,7 +228,7 @@ int64_t waits_lag(struct waits *w, int64_t age_ns, int64_t usual_ns)
 	for (unsigned i = 0; i < n; i++) {
 		looks[i] = w->looks[(first + i) % LOOKS];
 	}
-	lag_ns = w->too_many ? 0 : waits_lag_of(looks, n, stamp_ns, usual_ns);
+	lag_ns = w->blind ? 0 : waits_lag_of(looks, n, stamp_ns, usual_ns);
 	pthread_mutex_unlock(&w->lock);
 	return lag_ns;
 }

@@ -36,7 +36,8 @@ struct waits *waits_watch(const char *root, pid_t pid);
  * @usual_ns:	how much without any waiting
  *
  * The longest time before the stamp that @usual_ns and all that the threads waited within that
- * time explain. 0: not known, since it would be longer than what was watched (0.6 s at most).
+ * time explain. 0: not known, since it would be longer than what was watched (0.6 s at most), or a
+ * thread could not be watched.
  */
 int64_t waits_lag(struct waits *waits, int64_t age_ns, int64_t usual_ns);
 

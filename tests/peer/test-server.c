@@ -99,8 +99,8 @@ static void fill(struct stage *s, const char *address)
 	}
 }
 
-/* Whether the other end answers what is said to it: that it speaks no such version. */
-static bool is_answered(struct link *link, int64_t deadline)
+/* Whether the other end answers what is said to it: that it speaks no such version, or why not. */
+static bool is_answered(struct link *link, int64_t deadline, struct gclk_error *ret_why)
 {
 	struct wire_message m = { .type = WIRE_HELLO };
 	struct port port;
@@ -113,32 +113,49 @@ static bool is_answered(struct link *link, int64_t deadline)
 		   port_receive(&port, &m, deadline, -1, NULL) == 0;
 	if (answered) {
 		GCLK_EQ(m.type, WIRE_SORRY);
+		port_refusal(&m, ret_why);
 		wire_clear(&m);
 	}
 	port_close(&port);
 	return answered;
 }
 
-/* Takes @fd. */
-static bool is_served(const struct stage *s, int fd)
+/* Takes @fd; NULL: the handshake failed. */
+static struct tls *shake_hands(const struct peer_tls *files, int fd, int64_t deadline)
 {
-	int64_t deadline = clock_mono_ns() + 4 * GCLK_NS_PER_S;
 	struct tls_identity *identity;
 	struct tls *tls = NULL;
-	struct link link;
-	int r;
 
-	CU_ASSERT_FATAL(tls_identity_new(&s->files, false, &identity, NULL) == 0);
+	CU_ASSERT_FATAL(tls_identity_new(files, false, &identity, NULL) == 0);
 	fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
-	r = tls_start(identity, fd, "host-a", deadline, &tls, NULL);
-	tls_identity_free(identity);
-	if (r < 0) {
+	if (tls_start(identity, fd, "host-a", deadline, &tls, NULL) < 0) {
 		close(fd);
+	}
+	tls_identity_free(identity);
+	return tls;
+}
+
+/* Takes @fd. */
+static bool is_heard(const struct peer_tls *files, int fd, struct gclk_error *ret_why)
+{
+	int64_t deadline = clock_mono_ns() + 4 * GCLK_NS_PER_S;
+	struct tls *tls = shake_hands(files, fd, deadline);
+	struct link link;
+
+	if (!tls) {
 		return false;
 	}
 	link_init(&link, fd, fd, "server");
 	link.tls = tls;
-	return is_answered(&link, deadline);
+	return is_answered(&link, deadline, ret_why);
+}
+
+/* Takes @fd. */
+static bool is_served(const struct stage *s, int fd)
+{
+	struct gclk_error why;
+
+	return is_heard(&s->files, fd, &why) && why.status == GCLK_VERSION;
 }
 
 static unsigned count_open(const struct stage *s)
@@ -174,5 +191,43 @@ GCLK_TEST(server, nor_drive_one_from_elsewhere_away_that_is_slow)
 	fd = connect_from(&s, "127.0.0.1");
 	fill(&s, "127.0.0.2");
 	CU_ASSERT(is_served(&s, fd));
+	stage_close(&s);
+}
+
+/* A host that was taken over has a certificate, and any number of connections. */
+GCLK_TEST(server, one_certificate_leaves_places_to_others)
+{
+	int64_t deadline = clock_mono_ns() + 10 * GCLK_NS_PER_S;
+	struct link held[CONNECTIONS];
+	struct gclk_error why = { 0 };
+	struct peer_tls other;
+	struct stage s;
+	unsigned n = 0;
+
+	stage_open(&s);
+	other = pki_make(&s.pki, "a", "host-b", 1);
+	for (; n < CONNECTIONS - CONNECTIONS / 4; n++) {
+		int fd = connect_from(&s, "127.0.0.1");
+
+		link_init(&held[n], fd, fd, "server");
+		held[n].tls = shake_hands(&s.files, fd, deadline);
+		CU_ASSERT_PTR_NOT_NULL_FATAL(held[n].tls);
+	}
+	while (server_connections(s.server) < n && clock_mono_ns() < deadline) {
+		nanosleep(&(struct timespec){ 0, GCLK_NS_PER_MS }, NULL);
+	}
+	CU_ASSERT(is_heard(&s.files, connect_from(&s, "127.0.0.1"), &why));
+	GCLK_EQ(why.status, GCLK_REFUSED);
+	CU_ASSERT_PTR_NOT_NULL(strstr(why.message, "more than 24 connections with one certif"));
+	CU_ASSERT(is_heard(&other, connect_from(&s, "127.0.0.1"), &why));
+	GCLK_EQ(why.status, GCLK_VERSION);
+	/* a place that was left is another's */
+	link_close(&held[--n]);
+	while (!is_served(&s, connect_from(&s, "127.0.0.1")) && clock_mono_ns() < deadline) {
+	}
+	CU_ASSERT(clock_mono_ns() < deadline);
+	while (n > 0) {
+		link_close(&held[--n]);
+	}
 	stage_close(&s);
 }

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -117,6 +118,28 @@ GCLK_TEST(waits, what_the_kernel_counts)
 	CU_ASSERT(thread_counts_read(fd, &after));
 	CU_ASSERT(after.runs > before.runs && after.waited_ns >= before.waited_ns);
 	close(fd);
+}
+
+/* No descriptors are left for a look: what it does not see may have waited. */
+GCLK_TEST(waits, a_look_that_cannot_see_knows_nothing)
+{
+	struct waits *waits = waits_watch("", getpid());
+	struct rlimit before, none;
+	int64_t lag_ns = 0;
+
+	CU_ASSERT_PTR_NOT_NULL_FATAL(waits);
+	for (unsigned i = 0; i < 20 && !lag_ns; i++) {
+		nanosleep(&(struct timespec){ 0, 100 * MS }, NULL);
+		lag_ns = waits_lag(waits, 0, MS);
+	}
+	CU_ASSERT(lag_ns >= MS);
+	getrlimit(RLIMIT_NOFILE, &before);
+	none = (struct rlimit){ 0, before.rlim_max };
+	setrlimit(RLIMIT_NOFILE, &none);
+	GCLK_EQ(waits_lag(waits, 0, MS), 0);
+	setrlimit(RLIMIT_NOFILE, &before);
+	GCLK_EQ(waits_lag(waits, 0, MS), 0);
+	CU_ASSERT_PTR_NULL(waits_end(waits));
 }
 
 GCLK_TEST(waits, nothing_to_see)
