@@ -27,6 +27,7 @@ BUILD = os.path.join(ROOT, "build")
 FUZZ = os.path.join(ROOT, "tools", "fuzz")
 # what the fuzzers need; without the operands of comparisons, which would double the tests' time
 FUZZED = "-Dc_args=-fsanitize=fuzzer-no-link -fno-sanitize-coverage=trace-cmp"
+IDLE = ("chrt", "--idle", "0")	# only what nobody else wants of the processors
 STOLEN = 0.05			# of a run: then what measures time measured the neighbours
 PURE = ["core", "devices", "plan"]
 CASES = re.compile(r"^cases: (\d+) passed, (\d+) failed, (\d+) skipped", re.MULTILINE)
@@ -104,13 +105,14 @@ class Check:
         self.say("build " + name, "ok", since)
         return directory
 
-    def meson_test(self, name, directory, arguments=(), env=None, patience=4, again=False):
-        """Returns whether it passed. What failed and is asked again counts nothing yet: what it
+    def meson_test(self, name, directory, arguments=(), env=None, patience=4, again=False,
+                   before=()):
+        """Returns whether it passed. before: what the command begins with. What failed and is asked again counts nothing yet: what it
         said of that is kept in self.said."""
         since = time.monotonic()
         base = "log-" + re.sub(r"[^a-z0-9]+", "-", name.lower())	# two may run at once
         log = os.path.join(directory, "meson-logs", base + ".json")
-        command = ["meson", "test", "-C", directory, "--logbase", base,
+        command = [*before, "meson", "test", "-C", directory, "--logbase", base,
                    "--print-errorlogs", "--timeout-multiplier", str(patience)]
         if os.path.exists(log):
             os.remove(log)
@@ -217,15 +219,16 @@ class Check:
                 fuzzing.result()
 
     def with_guests(self):
-        """Emulated hosts, and stock QEMU with guests in it, two tests side by side.
+        """Stock QEMU with guests in it, two tests side by side, and emulated hosts.
 
-        They mostly wait, and measure milliseconds: nothing else runs beside them, not even at
-        the lowest priority, and what fails is asked again alone, twice at most.
+        The former mostly wait, and measure milliseconds. The latter have a virtual time of their
+        own and never wait: they take what is left of the processors (SCHED_IDLE), and all of
+        them when the others are done. What fails is asked again alone, twice at most.
         """
         directory = os.path.join(BUILD, "gcc")
         if not os.path.exists(os.path.join(directory, "build.ninja")):
             return			# which has failed already
-        for name in self.side_by_side("lab", directory) + self.side_by_side("e2e", directory):
+        for name in self.in_lanes(directory):
             for _ in range(2):
                 before = processor_times()
                 if self.meson_test(name, directory, [name], patience=2, again=True):
@@ -245,26 +248,31 @@ class Check:
                            "hypervisor had %d %% of the processors' time" %
                            (name, stolen * 100)] = 1
 
-    def side_by_side(self, suite, directory):
-        """Two tests of a suite at a time; the names of those that failed.
+    def in_lanes(self, directory):
+        """The names of those that failed.
 
-        One takes from the front, one from the back: meson.build has the long ones at both ends,
-        so that both end at about the same time, and those that never let a processor go at the
-        front, so that one of them at a time runs while there are others.
+        One lane takes from the front, one from the back: meson.build has the long ones at both
+        ends, so that both end at about the same time, and those that never let a processor go
+        at the front, so that one of them at a time runs while there are others.
         """
-        names, failed = collections.deque(suite_of(directory, suite)), []
+        waiting = collections.deque(suite_of(directory, "e2e"))
+        hosts = collections.deque(suite_of(directory, "lab"))
+        failed = []
 
-        def take(next_one):
-            while True:
-                try:
-                    name = next_one()
-                except IndexError:
-                    return
-                if not self.meson_test(name, directory, ["--no-rebuild", name], patience=1,
-                                       again=True):
-                    failed.append(name)
-        with concurrent.futures.ThreadPoolExecutor(2) as pool:
-            for lane in [pool.submit(take, names.popleft), pool.submit(take, names.pop)]:
+        def take(lists, before=()):
+            for next_one in lists:
+                while True:
+                    try:
+                        name = next_one()
+                    except IndexError:
+                        break
+                    if not self.meson_test(name, directory, ["--no-rebuild", name], patience=1,
+                                           again=True, before=before):
+                        failed.append(name)
+        with concurrent.futures.ThreadPoolExecutor(3) as pool:
+            for lane in [pool.submit(take, [hosts.popleft], IDLE),
+                         pool.submit(take, [waiting.popleft, hosts.pop]),
+                         pool.submit(take, [waiting.pop, hosts.pop])]:
                 lane.result()
         return failed
 
