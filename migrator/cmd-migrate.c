@@ -35,6 +35,7 @@
 #include "migrator/wall.h"
 
 #define APART_WAIT_NS (2 * GCLK_NS_PER_S)
+#define STEP_NS 200000 /* less is the two readings' own */
 #define REPORT_WAIT_MS 5000 /* libvirt has ended; the destination measures its resume */
 
 /* The first ^C asks libvirt to break off; QEMU then goes on at the source. */
@@ -271,6 +272,18 @@ static int64_t ran_until(struct migration *m, int64_t stamp_ns)
 	return source_end_ran(m->end, stamp_ns);
 }
 
+/*
+ * When the last pass over the memory began: the same thread stops the guest after it. Not where
+ * somebody else may have stopped it, nor where the wall clock was set between the two stamps.
+ */
+static int64_t passed_at(const struct migration *m, const struct virt_event *stop)
+{
+	const struct virt_event *pass = &m->pass;
+	int64_t stepped_ns = (stop->came_ns - stop->boot_ns) - (pass->came_ns - pass->boot_ns);
+
+	return m->suspended || !pass->at_ns || llabs(stepped_ns) > STEP_NS ? 0 : pass->at_ns;
+}
+
 /* By how much the stamp of the stop can be late; 0: not known. */
 static int64_t stop_lag(struct migration *m, const struct virt_event *event)
 {
@@ -283,15 +296,19 @@ static int64_t stop_lag(struct migration *m, const struct virt_event *event)
 static void heard(void *ctx, const struct virt_event *event)
 {
 	struct migration *m = ctx;
+	struct stop_evidence evidence;
 	struct gclk_instant stop;
 
 	if (event->kind == VIRT_STOP) {
 		atomic_store(&m->stopped, true);
-		stop = migration_stop(event->at_ns, ran_until(m, event->at_ns),
-				      stop_lag(m, event));
+		evidence = (struct stop_evidence){ ran_until(m, event->at_ns), passed_at(m, event),
+						   stop_lag(m, event) };
+		stop = migration_stop(event->at_ns, &evidence);
 		source_end_stopped(m->end, &stop, "event");
 	} else if (event->kind == VIRT_RESUME) {
 		atomic_store(&m->stopped, false);
+	} else if (event->kind == VIRT_PASS) {
+		m->pass = *event;
 	} else if (event->kind == VIRT_ITERATION) {
 		atomic_store(&m->iteration, event->detail);
 	}

@@ -49,14 +49,23 @@ int migration_address(const char *desturi, const char *via, char to[512],
 #define STOP_SPAN_MAX_NS (20 * GCLK_NS_PER_MS) /* a longer silence before a stop is QEMU's own */
 #define STAMP_RESOLUTION_NS 20000
 
-struct gclk_instant migration_stop(int64_t stamp_ns, int64_t ran_ns, int64_t lag_ns)
+/* From an instant that is known until the stamp. */
+static int64_t span_since(int64_t since_ns, int64_t stamp_ns)
 {
-	bool silent = ran_ns <= 0 || ran_ns > stamp_ns || stamp_ns - ran_ns > STOP_SPAN_MAX_NS;
-	int64_t span = silent ? INT64_MAX : stamp_ns - ran_ns;
+	return since_ns > 0 && since_ns <= stamp_ns ? stamp_ns - since_ns : INT64_MAX;
+}
+
+struct gclk_instant migration_stop(int64_t stamp_ns, const struct stop_evidence *evidence)
+{
+	int64_t span = span_since(evidence->ran_ns, stamp_ns);
 	int64_t usual = (int64_t)VIRT_STOP_UNCERTAINTY_NS, back;
 
-	if (lag_ns > 0) {
-		span = GCLK_MIN(span, lag_ns);
+	if (span > STOP_SPAN_MAX_NS) {
+		span = INT64_MAX;
+	}
+	span = GCLK_MIN(span, span_since(evidence->pass_ns, stamp_ns));
+	if (evidence->lag_ns > 0) {
+		span = GCLK_MIN(span, evidence->lag_ns);
 	}
 	back = GCLK_MIN(VIRT_STOP_LAG_NS, span / 2);
 	if (span == INT64_MAX) {

@@ -62,6 +62,7 @@ struct migration {
 	char path[108], disks_path[108];
 	struct source_end *end;
 	struct virt_events *events;
+	struct virt_event pass;	/* VIRT_PASS, the last; .at_ns 0: none. Of the events' thread */
 	struct waits *waits;	/* of the hypervisor's threads; NULL: not seen */
 	struct virt_migrate *job;
 	atomic_bool stopped;	/* the guest stands for the rest of the move */
@@ -84,18 +85,24 @@ bool migration_copies_disks(const struct migration *m);
 int migration_address(const char *desturi, const char *via, char to[512],
 		      struct gclk_error *reterr);
 
+/* What tells how late a stamp of STOP can be; 0: not known. */
+struct stop_evidence {
+	int64_t ran_ns;	 /* from source_end_ran() */
+	int64_t pass_ns; /* QEMU's stamp of the last pass over the memory that it began before it */
+	int64_t lag_ns;	 /* from waits_lag() */
+};
+
 /**
  * migration_stop() - when the guest stopped, by QEMU's stamp, its stream and its threads
  * @stamp_ns:	of the event STOP
- * @ran_ns:	from source_end_ran(); 0: not known
- * @lag_ns:	from waits_lag(); 0: not known
  *
  * QEMU's thread that writes the stream stops the guest, and stamps that when all vCPUs
  * have come to rest: at once, or, where they wait for a processor, ms later. What it had
- * written before tells how much later at most, and so does how long its threads waited. The
- * guess stays near the stamp, where most stops are; the uncertainty covers the whole span. Pure.
+ * done or written before tells how much later at most, and so does how long its threads waited.
+ * The guess stays near the stamp, where most stops are; the uncertainty covers the whole span.
+ * Pure.
  */
-struct gclk_instant migration_stop(int64_t stamp_ns, int64_t ran_ns, int64_t lag_ns);
+struct gclk_instant migration_stop(int64_t stamp_ns, const struct stop_evidence *evidence);
 
 /*
  * The sockets here, in a directory that the hypervisor's user may search: it connects to

@@ -97,6 +97,15 @@ static void on_iteration(virConnectPtr connection, virDomainPtr domain, int iter
 	}
 }
 
+static const struct {
+	const char *name;
+	enum virt_event_kind kind;
+} of_qemu[] = {
+	{ "STOP", VIRT_STOP },
+	{ "RESUME", VIRT_RESUME },
+	{ "MIGRATION_PASS", VIRT_PASS },
+};
+
 static void on_monitor(virConnectPtr connection, virDomainPtr domain, const char *name,
 		       long long seconds, unsigned int micros, const char *details, void *data)
 {
@@ -108,12 +117,11 @@ static void on_monitor(virConnectPtr connection, virDomainPtr domain, const char
 	if (!is_ours(data, domain)) {
 		return;
 	}
-	if (!strcmp(name, "STOP")) {
-		event.kind = VIRT_STOP;
-		put(data, &event);
-	} else if (!strcmp(name, "RESUME")) {
-		event.kind = VIRT_RESUME;
-		put(data, &event);
+	for (unsigned i = 0; i < GCLK_COUNT(of_qemu); i++) {
+		if (!strcmp(name, of_qemu[i].name)) {
+			event.kind = of_qemu[i].kind;
+			put(data, &event);
+		}
 	}
 }
 
@@ -135,7 +143,7 @@ static void register_all(struct virt_events *e)
 		e->connection, NULL, VIR_DOMAIN_EVENT_ID_MIGRATION_ITERATION,
 		VIR_DOMAIN_EVENT_CALLBACK(on_iteration), e, unref);
 	e->monitor = virConnectDomainQemuMonitorEventRegister(
-		e->connection, NULL, "^(STOP|RESUME)$", on_monitor, e, unref,
+		e->connection, NULL, "^(STOP|RESUME|MIGRATION_PASS)$", on_monitor, e, unref,
 		VIR_CONNECT_DOMAIN_QEMU_MONITOR_EVENT_REGISTER_REGEX);
 	/* a failed registration never calls unref() */
 	e->refs -= (e->lifecycle < 0) + (e->iteration < 0) + (e->monitor < 0);

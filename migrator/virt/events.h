@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What libvirt and its QEMU say about one domain, with the instants. QEMU's own events
- * (STOP, RESUME) carry its stamps, in microseconds of its host's wall clock.
+ * (STOP, RESUME, MIGRATION_PASS) carry its stamps, in microseconds of its host's wall clock.
  */
 #ifndef GCLK_MIGRATOR_VIRT_EVENTS_H
 #define GCLK_MIGRATOR_VIRT_EVENTS_H
@@ -21,8 +21,9 @@
 enum virt_event_kind {
 	VIRT_STOP,	/* QEMU: the vCPUs stand */
 	VIRT_RESUME,	/* QEMU: they run */
+	VIRT_PASS,	/* QEMU: its migration's thread begins a pass over the guest's memory */
 	VIRT_LIFECYCLE, /* libvirt: .event, .detail */
-	VIRT_ITERATION, /* .detail: a pass over the guest's memory has begun */
+	VIRT_ITERATION, /* .detail: libvirt has heard of the so-manieth pass */
 	VIRT_GONE,	/* the connection to libvirt is broken */
 };
 

@@ -118,6 +118,13 @@ GCLK_TEST(migration, keys_and_certificates_where_libvirt_has_them)
 	GCLK_EQ(address_of_uri(text, to, &error), -GCLK_RANGE);
 }
 
+static struct gclk_instant stop_at(int64_t stamp, int64_t ran, int64_t pass, int64_t lag)
+{
+	const struct stop_evidence evidence = { .ran_ns = ran, .pass_ns = pass, .lag_ns = lag };
+
+	return migration_stop(stamp, &evidence);
+}
+
 /* Wherever in the span it was, the answer covers it; and it is no wider than it must be. */
 GCLK_TEST(migration, a_stop_lies_within_its_span)
 {
@@ -125,7 +132,7 @@ GCLK_TEST(migration, a_stop_lies_within_its_span)
 	const int64_t ms = 1000000;
 
 	for (int64_t span = 0; span <= 20 * ms; span += ms / 7) {
-		struct gclk_instant at = migration_stop(stamp, stamp - span, 0);
+		struct gclk_instant at = stop_at(stamp, stamp - span, 0, 0);
 
 		CU_ASSERT(at.ns <= stamp && at.ns >= stamp - span);
 		CU_ASSERT(at.ns + (int64_t)at.uncertainty_ns >= stamp);
@@ -136,11 +143,30 @@ GCLK_TEST(migration, a_stop_lies_within_its_span)
 	/* nothing known, or nothing that could be: the usual */
 	for (unsigned i = 0; i < 3; i++) {
 		int64_t ran = i == 0 ? 0 : i == 1 ? stamp - 21 * ms : stamp + 1;
-		struct gclk_instant at = migration_stop(stamp, ran, 0);
+		struct gclk_instant at = stop_at(stamp, ran, 0, 0);
 
 		GCLK_EQ(at.ns, stamp - VIRT_STOP_LAG_NS);
 		GCLK_EQ(at.uncertainty_ns, VIRT_STOP_UNCERTAINTY_NS);
 	}
+}
+
+/* It is no guess, so no span is too long for it; and a stamp from after the stop tells nothing. */
+GCLK_TEST(migration, a_stop_is_after_the_pass_that_came_before_it)
+{
+	const int64_t stamp = INT64_C(1700000000000000000);
+	const int64_t ms = 1000000;
+
+	for (int64_t span = ms / 3; span <= 400 * ms; span += ms / 3) {
+		struct gclk_instant at = stop_at(stamp, stamp - 500 * ms, stamp - span, 900 * ms);
+
+		CU_ASSERT(at.ns - (int64_t)at.uncertainty_ns <= stamp - span);
+		CU_ASSERT(at.ns + (int64_t)at.uncertainty_ns >= stamp);
+		CU_ASSERT((int64_t)at.uncertainty_ns <= span + ms / 10);
+	}
+	/* the later of two witnesses counts */
+	GCLK_EQ(stop_at(stamp, stamp - 7 * ms, stamp - 9 * ms, 0).uncertainty_ns,
+		stop_at(stamp, 0, stamp - 7 * ms, 0).uncertainty_ns);
+	GCLK_EQ(stop_at(stamp, 0, stamp + 1, 0).uncertainty_ns, VIRT_STOP_UNCERTAINTY_NS);
 }
 
 /* The threads' waiting tells how late the stamp can be where the stream does not. */
@@ -151,13 +177,13 @@ GCLK_TEST(migration, a_stop_is_no_further_off_than_its_threads_waited)
 
 	for (unsigned i = 0; i < 3; i++) {
 		int64_t ran = i == 0 ? 0 : i == 1 ? stamp - 90 * ms : stamp - 9 * ms;
-		struct gclk_instant at = migration_stop(stamp, ran, 40 * ms);
+		struct gclk_instant at = stop_at(stamp, ran, 0, 40 * ms);
 		int64_t span = i == 2 ? 9 * ms : 40 * ms;
 
 		CU_ASSERT(at.ns + (int64_t)at.uncertainty_ns >= stamp);
 		CU_ASSERT(at.ns - (int64_t)at.uncertainty_ns <= stamp - span);
 		CU_ASSERT((int64_t)at.uncertainty_ns <= span);
-		at = migration_stop(stamp, ran, 2 * ms);
+		at = stop_at(stamp, ran, 0, 2 * ms);
 		CU_ASSERT(at.ns - (int64_t)at.uncertainty_ns <= stamp - 2 * ms);
 		CU_ASSERT((int64_t)at.uncertainty_ns <= 2 * ms);
 	}
