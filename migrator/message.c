@@ -11,33 +11,30 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/text.h"
 #include "core/util.h"
 #include "migrator/message.h"
 
 /* Length of the well-formed, printable UTF-8 character at @s; 0 if there is none. */
 static unsigned printable(const unsigned char *s)
 {
-	unsigned n = s[0] < 0x80		    ? 1
-		     : s[0] >= 0xc3 && s[0] < 0xe0  ? 2
-		     : s[0] >= 0xe0 && s[0] < 0xf0  ? 3
-		     : s[0] >= 0xf0 && s[0] < 0xf5  ? 4
-		     : s[0] == 0xc2 && s[1] >= 0xa0 ? 2
-						    : 0; /* below 0xa0: C1 controls */
+	unsigned n = s[0] < 0x80 ? 1 : s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : 4;
 
 	if (n == 1) {
 		return s[0] >= 0x20 && s[0] != 0x7f;
 	}
 	for (unsigned i = 1; i < n; i++) {
-		if ((s[i] & 0xc0) != 0x80) {
+		if ((s[i] & 0xc0) != 0x80) {	/* the end of the text is none, either */
 			return 0;
 		}
 	}
-	/* overlong forms, and the marks that turn the direction of writing */
-	if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xf0 && s[1] < 0x90) ||
-	    (s[0] == 0xe2 && s[1] == 0x80 && s[2] >= 0x8e && s[2] <= 0xae)) {
+	/* C1 controls, and the marks that turn the direction of writing */
+	if ((s[0] == 0xc2 && s[1] < 0xa0) ||
+	    (s[0] == 0xe2 && s[1] == 0x80 && s[2] >= 0x8e && s[2] <= 0xae) ||
+	    (s[0] == 0xe2 && s[1] == 0x81 && s[2] >= 0xa6 && s[2] <= 0xa9)) {
 		return 0;
 	}
-	return n;
+	return gclk_text_is_utf8((const char *)s, n) ? n : 0;
 }
 
 /* Makes room for "..." behind the first @used bytes of a buffer that is full. */

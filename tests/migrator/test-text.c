@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/text.h"
 #include "gclk-test.h"
 #include "migrator/message.h"
 #include "migrator/text.h"
@@ -97,6 +98,9 @@ GCLK_TEST(text, foreign_text_is_cleaned)
 		{ "\xe2\x80\xae"
 		  "abc",
 		  "???abc" }, /* turns the direction of writing */
+		{ "\xe2\x81\xa7", "???" }, /* so does this */
+		{ "\xed\xa0\x80", "???" }, /* half of a pair of UTF-16's */
+		{ "\xf4\x90\x80\x80", "????" }, /* beyond what Unicode has */
 		{ "\xf0\x9f\x95\x90", "\xf0\x9f\x95\x90" },
 		{ "\xff\xfe", "??" },
 		{ "end\xe2\x82", "end??" },
@@ -119,7 +123,7 @@ GCLK_TEST(text, what_does_not_fit_is_cut_visibly)
 			       "123...");
 }
 
-/* Never longer than the buffer, never a control character, whatever the bytes. */
+/* Never longer than the buffer, never a control character, always UTF-8, whatever the bytes. */
 GCLK_TEST(text, random_bytes_come_out_clean)
 {
 	for (unsigned i = 0; i < 20000 * gclk_test_scale(); i++) {
@@ -128,7 +132,9 @@ GCLK_TEST(text, random_bytes_come_out_clean)
 		       size = 5 + gclk_random_below(27);
 
 		for (size_t k = 0; k < n; k++) {
-			in[k] = (char)(1 + gclk_random_below(255));
+			/* of half of the bytes such that characters of several may come of them */
+			in[k] = (char)(gclk_random_below(2) ? 1 + gclk_random_below(255)
+							    : 0x80 + gclk_random_below(0x78));
 		}
 		in[n] = 0;
 		memset(to, 0x55, sizeof(to));
@@ -137,6 +143,7 @@ GCLK_TEST(text, random_bytes_come_out_clean)
 		for (const char *s = to; *s; s++) {
 			CU_ASSERT((unsigned char)*s >= 0x20 && *s != 0x7f);
 		}
+		CU_ASSERT(gclk_text_is_utf8(to, strlen(to)));
 		CU_ASSERT(size == sizeof(to) || to[size] == 0x55);
 	}
 }
