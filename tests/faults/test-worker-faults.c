@@ -576,11 +576,19 @@ static void try_one(const struct deed *deed, enum side where, enum fault fault, 
 	}
 }
 
+/* The forks of a process with a sanitizer are slow. */
+#ifdef HEAP_IS_TAKEN
+#define SAMPLE 4
+#else
+#define SAMPLE 8
+#endif
+
 /* All of them with --scale 100; else a sample over the whole of each. */
 static unsigned try_all(const struct deed *deed, enum side where, enum fault fault,
 			unsigned long n)
 {
-	unsigned long most = (fault == HAS_NO_MEMORY ? 12 : 8) * (unsigned long)gclk_test_scale();
+	unsigned long most = (fault == HAS_NO_MEMORY ? 12 : SAMPLE) *
+			     (unsigned long)gclk_test_scale();
 	unsigned long step = n > most ? n / most : 1;
 	unsigned tried = 0;
 
