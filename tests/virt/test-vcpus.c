@@ -67,6 +67,7 @@ static void end(struct processor *p)
 
 static void *begin_watch(void *root)
 {
+	nanosleep(&(struct timespec){ 0, 1000000 }, NULL);	/* until it waits */
 	return vcpus_watch(root, getpid());
 }
 
