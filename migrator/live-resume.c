@@ -36,6 +36,11 @@ static void take(struct destination_ran *to, const struct resumed *from)
 	gclk_text_copy(to->basis, sizeof(to->basis), from->basis);
 }
 
+static uint64_t slow_libvirt(void *resume)
+{
+	return resume_slow_milli(resume);
+}
+
 static int at_libvirt(void *resume, pid_t pid, int64_t t_run_ns, int64_t give_up_ns,
 		      struct destination_ran *ret, struct gclk_error *reterr)
 {
@@ -70,8 +75,9 @@ static void close_libvirt(void *resume)
 const struct destination_resume *live_resume(void)
 {
 	static const struct destination_resume table = { check_libvirt, open_libvirt,
-							 at_libvirt, watch_libvirt,
-							 ask_libvirt, close_libvirt };
+							 slow_libvirt, at_libvirt,
+							 watch_libvirt, ask_libvirt,
+							 close_libvirt };
 
 	return &table;
 }

@@ -36,6 +36,8 @@ struct destination_resume {
 		     struct gclk_error *reterr);
 	/* before anything of the device state goes on */
 	int (*open)(void *ctx, const char *uuid, void **ret, struct gclk_error *reterr);
+	/* how many times as long as usual it takes to be answered, in thousandths; 0: not known */
+	uint64_t (*slow_milli)(void *resume);
 	/* waits until the guest has arrived and stands; resumes it so that it runs at @t_run_ns;
 	 * @pid: the hypervisor's process, 0: not known */
 	int (*at)(void *resume, pid_t pid, int64_t t_run_ns, int64_t give_up_ns,

@@ -188,7 +188,7 @@ static uint64_t spread(const struct margin *margin)
 {
 	int64_t off = GCLK_MAX(margin->high_ns - margin->ns, margin->ns - margin->low_ns);
 
-	return (uint64_t)(margin->n < 4 ? GCLK_MAX(off, UNLEARNT_NS)
+	return (uint64_t)(margin->n < MARGINS_FEW ? GCLK_MAX(off, UNLEARNT_NS)
 					: GCLK_MAX(off, GCLK_NS_PER_MS));
 }
 
@@ -201,6 +201,12 @@ static struct margin learnt(const struct session *s, const char *kind, int64_t u
 		margins_read(s->options.margins_path, kind, &margins);
 	}
 	return margins_choose(&margins, usual_ns, max_hold_ns);
+}
+
+/* Of whoever resumes guests here; 0: nobody can tell. */
+static uint64_t slowness_milli(const struct session *s)
+{
+	return s->resume ? s->options.resume->slow_milli(s->resume) : 0;
 }
 
 static void choose_instants(struct main_channel *m, struct gclk_when *when)
@@ -217,7 +223,8 @@ static void choose_instants(struct main_channel *m, struct gclk_when *when)
 	if (s->move.own_resume) {
 		run = learnt(s, "ready",
 			     margins_guess(RESUME_USUAL_NS, margins_load_milli(),
-					   (uint64_t)sysconf(_SC_NPROCESSORS_ONLN), hold),
+					   (uint64_t)sysconf(_SC_NPROCESSORS_ONLN),
+					   slowness_milli(s), hold),
 			     hold);
 		when->run.ns = release + GCLK_MAX(run.ns, load.ns);
 		when->run.uncertainty_ns =

@@ -42,7 +42,7 @@ static int compare(const void *a, const void *b)
 struct margin margins_choose(const struct margins *margins, int64_t usual_ns,
 			     int64_t max_hold_ns)
 {
-	int64_t sorted[MARGINS_MAX];
+	int64_t sorted[MARGINS_MAX + 1];
 	struct margin m = { usual_ns, usual_ns, usual_ns, margins->n };
 	uint32_t n = margins->n;
 
@@ -50,6 +50,9 @@ struct margin margins_choose(const struct margins *margins, int64_t usual_ns,
 		return m;
 	}
 	memcpy(sorted, margins->delays_ns, n * sizeof(sorted[0]));
+	if (n < MARGINS_FEW) {
+		sorted[n++] = usual_ns;
+	}
 	qsort(sorted, n, sizeof(sorted[0]), compare);
 	m.low_ns = sorted[n / 20];
 	m.high_ns = sorted[n - 1 - n / 20];
@@ -61,13 +64,19 @@ struct margin margins_choose(const struct margins *margins, int64_t usual_ns,
 #define QUICK_PART 5	/* the quick ones take a fifth of the usual time */
 #define BUSY_PER_PROCESSOR 2
 #define BUSY_MAX 4
+#define SLOW_MAX 4
 
 int64_t margins_guess(int64_t usual_ns, uint64_t load_milli, uint64_t processors,
-		      int64_t max_hold_ns)
+		      uint64_t slow_milli, int64_t max_hold_ns)
 {
 	uint64_t calm = 1000 * BUSY_PER_PROCESSOR * GCLK_MAX(processors, (uint64_t)1);
-	int64_t times_milli = (int64_t)(GCLK_MIN(load_milli, calm * BUSY_MAX) * 1000 / calm);
-	int64_t busy_ns = usual_ns / 1000 * times_milli;
+	uint64_t busy_milli = GCLK_MIN(load_milli, calm * BUSY_MAX) * 1000 / calm;
+	uint64_t slow = GCLK_MIN(GCLK_MAX(slow_milli, UINT64_C(1000)), UINT64_C(1000) * SLOW_MAX);
+	int64_t busy_ns;
+
+	/* usual where two work at it at a time */
+	usual_ns = usual_ns / 1000 * (int64_t)slow * (processors == 1 ? 2 : 1);
+	busy_ns = usual_ns / 1000 * (int64_t)busy_milli;
 
 	return GCLK_MAX(GCLK_MIN(busy_ns, busy_ns / QUICK_PART + max_hold_ns), usual_ns);
 }

@@ -11,6 +11,7 @@
 #include <guestclock/error.h>
 
 #define MARGINS_MAX 64
+#define MARGINS_FEW 4
 
 /* Delays of one kind, oldest first. */
 struct margins {
@@ -33,22 +34,27 @@ struct margin {
  * @usual_ns:	without any experience
  * @max_hold_ns: a guest that is ready early waits at most so long
  *
- * The high one, so that the guest is seldom late; but no later than the low one plus
+ * The high one, so that the guest is seldom late; the usual one is one of them while there are
+ * fewer than MARGINS_FEW, since a move that went well does not tell how one goes that does not.
+ * But no later than the low one plus
  * @max_hold_ns, where delays spread wider than that, and than 2 s. Pure.
  */
 struct margin margins_choose(const struct margins *margins, int64_t usual_ns,
 			     int64_t max_hold_ns);
 
 /**
- * margins_guess() - the usual delay, where there is no experience but the host is seen to be busy
- * @usual_ns:	with up to two that want each processor
+ * margins_guess() - the usual delay, where there is no experience but the host is seen to be
+ * busy, or slow
+ * @usual_ns:	of a host with two processors or more, and up to two that want each
  * @load_milli:	how many want to run, in thousandths; 0: not known
+ * @slow_milli:	how many times as long as usual short work takes, in thousandths; 0: not known
  * @max_hold_ns: as above, for a guest that is ready when the quick ones are, in a fifth of it
  *
- * Who waits for a processor waits the longer the more there are. Never under @usual_ns. Pure.
+ * Who waits for a processor waits the longer the more there are; what has one processor takes
+ * twice as long; on a slow host all is slow, also what is quick. Never under @usual_ns. Pure.
  */
 int64_t margins_guess(int64_t usual_ns, uint64_t load_milli, uint64_t processors,
-		      int64_t max_hold_ns);
+		      uint64_t slow_milli, int64_t max_hold_ns);
 
 /* For that: of the last minute, on this host. 0: the kernel does not say. */
 uint64_t margins_load_milli(void);

@@ -385,6 +385,11 @@ static int resume_now(struct resume *r, struct vcpus *vcpus, struct call *call,
 	return r->runs ? 0 : done;
 }
 
+uint64_t resume_slow_milli(const struct resume *resume)
+{
+	return (uint64_t)(resume->call_ns * 1000 / CALL_USUAL_NS);
+}
+
 void resume_follow(struct resume *resume, const struct wall_line *line)
 {
 	resume->line = *line;

@@ -54,6 +54,9 @@ int resume_open(const char *uri, const char *uuid, struct resume **ret,
 int resume_at(struct resume *resume, pid_t pid, int64_t t_run_ns, int64_t give_up_ns,
 	      struct resumed *ret, struct gclk_error *reterr);
 
+/* How many times as long as on an idle host libvirt takes to answer, in thousandths. */
+uint64_t resume_slow_milli(const struct resume *resume);
+
 /**
  * resume_follow() - tell and take instants by a line, not by the wall clock as it is
  *

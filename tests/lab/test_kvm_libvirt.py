@@ -41,6 +41,7 @@ FIRMWARE = test_kvm_restore.FIRMWARE + ["linuxboot.bin", "linuxboot_dma.bin"]
 ERROR_NS, BOUND_NS = test_kvm_restore.ERROR_NS, test_kvm_restore.BOUND_NS
 PER_NS = 1.0			# TSC ticks of the host, in virtual time
 ENOUGH = 4			# lines of the guest, two in a second
+HOLD = "60ms"
 WAIT = 30			# so many for the first of a guest that was moved
 NAME, UUID = "gclk-lab", "9b0f5f0e-3d55-4b57-a6c2-5a0e6a7c1f42"
 HOST_UUID = {"a": "11111111-1111-4111-8111-111111111111",
@@ -196,16 +197,14 @@ class Case:
         ahead = [test_kvm_restore.ahead_of_tsc(line, PER_NS) for line in (before[-1], after[0])]
         return {"tsc": tsc, "kvmclock": tsc + ahead[1] - ahead[0]}, before[-1], after[0]
 
-    def judge(self, offset, report, in_time=True):
-        """What the guest reads now, against the report. A resume that was late, as the report
-        says, is no error of the clocks that start with it; only a host's first may be."""
+    def judge(self, offset, report):
+        """What the guest reads now, against the truth and the report."""
         errors, last, first = self.errors(offset)
         clocks = {one["clock"]: one for one in report["clocks"]}
         for clock, error in errors.items():
             row = clocks[clock]
             known, bound = int(row["error_ns"]), row["bound_ns"]
-            if in_time:
-                self.check(clock + " goes on", abs(error) <= ERROR_NS, test_kvm_restore.ms(error))
+            self.check(clock + " goes on", abs(error) <= ERROR_NS, test_kvm_restore.ms(error))
             self.check(clock, abs(error - known) <= ERROR_NS and bound is not None and
                        abs(error - known) <= int(bound) <= BOUND_NS,
                        "error %s, said %s, bound %s" % (
@@ -244,19 +243,21 @@ def save_restore(hosts):
     case.judge(offset, report)
 
 
-def migrate(hosts, source, destination, in_time):
+def migrate(hosts, source, destination):
+    """Two hosts on one slow processor: a guest may have to wait for its instant there."""
     case = Case(hosts, "%s to %s" % (source, destination))
     hosts.lines(1)
     offset = hosts.offset()
     report = hosts.guestclock(
         case, source, "migrate", NAME, "'%s'" % hosts.uri(destination), "--via",
-        "unix:/hosts/%s/run/guestclock/guestclockd.sock" % destination, "--verify", "monitor")
+        "unix:/hosts/%s/run/guestclock/guestclockd.sock" % destination, "--max-hold", HOLD,
+        "--verify", "monitor")
     case.check("carried out", report["verdict"] in ("done", "late"),
                "%s, blackout %s" % (report["verdict"],
                                     test_kvm_restore.ms(int(report["blackout_ns"] or 0))))
     if hosts.verbose:
         hosts.run("cat /hosts/%s/guestclockd.log /var/lib/guestclock/margins" % destination)
-    case.judge(offset, report, in_time)
+    case.judge(offset, report)
 
 
 def daemon(hosts, name):
@@ -268,13 +269,13 @@ def daemon(hosts, name):
 def live(hosts):
     hosts.up("b")
     daemon(hosts, "b")
-    migrate(hosts, "a", "b", False)
+    migrate(hosts, "a", "b")
 
 
 def back(hosts):
     """The other way, on what the first move has taught: both hosts have one memory of it."""
     daemon(hosts, "a")
-    migrate(hosts, "b", "a", True)
+    migrate(hosts, "b", "a")
 
 
 def stock(hosts):

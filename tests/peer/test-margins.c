@@ -24,22 +24,35 @@ GCLK_TEST(margins, a_busy_host_is_given_more_but_not_more_than_the_hold)
 {
 	int64_t before = 0;
 
-	GCLK_EQ(margins_guess(16 * MS, 0, 2, 20 * MS), 16 * MS);
-	GCLK_EQ(margins_guess(16 * MS, 4000, 2, 20 * MS), 16 * MS);
-	GCLK_EQ(margins_guess(16 * MS, 6000, 2, 20 * MS), 24 * MS);
-	GCLK_EQ(margins_guess(16 * MS, 12000, 2, 20 * MS), 20 * MS + 48 * MS / 5);
-	GCLK_EQ(margins_guess(16 * MS, 12000, 16, 20 * MS), 16 * MS);
-	GCLK_EQ(margins_guess(16 * MS, 12000, 2, 0), 16 * MS);
+	GCLK_EQ(margins_guess(16 * MS, 0, 2, 0, 20 * MS), 16 * MS);
+	GCLK_EQ(margins_guess(16 * MS, 4000, 2, 0, 20 * MS), 16 * MS);
+	GCLK_EQ(margins_guess(16 * MS, 6000, 2, 0, 20 * MS), 24 * MS);
+	GCLK_EQ(margins_guess(16 * MS, 12000, 2, 0, 20 * MS), 20 * MS + 48 * MS / 5);
+	GCLK_EQ(margins_guess(16 * MS, 12000, 16, 0, 20 * MS), 16 * MS);
+	GCLK_EQ(margins_guess(16 * MS, 12000, 2, 0, 0), 16 * MS);
 	for (uint64_t load = 0; load < 100000; load += 50) {
-		int64_t ns = margins_guess(16 * MS, load, 1, 20 * MS);
+		int64_t ns = margins_guess(16 * MS, load, 2, 0, 20 * MS);
 
 		CU_ASSERT(ns >= before && ns >= 16 * MS);
 		CU_ASSERT(ns <= 20 * MS + 4 * 16 * MS / 5);
 		before = ns;
 	}
-	GCLK_EQ(margins_guess(16 * MS, UINT64_MAX, 1, INT64_MAX / 2), 64 * MS);
-	GCLK_EQ(margins_guess(16 * MS, UINT64_MAX, 0, INT64_MAX / 2), 64 * MS);
+	GCLK_EQ(margins_guess(16 * MS, UINT64_MAX, 2, 0, INT64_MAX / 2), 64 * MS);
+	GCLK_EQ(margins_guess(16 * MS, UINT64_MAX, 0, 0, INT64_MAX / 2), 64 * MS);
 	CU_ASSERT(margins_load_milli() < 1000 * 100000);
+}
+
+/* Idle or not: there nobody is ready early, so what is usual there is not held against the hold. */
+GCLK_TEST(margins, a_slow_host_is_given_more)
+{
+	GCLK_EQ(margins_guess(16 * MS, 0, 2, 500, 20 * MS), 16 * MS);
+	GCLK_EQ(margins_guess(16 * MS, 0, 2, 2500, 20 * MS), 40 * MS);
+	GCLK_EQ(margins_guess(16 * MS, 0, 1, 2500, 20 * MS), 80 * MS);
+	GCLK_EQ(margins_guess(16 * MS, 0, 1, 0, 0), 32 * MS);
+	GCLK_EQ(margins_guess(16 * MS, 6000, 2, 2500, 90 * MS), 60 * MS);
+	GCLK_EQ(margins_guess(16 * MS, 12000, 2, 2500, 20 * MS), 44 * MS);
+	GCLK_EQ(margins_guess(16 * MS, 0, 2, UINT64_MAX, 0), 64 * MS);
+	GCLK_EQ(margins_guess(16 * MS, UINT64_MAX, 1, UINT64_MAX, INT64_MAX / 2), 512 * MS);
 }
 
 GCLK_TEST(margins, the_high_one_of_many)
@@ -54,6 +67,21 @@ GCLK_TEST(margins, the_high_one_of_many)
 	c = margins_choose(&m, 40 * MS, 20 * MS);
 	CU_ASSERT(c.ns > 10 * MS && c.ns <= 11 * MS);
 	CU_ASSERT(c.low_ns < c.ns && c.ns == c.high_ns);
+}
+
+/* Three that went well do not tell how one goes that does not. */
+GCLK_TEST(margins, the_usual_one_is_one_of_the_first)
+{
+	struct margins m = { 0 };
+
+	for (unsigned n = 0; n < 6; n++) {
+		struct margin c = margins_choose(&m, 24 * MS, 20 * MS);
+
+		GCLK_EQ(c.n, n);
+		GCLK_EQ(c.ns, n < MARGINS_FEW ? 24 * MS : 10 * MS);
+		GCLK_EQ(c.low_ns, n ? 10 * MS : 24 * MS);
+		margins_add(&m, 10 * MS);
+	}
 }
 
 GCLK_TEST(margins, spread_wider_than_the_hold_it_is_cut)
