@@ -472,7 +472,7 @@ def broken(lab, name, to, break_it, delay, *args):
 @case
 def killed(lab):
     """Either end is killed at a random moment."""
-    for i in range(20 if lab.args.long else 2):
+    for i in range(50 if lab.args.long else 5):
         broken(lab, "source end killed %d" % i, stdio(lab),
                lambda pair, proxy: proxy.process.kill(), random.uniform(0, 1.5))
         with Daemon(lab, "killed%d" % i) as one:
