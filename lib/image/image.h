@@ -43,7 +43,12 @@ struct gclk_image {
 	/* of a late rewriting: everything between the first and the last clock's field */
 	uint8_t *span;
 	bool late;
+	struct gclk_late_gate gate;
 };
+
+/* Before and after the write that it is for; NULL: there is none. Errors: GCLK_STATE, not now */
+int gclk_gate_open(const struct gclk_late_gate *gate, struct gclk_error *reterr);
+void gclk_gate_close(const struct gclk_late_gate *gate);
 
 /* A file that somebody else has opened, for worker/work.c. */
 struct gclk_image_inside {

@@ -257,6 +257,24 @@ GCLK_API int gclk_image_late_begin(struct gclk_image *image, const struct gclk_p
 	return read_back(image, reterr);
 }
 
+GCLK_API void gclk_image_late_gate(struct gclk_image *image, const struct gclk_late_gate *gate)
+{
+	image->gate = *gate;
+}
+
+int gclk_gate_open(const struct gclk_late_gate *gate, struct gclk_error *reterr)
+{
+	return gate && gate->may && gate->may(gate->ctx) ?
+		       gclk_fail(reterr, GCLK_STATE, NULL, GCLK_NO_OFFSET, "not now") : 0;
+}
+
+void gclk_gate_close(const struct gclk_late_gate *gate)
+{
+	if (gate && gate->done) {
+		gate->done(gate->ctx);
+	}
+}
+
 GCLK_API int gclk_image_late_write(struct gclk_image *image, const struct gclk_plan *plan,
 				   struct gclk_error *reterr)
 {
@@ -264,15 +282,21 @@ GCLK_API int gclk_image_late_write(struct gclk_image *image, const struct gclk_p
 	int r;
 
 	if (image->asker) {
-		return gclk_asker_late_write(image->asker, plan, reterr);
+		return gclk_asker_late_write(image->asker, plan, &image->gate, reterr);
 	}
 	if (!image->late) {
 		return gclk_fail(reterr, GCLK_STATE, image->path, GCLK_NO_OFFSET,
 				 "no late rewriting has begun");
 	}
 	r = encode_span(image, plan, &range, reterr);
-	return r < 0 ? r : gclk_container_overwrite(image->container, range.offset,
-						    range.new_bytes, range.n_new, reterr);
+	r = r < 0 ? r : gclk_gate_open(&image->gate, reterr);
+	if (r < 0) {
+		return r;
+	}
+	r = gclk_container_overwrite(image->container, range.offset, range.new_bytes,
+				     range.n_new, reterr);
+	gclk_gate_close(&image->gate);
+	return r;
 }
 
 static int make_copy(struct gclk_image *image, const struct gclk_plan *plan,

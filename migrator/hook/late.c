@@ -157,6 +157,29 @@ int late_begin(struct late *late, struct gclk_error *reterr)
 	return r;
 }
 
+int late_again(struct late *late, struct gclk_error *reterr)
+{
+	int r;
+
+	late->has_reader = false;
+	late->reader = (struct reader){ 0 };
+	late->outcome = LATE_AT_ONCE;
+	late->bytes_per_s = late->learned.bytes_per_s;
+	late->last_distance = 0;
+	late->took_ns = late->began_ns = late->tail_ns = late->tail_before_ns = 0;
+	late->open_ns = late->closed_ns = 0;
+	predict(late, now_on(late), 0);
+	r = plan_it(late, reterr);
+	if (r == 0) {
+		r = gclk_image_late_write(late->source->image, late->plan, reterr);
+	}
+	if (r == 0) {
+		late->n_writes++;
+		late->last_write_ns = now_on(late);
+	}
+	return r;
+}
+
 static void take_rate(struct late *late, struct following *f)
 {
 	if (f->now_ns - f->mark_ns[1] < RATE_NS) {
@@ -196,6 +219,33 @@ static bool look(struct late *late, struct following *f)
 	return true;
 }
 
+/* A writing, and who looks around it: what is written is made by another process before. */
+struct writing {
+	struct late *late;
+	struct following *f;
+	bool may, seen;	/* the reader was far before; it was still there after */
+	int64_t from_ns;
+	uint64_t distance;
+};
+
+static int may_write(void *ctx)
+{
+	struct writing *w = ctx;
+
+	w->may = look(w->late, w->f) && !is_near(w->late, w->f->position);
+	w->from_ns = w->f->now_ns;
+	w->distance = w->late->span.begin - w->f->position;
+	return !w->may;
+}
+
+static void has_written(void *ctx)
+{
+	struct writing *w = ctx;
+
+	w->seen = look(w->late, w->f);
+	w->late->took_ns = GCLK_MAX(w->late->took_ns, now_on(w->late) - w->from_ns);
+}
+
 /*
  * One more writing. The look directly before it keeps it from a reader that is near; the
  * one after it says whether that held, also where this process lost the processor.
@@ -204,30 +254,33 @@ static bool write_again(struct late *late, struct following *f)
 {
 	const struct gclk_when written = late->situation->when;
 	const struct wall_line line = late->line;
+	struct writing w = { .late = late, .f = f };
+	const struct gclk_late_gate gate = { may_write, has_written, &w };
 	struct gclk_error error;
-	bool seen;
+	int r;
 
+	gclk_image_late_gate(late->source->image, &gate);
 	predict(late, f->now_ns, f->position);
-	if (plan_it(late, &error) < 0 || !look(late, f) || is_near(late, f->position)) {
+	r = plan_it(late, &error);
+	r = r < 0 ? r : gclk_image_late_write(late->source->image, late->plan, &error);
+	gclk_image_late_gate(late->source->image, &(struct gclk_late_gate){ 0 });
+	if (!w.may) {
 		/* what stands in the image is what holds: the same plan for the same instants */
 		late->situation->when = written;
 		plan_by(late, &line, &error);
 		return false;
 	}
-	if (gclk_image_late_write(late->source->image, late->plan, &error) < 0) {
-		late->outcome = LATE_RACED;	/* nobody knows which part of it was written */
+	late->outcome = LATE_RACED;	/* where it failed: nobody knows which part was written */
+	if (r < 0) {
 		return false;
 	}
 	late->n_writes++;
-	late->last_write_ns = f->now_ns;
-	late->last_distance = late->span.begin - f->position;
-	late->outcome = LATE_FOLLOWED;
-	seen = look(late, f);
-	late->took_ns = GCLK_MAX(late->took_ns, now_on(late) - late->last_write_ns);
-	if (!seen || f->position + late->reader.stride > late->span.begin) {
-		late->outcome = LATE_RACED;
+	late->last_write_ns = w.from_ns;
+	late->last_distance = w.distance;
+	if (!w.seen || f->position + late->reader.stride > late->span.begin) {
 		return false;
 	}
+	late->outcome = LATE_FOLLOWED;
 	return true;
 }
 

@@ -71,6 +71,13 @@ struct late {
 int late_begin(struct late *late, struct gclk_error *reterr);
 
 /**
+ * late_again() - the same image for another reader, whoever read it before has gone
+ *
+ * Writes once, and forgets how it went: late_follow() is next. Errors: as late_begin()
+ */
+int late_again(struct late *late, struct gclk_error *reterr);
+
+/**
  * late_follow() - write until the reader is near, watch until it has closed the image
  * @limit_ns:	give up when the reader has not moved for so long
  * @stop:	looked at now and then: true ends it; may be NULL

@@ -52,6 +52,7 @@ struct restoring {
 	struct late late;
 	bool run;		/* it is to run afterwards */
 	bool patched;
+	bool loaded_again;
 	bool tsc_lost;		/* the host does not honour it, and that was forced */
 	char *xml;
 	virConnectPtr connection;
@@ -395,6 +396,52 @@ static int load(struct restoring *r)
 	return r->status;
 }
 
+/* The guest stands, and has not run yet: what it may hold are bytes of two plans. */
+static bool may_load_again(const struct restoring *r)
+{
+	/* of a managed save libvirt has removed the image */
+	return r->late.outcome == LATE_RACED && r->options->path && !r->loaded_again;
+}
+
+static bool put_down(struct restoring *r)
+{
+	virDomainPtr domain = virDomainLookupByUUIDString(r->connection, r->move->uuid);
+	bool down;
+
+	r->guard->suspended = 0;
+	down = domain && virDomainDestroy(domain) == 0;
+	if (domain) {
+		virDomainFree(domain);
+	}
+	virResetLastError();
+	r->guard->suspended = down ? 0 : r->run;
+	return down;
+}
+
+/*
+ * Once more from the same image, which is right. Whoever is killed meanwhile: the guest is in
+ * its image, as before. Where that cannot be begun the guest stays as it was loaded.
+ */
+static int load_again(struct restoring *r)
+{
+	struct resume *resume = NULL;
+	int s = resume_open(r->options->uri, r->move->uuid, &resume, &r->error);
+
+	if (s < 0 || !put_down(r)) {
+		resume_close(resume);
+		return 0;
+	}
+	message("note", name_of(r), NULL, EFFECT_READING, NULL,
+		"the reader came to the clocks while they were written, in %.2f ms: the guest, "
+		"which had not run yet, is loaded once more", (double)r->late.took_ns / 1e6);
+	resume_close(r->resume);
+	r->resume = resume;
+	r->loaded_again = true;
+	atomic_store(&r->done, false);
+	s = late_again(&r->late, &r->error);
+	return s < 0 ? s : load(r);
+}
+
 /* ---- afterwards ---- */
 
 /*
@@ -489,7 +536,8 @@ static int run_it(struct restoring *r)
 	if (r->late.outcome == LATE_RACED) {
 		r->move->verdict = MOVE_UNPROVEN;
 		snprintf(r->move->why, sizeof(r->move->why),
-			 "the reader came to the clocks while they were written");
+			 "the reader came to the clocks while they were written, in %.2f ms",
+			 (double)r->late.took_ns / 1e6);
 	}
 	if (r->tsc_lost) {
 		r->move->verdict = MOVE_UNPROVEN;
@@ -585,7 +633,11 @@ static int restore(struct restoring *r)
 	if (s) {
 		return s;
 	}
-	if (load(r) < 0) {
+	s = load(r);
+	if (s == 0 && may_load_again(r)) {
+		s = load_again(r);
+	}
+	if (s < 0) {
 		r->move->verdict = MOVE_CANCELLED;
 		clean_text(r->move->why, sizeof(r->move->why), r->error.message);
 		return take_back(r);

@@ -78,6 +78,7 @@ GIVEN = {
     "guestclockd": ("GCLK_DAEMON", "the daemon"),
     "hook": ("GCLK_HOOK", "libvirt's hook"),
     "wallshift": ("GCLK_WALLSHIFT_SO", "wallshift.so"),
+    "slowwrite": ("GCLK_SLOWWRITE_SO", "slowwrite.so"),
     "exchange": ("GCLK_EXCHANGE", "bench-exchange"),
 }
 

@@ -491,6 +491,23 @@ def killed(lab, times):
                 "%d of %d" % (raced, times))
 
 
+def overtaken(lab):
+    """The reader comes amid a writing, which takes its time: the guest is loaded once more."""
+    path = lab.image("overtaken.img")
+    before, _ = saved(lab, path)
+    starts = lab.port.count()
+    done = subprocess.run(
+        [lab.command] + lab.arguments("restore", "--json", path), capture_output=True,
+        text=True, timeout=120, env={**os.environ, "LD_PRELOAD": lab.slowwrite})
+    lab.t.check("overtaken: it is said, and carried out", done.returncode == 0 and
+                "is loaded once more" in done.stderr, done.stderr.strip())
+    lab.t.check("overtaken: it was loaded twice, and ran once", lab.port.count() == starts + 2 and
+                not lab.port.wait(starts + 1).take(), "%d times" % (lab.port.count() - starts))
+    after = lab.lines(lab.port.wait(starts + 2), test_libvirt.ENOUGH)
+    check_bound(lab, "overtaken", figures(before, after, json.loads(done.stdout)), BUSY_NS)
+    lab.end_domain()
+
+
 def processes_of(path):
     """Those that were started with this path: the client, and the worker that outlives it."""
     found = []
@@ -665,7 +682,7 @@ CASES = libvirtd.Cases([
     {"save": save_restore, "virsh": virsh_saved, "managed": managed, "paused": paused},
     {"stale": stale, "external": external, "disk-full": disk_full, "restore-full": restore_full,
      "refused": refused},
-    {"killed": killed_clients, "killed-worker": killed_worker, "gzip": gzip, "kvm": kvm},
+    {"overtaken": overtaken, "killed": killed_clients, "killed-worker": killed_worker, "gzip": gzip, "kvm": kvm},
     {"killed-saves": killed_saves}],
     rare={"big": big})
 
@@ -681,8 +698,9 @@ def body(args, work):
     has_live_verbs(args.guestclock)
     lab = Lab(args, work)
     lab.kills = 100 if args.long else 10
+    lab.slowwrite = args.slowwrite
     return CASES.run(args, lab)
 
 
 if __name__ == "__main__":
-    libvirtd.main(__doc__, body, ("guest", "guestclock"), CASES.add)
+    libvirtd.main(__doc__, body, ("guest", "guestclock", "slowwrite"), CASES.add)

@@ -174,13 +174,12 @@ static struct gclk_image *open_one(const char *path, uint8_t writable,
 	return image;
 }
 
-/* A second later; some timers have moved. */
-static struct gclk_plan *plan_for(const struct gclk_image *image)
+static struct gclk_plan *plan_after(const struct gclk_image *image, int64_t elapsed_ns)
 {
 	const struct gclk_state *state = gclk_image_state(image);
 	struct gclk_plan *plan = gclk_plan_new(state->n_vcpus);
 	struct gclk_when when = { .captured = { 0, GCLK_UNBOUNDED }, .elapsed_given = 1,
-				  .elapsed_ns = 1000000000 };
+				  .elapsed_ns = elapsed_ns };
 	struct gclk_disagreement none = { 0 };
 	struct gclk_host host = { 0 };
 
@@ -190,6 +189,12 @@ static struct gclk_plan *plan_for(const struct gclk_image *image)
 	CU_ASSERT(gclk_plan(state, gclk_image_carrier(image), &host, &when, &none,
 			    &gclk_policy_default, plan, NULL) == 0);
 	return plan;
+}
+
+/* A second later; some timers have moved. */
+static struct gclk_plan *plan_for(const struct gclk_image *image)
+{
+	return plan_after(image, 1000000000);
 }
 
 /* ---- the same as without ---- */
@@ -249,6 +254,73 @@ GCLK_TEST(worker, says_what_a_reader_here_would)
 	CU_ASSERT(!memcmp(gclk_image_domain(a), gclk_image_domain(b), sizeof(struct gclk_domain)));
 	gclk_image_close(a);
 	gclk_image_close(b);
+	clean_up();
+}
+
+/* ---- a late writing that is let through, or not ---- */
+
+struct gate {
+	bool shut;
+	unsigned asked, done;
+};
+
+static int may_write(void *ctx)
+{
+	struct gate *gate = ctx;
+
+	gate->asked++;
+	return gate->shut;
+}
+
+static void has_written(void *ctx)
+{
+	struct gate *gate = ctx;
+
+	gate->done++;
+}
+
+static void write_by_a_gate(const struct gclk_worker *by)
+{
+	struct gclk_image *image = open_one(place("save"), 1, by);
+	struct gate gate = { .shut = true };
+	const struct gclk_late_gate asks = { may_write, has_written, &gate };
+	struct gclk_image_span span;
+	struct gclk_plan *plan;
+	struct gclk_error error;
+	char *now;
+	size_t n;
+
+	CU_ASSERT_FATAL(image != NULL);
+	plan = plan_for(image);
+	gclk_image_late_gate(image, &asks);
+	GCLK_EQ(gclk_image_late_begin(image, plan, "payload", 7, &span, &error), 0);
+	GCLK_EQ(gate.asked, 0);
+	now = read_all(place("save"), &n);
+	write_file(place("copy"), now, n, "", 0);
+	free(now);
+	gclk_plan_free(plan);
+	plan = plan_after(image, 2000000000);
+	GCLK_EQ(gclk_image_late_write(image, plan, &error), -GCLK_STATE);
+	GCLK_EQ(gate.asked, 1);
+	GCLK_EQ(gate.done, 0);
+	CU_ASSERT(same_files(place("save"), place("copy")));
+	gate.shut = false;
+	GCLK_EQ(gclk_image_late_write(image, plan, &error), 0);
+	GCLK_EQ(gate.asked, 2);
+	GCLK_EQ(gate.done, 1);
+	CU_ASSERT(!same_files(place("save"), place("copy")));
+	gclk_plan_free(plan);
+	gclk_image_close(image);
+}
+
+/* Whoever made the bytes. */
+GCLK_TEST(worker, a_late_writing_goes_by_a_gate)
+{
+	make_files();
+	write_by_a_gate(NULL);
+	clean_up();
+	make_files();
+	write_by_a_gate(&worker);
 	clean_up();
 }
 

@@ -27,6 +27,7 @@ struct gclk_asker {
 	struct gclk_output spool;	/* of a pipe; fd -1: none */
 	bool plain, sync;
 	bool wrote;			/* something, already */
+	const struct gclk_late_gate *gate; /* of the late writing at work; or NULL */
 	struct gclk_guard guard;
 	struct gclk_progress progress;
 	struct gclk_facts facts;
@@ -84,6 +85,21 @@ static int misbehaved(struct gclk_asker *a, const char *what, struct gclk_error 
 	return give_up(a, GCLK_PEER, why, reterr);
 }
 
+static int write_bytes(struct gclk_asker *a, uint64_t at, const struct gclk_rest *bytes,
+		       struct gclk_error *reterr)
+{
+	struct gclk_io file = gclk_io_file(a->fd);
+	int r = gclk_gate_open(a->gate, reterr);
+
+	if (r < 0) {
+		return r;
+	}
+	a->wrote = true;
+	r = file.write(file.ctx, at, bytes->at, bytes->n, reterr);
+	gclk_gate_close(a->gate);
+	return r;
+}
+
 static int write_for(struct gclk_asker *a, const struct gclk_frame *frame,
 		     struct gclk_error *reterr)
 {
@@ -100,8 +116,7 @@ static int write_for(struct gclk_asker *a, const struct gclk_frame *frame,
 		    !gclk_guard_allows_write(&a->guard, at, rest.n)) {
 			return -GCLK_PEER;
 		}
-		a->wrote = true;
-		return file.write(file.ctx, at, rest.at, rest.n, reterr);
+		return write_bytes(a, at, &rest, reterr);
 	default:
 		if (!gclk_rest_take(&rest, &at, sizeof(at)) || rest.n ||
 		    !gclk_guard_allows_size(&a->guard, at)) {
@@ -664,9 +679,14 @@ int gclk_asker_late_begin(struct gclk_asker *a, const struct gclk_plan *plan,
 }
 
 int gclk_asker_late_write(struct gclk_asker *a, const struct gclk_plan *plan,
-			  struct gclk_error *reterr)
+			  const struct gclk_late_gate *gate, struct gclk_error *reterr)
 {
-	return order(a, GCLK_ASK_LATE_WRITE, plan, NULL, 0, -1, reterr);
+	int r;
+
+	a->gate = gate;
+	r = order(a, GCLK_ASK_LATE_WRITE, plan, NULL, 0, -1, reterr);
+	a->gate = NULL;
+	return r;
 }
 
 /* A pipe that was spooled where the output shall be: it becomes the output. */

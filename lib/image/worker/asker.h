@@ -45,7 +45,7 @@ int gclk_asker_late_begin(struct gclk_asker *asker, const struct gclk_plan *plan
 			  const void *payload, size_t n_payload, struct gclk_image_span *ret,
 			  struct gclk_error *reterr);
 int gclk_asker_late_write(struct gclk_asker *asker, const struct gclk_plan *plan,
-			  struct gclk_error *reterr);
+			  const struct gclk_late_gate *gate, struct gclk_error *reterr);
 int gclk_asker_write(struct gclk_asker *asker, const struct gclk_plan *plan,
 		     const void *payload, size_t n_payload, const char *out_path,
 		     struct gclk_error *reterr);

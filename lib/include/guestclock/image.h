@@ -343,6 +343,21 @@ int gclk_image_late_begin(struct gclk_image *image, const struct gclk_plan *plan
 			  const void *payload, size_t payload_size,
 			  struct gclk_image_span *ret_span, struct gclk_error *reterr);
 
+/* Around the one write of each gclk_image_late_write(); what is NULL is not called. */
+struct gclk_late_gate {
+	/*
+	 * When the bytes are ready, right before. Not 0: it is not made, and
+	 * gclk_image_late_write() fails with GCLK_STATE.
+	 */
+	int (*may)(void *ctx);
+	void (*done)(void *ctx);	/* right after it, whether it failed or not */
+	void *ctx;
+};
+
+/* From now on, copied. With a worker, who takes its time to make the bytes, there is no other way
+ * to look at the reader last. */
+void gclk_image_late_gate(struct gclk_image *image, const struct gclk_late_gate *gate);
+
 /**
  * gclk_image_late_write() - another plan, from the original bytes
  *
