@@ -253,14 +253,15 @@ class Check:
 
         One lane takes from the front, one from the back: meson.build has the long ones at both
         ends, so that both end at about the same time, and those that never let a processor go
-        at the front, so that one of them at a time runs while there are others.
+        at the front, so that one of them at a time runs while there are others. The third has the
+        emulated hosts, and helps when it is through with them.
         """
         waiting = collections.deque(suite_of(directory, "e2e"))
         hosts = collections.deque(suite_of(directory, "lab"))
         failed = []
 
-        def take(lists, before=()):
-            for next_one in lists:
+        def take(lists):
+            for next_one, before in lists:
                 while True:
                     try:
                         name = next_one()
@@ -270,9 +271,9 @@ class Check:
                                            again=True, before=before):
                         failed.append(name)
         with concurrent.futures.ThreadPoolExecutor(3) as pool:
-            for lane in [pool.submit(take, [hosts.popleft], IDLE),
-                         pool.submit(take, [waiting.popleft, hosts.pop]),
-                         pool.submit(take, [waiting.pop, hosts.pop])]:
+            for lane in [pool.submit(take, [(hosts.popleft, IDLE), (waiting.pop, ())]),
+                         pool.submit(take, [(waiting.popleft, ()), (hosts.pop, ())]),
+                         pool.submit(take, [(waiting.pop, ()), (hosts.pop, ())])]:
                 lane.result()
         return failed
 

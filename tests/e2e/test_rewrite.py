@@ -243,11 +243,11 @@ def hour(lab):
 @case
 def slew(lab):
     """RTC with driftfix=slew and catchup: every tick of the gap is replayed; discard: none."""
-    for rtc, gap_s in (("base=utc,driftfix=slew", 5), ("clock=vm,driftfix=slew", 5)):
+    for rtc, gap_s in (("base=utc,driftfix=slew", 3), ("clock=vm,driftfix=slew", 3)):
         saved = measure.Saved(lab, "rtc=64 report=20", lines=40, rtc=rtc)
         hz = 32768 / saved.image.get("mc146818rtc", "period")
         for policy in ("catchup", "discard"):
-            run = measure.rewritten(saved, "--ticks", "rtc=" + policy, pause_s=gap_s, lines=160)
+            run = measure.rewritten(saved, "--ticks", "rtc=" + policy, pause_s=gap_s, lines=110)
             name = "rtc %s, %s" % (rtc, policy)
             row = ledger(run, "rtc")
             if not lab.check("%s: the ledger has rtc" % name, row is not None):
