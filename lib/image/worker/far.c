@@ -302,8 +302,7 @@ static int make_room(struct gclk_far *f, int *ret_fd, struct gclk_error *reterr)
 static int begin(struct gclk_far *f, const struct gclk_filter_options *options, int room_fd,
 		 struct gclk_error *reterr)
 {
-	const struct gclk_far_options how = { options->tail_bytes, options->unreadable,
-					      options->one_way, options->want_page_clock };
+	struct gclk_far_options how;
 	const struct gclk_piece piece = { &how, sizeof(how) };
 	int r = gclk_worker_begin(&f->worker, &f->process, reterr);
 
@@ -311,6 +310,11 @@ static int begin(struct gclk_far *f, const struct gclk_filter_options *options, 
 		f->process.socket = -1;
 		return r;
 	}
+	memset(&how, 0, sizeof(how));	/* what stood between its members is nobody else's */
+	how.tail_bytes = options->tail_bytes;
+	how.unreadable = options->unreadable;
+	how.one_way = options->one_way;
+	how.want_page_clock = options->want_page_clock;
 	return gclk_frame_send(f->process.socket, GCLK_ASK_FILTER, &piece, 1, room_fd, reterr);
 }
 
