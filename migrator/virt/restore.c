@@ -403,24 +403,25 @@ static bool may_load_again(const struct restoring *r)
 	return r->late.outcome == LATE_RACED && r->options->path && !r->loaded_again;
 }
 
+/* Unless somebody else has resumed it meanwhile. */
 static bool put_down(struct restoring *r)
 {
 	virDomainPtr domain = virDomainLookupByUUIDString(r->connection, r->move->uuid);
-	bool down;
+	int state = VIR_DOMAIN_NOSTATE, reason;
+	bool down = domain && virDomainGetState(domain, &state, &reason, 0) == 0 &&
+		    state == VIR_DOMAIN_PAUSED && virDomainDestroy(domain) == 0;
 
-	r->guard->suspended = 0;
-	down = domain && virDomainDestroy(domain) == 0;
 	if (domain) {
 		virDomainFree(domain);
 	}
 	virResetLastError();
-	r->guard->suspended = down ? 0 : r->run;
 	return down;
 }
 
 /*
- * Once more from the same image, which is right. Whoever is killed meanwhile: the guest is in
- * its image, as before. Where that cannot be begun the guest stays as it was loaded.
+ * Once more from the same image, which is right. Should this process be killed meanwhile, the
+ * guard resumes what stands, or finds nothing: then the guest is in its image, as before. Where
+ * it cannot be begun the guest stays as it was loaded.
  */
 static int load_again(struct restoring *r)
 {
