@@ -11,6 +11,7 @@ The exit status is not 0 when anything failed.
 import argparse
 import collections
 import concurrent.futures
+import contextlib
 import glob
 import json
 import os
@@ -107,8 +108,8 @@ class Check:
 
     def meson_test(self, name, directory, arguments=(), env=None, patience=4, again=False,
                    before=()):
-        """Returns whether it passed. before: what the command begins with. What failed and is asked again counts nothing yet: what it
-        said of that is kept in self.said."""
+        """Returns whether it passed. What failed and is asked again counts nothing yet: what it
+        said of that is kept in self.said. before: what the command begins with."""
         since = time.monotonic()
         base = "log-" + re.sub(r"[^a-z0-9]+", "-", name.lower())	# two may run at once
         log = os.path.join(directory, "meson-logs", base + ".json")
@@ -262,11 +263,7 @@ class Check:
 
         def take(lists):
             for next_one, before in lists:
-                while True:
-                    try:
-                        name = next_one()
-                    except IndexError:
-                        break
+                for name in until_empty(next_one):
                     if not self.meson_test(name, directory, ["--no-rebuild", name], patience=1,
                                            again=True, before=before):
                         failed.append(name)
@@ -316,6 +313,13 @@ class Check:
         print("%d passed, %d failed, %d skipped" %
               (self.total.passed, self.total.failed, self.total.skipped))
         return 1 if self.total.failed or not self.total.passed else 0
+
+
+def until_empty(next_one):
+    """What a deque still gives, from which others take, too."""
+    with contextlib.suppress(IndexError):
+        while True:
+            yield next_one()
 
 
 def processor_times():

@@ -36,8 +36,8 @@ struct margin {
  *
  * The high one, so that the guest is seldom late; the usual one is one of them while there are
  * fewer than MARGINS_FEW, since a move that went well does not tell how one goes that does not.
- * But no later than the low one plus
- * @max_hold_ns, where delays spread wider than that, and than 2 s. Pure.
+ * But no later than the low one plus @max_hold_ns, where delays spread wider than that, and
+ * than 2 s. Pure.
  */
 struct margin margins_choose(const struct margins *margins, int64_t usual_ns,
 			     int64_t max_hold_ns);

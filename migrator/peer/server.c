@@ -358,18 +358,34 @@ static bool leave_stranger(struct connection *c)
 	return gave_way;
 }
 
-/* One of those that are limited. */
+/*
+ * One of those that are limited. Of those with a name, which is a certificate's, none has more
+ * than three quarters of the places.
+ */
 static int count_in(struct connection *c, struct gclk_error *reterr)
 {
 	struct server *server = c->server;
+	unsigned n = 0, most;
 
 	pthread_mutex_lock(&server->lock);
-	c->counted = server->n_connections < server->max_connections;
+	most = server->max_connections - server->max_connections / 4;
+	for (const struct connection *one = server->named; one; one = one->next) {
+		n += c->tls && !strcmp(one->name, c->name);
+	}
+	c->counted = server->n_connections < server->max_connections && n < most;
 	server->n_connections += c->counted;
+	if (c->counted && c->tls) {
+		c->next = server->named;
+		server->named = c;
+	}
 	pthread_mutex_unlock(&server->lock);
-	return c->counted ? 0
-			  : gclk_fail(reterr, GCLK_REFUSED, NULL, GCLK_NO_OFFSET,
-				      "a connection beyond the limit is closed");
+	if (c->counted) {
+		return 0;
+	}
+	return n < most ? gclk_fail(reterr, GCLK_REFUSED, NULL, GCLK_NO_OFFSET,
+				    "a connection beyond the limit is closed")
+			: gclk_fail(reterr, GCLK_REFUSED, c->name, GCLK_NO_OFFSET,
+				    "more than %u connections with one certificate", most);
 }
 
 static void count_out(struct connection *c)
@@ -387,33 +403,6 @@ static void count_out(struct connection *c)
 	server->n_connections -= c->counted;
 	c->counted = false;
 	pthread_mutex_unlock(&server->lock);
-}
-
-/* The same, and no certificate has more than three quarters of the places. */
-static int count_in_named(struct connection *c, const char *name, struct gclk_error *reterr)
-{
-	struct server *server = c->server;
-	unsigned n = 0, most;
-	int r = count_in(c, reterr);
-
-	if (r < 0) {
-		return r;
-	}
-	snprintf(c->name, sizeof(c->name), "%s", name);
-	pthread_mutex_lock(&server->lock);
-	most = server->max_connections - server->max_connections / 4;
-	c->next = server->named;
-	server->named = c;
-	for (const struct connection *one = c; one; one = one->next) {
-		n += !strcmp(one->name, c->name);
-	}
-	pthread_mutex_unlock(&server->lock);
-	if (n > most) {
-		count_out(c);
-		return gclk_fail(reterr, GCLK_REFUSED, name, GCLK_NO_OFFSET,
-				 "more than %u connections with one certificate", most);
-	}
-	return 0;
 }
 
 static int shake_hands(struct connection *c, struct tls **ret, char *name, size_t size,
@@ -442,8 +431,9 @@ static int shake_hands(struct connection *c, struct tls **ret, char *name, size_
 		return r;
 	}
 	tls_peer_name(*ret, name, size);
+	snprintf(c->name, sizeof(c->name), "%s", name);
 	return is_named(server, name)
-		       ? count_in_named(c, name, reterr)
+		       ? count_in(c, reterr)
 		       : gclk_fail(reterr, GCLK_REFUSED, name, GCLK_NO_OFFSET,
 				   "a certificate with this name may not connect");
 }

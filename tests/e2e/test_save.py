@@ -682,7 +682,8 @@ CASES = libvirtd.Cases([
     {"save": save_restore, "virsh": virsh_saved, "managed": managed, "paused": paused},
     {"stale": stale, "external": external, "disk-full": disk_full, "restore-full": restore_full,
      "refused": refused},
-    {"overtaken": overtaken, "killed": killed_clients, "killed-worker": killed_worker, "gzip": gzip, "kvm": kvm},
+    {"overtaken": overtaken, "killed": killed_clients, "killed-worker": killed_worker,
+     "gzip": gzip, "kvm": kvm},
     {"killed-saves": killed_saves}],
     rare={"big": big})
 
