@@ -263,6 +263,7 @@ int main(int argc, char **argv)
 	size_t mib = argc > 1 ? (size_t)atoi(argv[1]) : 256;
 	struct bytes pages = { 0 }, zeros = { 0 };
 
+	bench_entry(argv);
 	printf("# %s %zu: MiB of stream per run, %d runs by turn\n", argv[0], mib, RUNS);
 	make_stream(&pages, W_PAGE, mib << 20);
 	make_stream(&zeros, W_ZERO, mib << 18);

@@ -456,6 +456,7 @@ int main(int argc, char **argv)
 	struct peer_tls files;
 	struct pki pki;
 
+	bench_entry(argv);
 	signal(SIGPIPE, SIG_IGN);
 	make_stream(&stream, W_PAGE, mib << 20);
 	pki_open(&pki);

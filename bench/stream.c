@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -12,6 +13,7 @@
 
 #define RAM (UINT64_C(1) << 30)
 #define PART (48u << 20)
+#define WORKER "bench-worker"
 
 static void begin_part(struct bytes *b, uint64_t page)
 {
@@ -65,11 +67,19 @@ static int start(void *ctx, struct gclk_worker_process *ret, struct gclk_error *
 	fflush(stdout);
 	*ret = (struct gclk_worker_process){ ends[0], fork() };
 	if (ret->pid == 0) {
-		close(ends[0]);
-		_exit(gclk_image_work(ends[1], NULL) < 0);
+		dup2(ends[1], STDIN_FILENO);
+		execv("/proc/self/exe", (char *[]){ (char[]){ WORKER }, NULL });
+		_exit(1);
 	}
 	close(ends[1]);
 	return 0;
+}
+
+void bench_entry(char **argv)
+{
+	if (!strcmp(argv[0], WORKER)) {
+		_exit(gclk_image_work(STDIN_FILENO, NULL) < 0);
+	}
 }
 
 static void stop(void *ctx, struct gclk_worker_process *process, int failed,

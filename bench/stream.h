@@ -13,8 +13,12 @@
  */
 void make_stream(struct bytes *b, unsigned flag, size_t n);
 
-/* A fork; what it would give up besides costs nothing while bytes flow. */
+/*
+ * The program started anew, as the daemon's are; what it would give up besides costs nothing
+ * while bytes flow. Its main() calls bench_entry() first.
+ */
 extern const struct gclk_worker bench_worker;
+void bench_entry(char **argv);
 
 /* Processor time of all that has run here, ended children's too. */
 double all_cpu_s(void);

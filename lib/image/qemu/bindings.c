@@ -272,26 +272,27 @@ static void *target_record(const struct gclk_state *state, uint8_t target, unsig
 static int next_name(const struct gclk_binding *binding, unsigned index, const char **at,
 		     char *text, size_t size)
 {
-	const char *end, *percent;
-	char name[96];
+	const char *end, *name = *at, *sub = binding->sub ? binding->sub : "";
+	const char *percent;
 	size_t n;
 
-	if (!*at || !**at) {
+	if (!name || !*name) {
 		return 0;
 	}
-	end = strchr(*at, '|');
-	n = end ? (size_t)(end - *at) : strlen(*at);
-	n = GCLK_MIN(n, sizeof(name) - 1);
-	memcpy(name, *at, n);
-	name[n] = 0;
-	*at = end ? end + 1 : NULL;
-	percent = strstr(name, "%u");
+	end = strchrnul(name, '|');
+	*at = *end ? end + 1 : NULL;
+	percent = memmem(name, (size_t)(end - name), "%u", 2);
 	if (percent) {
-		snprintf(text, size, "%s%.*s%u%s", binding->sub ? binding->sub : "",
-			 (int)(percent - name), name, index, percent + 2);
-	} else {
-		snprintf(text, size, "%s%s", binding->sub ? binding->sub : "", name);
+		snprintf(text, size, "%s%.*s%u%.*s", sub, (int)(percent - name), name, index,
+			 (int)(end - percent - 2), percent + 2);
+		return 1;
 	}
+	/* all others, without the price of printf() */
+	n = GCLK_MIN(strlen(sub), size - 1);
+	memcpy(text, sub, n);
+	size = GCLK_MIN((size_t)(end - name), size - 1 - n);
+	memcpy(text + n, name, size);
+	text[n + size] = 0;
 	return 1;
 }
 

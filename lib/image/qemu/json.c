@@ -12,15 +12,17 @@ static void fail(struct gclk_json *j, const char *why)
 
 char gclk_json_peek(struct gclk_json *j)
 {
-	while (!j->why && j->at < j->size) {
-		char c = j->text[j->at];
+	const char *p = j->text + j->at, *end = j->text + j->size;
+	char c = 0;
 
-		if (c != ' ' && c != '\n' && c != '\t' && c != '\r') {
-			return c;
-		}
-		j->at++;
+	if (j->why) {
+		return 0;
 	}
-	return 0;
+	while (p < end && ((c = *p) == ' ' || c == '\n' || c == '\t' || c == '\r')) {
+		p++;
+	}
+	j->at = (size_t)(p - j->text);
+	return p < end ? c : 0;
 }
 
 static bool accept(struct gclk_json *j, char c)
@@ -150,12 +152,21 @@ static size_t unescape(struct gclk_json *j, char *to)
 	return 1;
 }
 
-/* Over characters that stand for themselves; the writer escapes hardly ever. */
+/* What ends a run of characters that stand for themselves; the text's own end among them. */
+static const bool ends_run[256] = {
+	[0] = 1,  [1] = 1,  [2] = 1,  [3] = 1,  [4] = 1,  [5] = 1,  [6] = 1,  [7] = 1,
+	[8] = 1,  [9] = 1,  [10] = 1, [11] = 1, [12] = 1, [13] = 1, [14] = 1, [15] = 1,
+	[16] = 1, [17] = 1, [18] = 1, [19] = 1, [20] = 1, [21] = 1, [22] = 1, [23] = 1,
+	[24] = 1, [25] = 1, [26] = 1, [27] = 1, [28] = 1, [29] = 1, [30] = 1, [31] = 1,
+	['"'] = 1, ['\\'] = 1,
+};
+
+/* The writer escapes hardly ever. */
 static void skip_plain(struct gclk_json *j)
 {
-	const char *p = j->text + j->at, *end = j->text + j->size;
+	const char *p = j->text + j->at;
 
-	while (p < end && *p != '"' && *p != '\\' && (unsigned char)*p >= 0x20) {
+	while (!ends_run[(unsigned char)*p]) {
 		p++;
 	}
 	j->at = (size_t)(p - j->text);
@@ -170,6 +181,7 @@ size_t gclk_json_string(struct gclk_json *j)
 		return 0;
 	}
 	start = to = j->at;
+	j->has_control = false;
 	while (!j->why) {
 		char c;
 
@@ -191,7 +203,9 @@ size_t gclk_json_string(struct gclk_json *j)
 			break;
 		}
 		j->at++;
+		from = to;
 		to += unescape(j, j->text + to);
+		j->has_control |= to > from && (unsigned char)j->text[from] < 0x20;
 	}
 	fail(j, "a string without an end");
 	return 0;

@@ -24,10 +24,11 @@
 #include <stdint.h>
 
 struct gclk_json {
-	char *text;
+	char *text;		/* text[size] is 0 */
 	size_t size, at;
 	unsigned depth, max_depth;
 	bool fresh;		/* just behind an opening bracket: no comma yet */
+	bool has_control;	/* the last string holds an escaped control character */
 	const char *why;	/* NULL while all is well */
 };
 

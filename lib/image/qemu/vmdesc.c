@@ -82,6 +82,12 @@ static const struct node *node_at(const struct gclk_vmdesc *d, uint32_t n)
 
 /* --- reading the JSON --- */
 
+/* There are thousands of keys, and most are another one. */
+static bool is(const char *key, const char *name)
+{
+	return *key == *name && !strcmp(key, name);
+}
+
 static void refuse(struct parser *p, const char *why)
 {
 	if (!p->json.why) {
@@ -169,10 +175,8 @@ static uint32_t read_name(struct parser *p)
 {
 	size_t at = gclk_json_string(&p->json);
 
-	for (const char *c = p->d->text + at; !p->json.why && *c; c++) {
-		if ((unsigned char)*c < 0x20 || *c == 0x7f) {
-			refuse(p, "a control character in a name");
-		}
+	if (p->json.has_control || strchr(text_at(p->d, (uint32_t)at), 0x7f)) {
+		refuse(p, "a control character in a name");
 	}
 	return (uint32_t)at;
 }
@@ -241,9 +245,9 @@ static uint32_t read_struct(struct parser *p)
 
 	gclk_json_enter(&p->json, '{');
 	while (gclk_json_member(&p->json, &key)) {
-		if (!strcmp(key, "fields")) {
+		if (is(key, "fields")) {
 			read_fields(p, &fields);
-		} else if (!strcmp(key, "subsections")) {
+		} else if (is(key, "subsections")) {
 			read_subsections(p, &subsections);
 		} else {
 			gclk_json_skip(&p->json);
@@ -261,21 +265,21 @@ static void read_field_member(struct parser *p, const char *key, uint32_t i,
 {
 	struct node *n = &p->d->nodes[i];
 
-	if (!strcmp(key, "name")) {
+	if (is(key, "name")) {
 		n->name = read_name(p);
 		facts->has_name = true;
-	} else if (!strcmp(key, "type")) {
+	} else if (is(key, "type")) {
 		n->type = read_name(p);
-	} else if (!strcmp(key, "size")) {
+	} else if (is(key, "size")) {
 		n->size = read_size(p);
 		facts->has_size = true;
-	} else if (!strcmp(key, "array_len")) {
+	} else if (is(key, "array_len")) {
 		n->count = read_size(p);
 		n->is_array = true;
-	} else if (!strcmp(key, "index")) {
+	} else if (is(key, "index")) {
 		n->first = read_size(p);
 		n->is_array = facts->has_index = true;
-	} else if (!strcmp(key, "struct")) {
+	} else if (is(key, "struct")) {
 		uint32_t child = read_struct(p);	/* may move the nodes */
 
 		p->d->nodes[i].child = child;
@@ -344,13 +348,13 @@ static void read_subsection(struct parser *p, uint32_t i)
 
 	gclk_json_enter(&p->json, '{');
 	while (gclk_json_member(&p->json, &key)) {
-		if (!strcmp(key, "vmsd_name")) {
+		if (is(key, "vmsd_name")) {
 			name = read_name(p);
-		} else if (!strcmp(key, "version")) {
+		} else if (is(key, "version")) {
 			version = read_word(p);
-		} else if (!strcmp(key, "fields")) {
+		} else if (is(key, "fields")) {
 			read_fields(p, &fields);
-		} else if (!strcmp(key, "subsections")) {
+		} else if (is(key, "subsections")) {
 			read_subsections(p, &subsections);
 		} else {
 			gclk_json_skip(&p->json);
@@ -447,20 +451,20 @@ static void read_device(struct parser *p)
 
 	gclk_json_enter(&p->json, '{');
 	while (gclk_json_member(&p->json, &key)) {
-		if (!strcmp(key, "name")) {
+		if (is(key, "name")) {
 			name = read_name(p);
-		} else if (!strcmp(key, "instance_id")) {
+		} else if (is(key, "instance_id")) {
 			s->pub.instance = read_word(p);
-		} else if (!strcmp(key, "vmsd_name")) {
+		} else if (is(key, "vmsd_name")) {
 			s->pub.vmsd_name = text_at(p->d, read_name(p));
-		} else if (!strcmp(key, "version")) {
+		} else if (is(key, "version")) {
 			s->pub.version = read_word(p);
 			s->has_version = true;
-		} else if (!strcmp(key, "size")) {
+		} else if (is(key, "size")) {
 			size = read_size(p);
-		} else if (!strcmp(key, "fields")) {
+		} else if (is(key, "fields")) {
 			read_fields(p, &fields);
-		} else if (!strcmp(key, "subsections")) {
+		} else if (is(key, "subsections")) {
 			read_subsections(p, &subsections);
 		} else {
 			gclk_json_skip(&p->json);
@@ -823,9 +827,13 @@ static bool find_in(const struct lookup *l, uint32_t child, uint32_t base,
 	}
 	for (const struct node *n = node_at(l->d, child); n; n = node_at(l->d, n->next)) {
 		const char *name = text_at(l->d, n->name);
-		size_t len = strlen(name);
 		uint32_t at = base + n->offset;
+		size_t len;
 
+		if (*name && *name != *path) {
+			continue;	/* as most do */
+		}
+		len = strlen(name);
 		if ((only && len != only) || strncmp(path, name, len)) {
 			continue;
 		}

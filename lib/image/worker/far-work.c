@@ -243,6 +243,7 @@ int gclk_far_work(int socket, int room_fd, const struct gclk_far_options *how)
 	int r = room == MAP_FAILED ? -GCLK_NOMEM : gclk_filter_new(&options, &w.filter, NULL);
 
 	w.room = room;
+	gclk_far_get_ready();
 	while (r == 0 && gclk_far_receive(socket, &ask, sizeof(ask)) && answer(&w, &ask)) {
 	}
 	gclk_filter_free(w.filter);

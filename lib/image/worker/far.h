@@ -74,6 +74,9 @@ bool gclk_far_receive(int socket, void *bytes, size_t n);
 /* Until the other end is done; @room_fd can be mapped for reading. */
 int gclk_far_work(int socket, int room_fd, const struct gclk_far_options *how);
 
+/* In the worker: what it will touch is in memory when the stream comes. */
+void gclk_far_get_ready(void);
+
 /* ---- here ---- */
 
 struct gclk_far;
