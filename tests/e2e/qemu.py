@@ -92,7 +92,9 @@ class Qmp:
 
     def __init__(self, sock):
         self.sock = sock
-        self.events = []
+        self.arrived = []	# not yet parsed
+        self.rest = b""
+        self._events = []
         self.replies = []
         self.changed = threading.Condition()
         self.closed = False
@@ -102,33 +104,42 @@ class Qmp:
         self.cmd("qmp_capabilities")
 
     def _read(self):
-        # who wakes up over an event must not take QEMU's processor in the midst of it
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))	# of this thread
-        buffer = b""
+        """Stamps, and no more: an event wakes it in the midst of what QEMU does, and it may have
+        woken on QEMU's own processor."""
+        go_first()
+        buffer = ctypes.create_string_buffer(65536)
         while True:
-            try:
-                data = self.sock.recv(65536)
-            except OSError:
-                data = b""
-            stamp = now()
+            stamp = Stamp()
+            n = stamper().stamped_read(self.sock.fileno(), buffer, 65536, ctypes.byref(stamp))
             with self.changed:
-                if not data:
-                    self.closed = True
-                    self.changed.notify_all()
-                    return
-                buffer += data
-                *lines, buffer = buffer.split(b"\n")
-                for line in lines:
-                    if line.strip():
-                        self._take(json.loads(line), stamp)
+                self.closed = n <= 0
+                self.arrived.append((stamp, buffer.raw[:max(n, 0)]))
                 self.changed.notify_all()
+            if n <= 0:
+                return
+
+    def _parse(self):
+        """What has arrived; self.changed is held."""
+        while self.arrived:
+            stamp, data = self.arrived.pop(0)
+            *lines, self.rest = (self.rest + data).split(b"\n")
+            for line in lines:
+                if line.strip():
+                    self._take(json.loads(line), stamp)
+
+    @property
+    def events(self):
+        """All so far."""
+        with self.changed:
+            self._parse()
+            return self._events
 
     def _take(self, message, stamp):
         if "event" in message:
             when = message["timestamp"]
             message["real"] = when["seconds"] * 10**9 + when["microseconds"] * 1000
             message["arrival"] = stamp
-            self.events.append(message)
+            self._events.append(message)
         elif "QMP" not in message:
             self.replies.append(message)
             self.answered = stamp
@@ -137,6 +148,7 @@ class Qmp:
         end = time.monotonic() + timeout
         with self.changed:
             while True:
+                self._parse()
                 found = ready()
                 if found is not None:
                     return found
@@ -164,17 +176,17 @@ class Qmp:
     def event(self, name, first=0, timeout=60, where=lambda event: True):
         """The first event of that name at or after index first; the index with it."""
         def find():
-            for i in range(first, len(self.events)):
-                if self.events[i]["event"] == name and where(self.events[i]):
-                    return i, self.events[i]
+            for i in range(first, len(self._events)):
+                if self._events[i]["event"] == name and where(self._events[i]):
+                    return i, self._events[i]
             return None
         return self._wait(find, timeout, "event " + name)
 
 
-def go_first():
-    """This thread goes before others, where it may."""
+def go_first(thread=0):
+    """This thread (0: the caller's) goes before others, where it may."""
     try:
-        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+        os.sched_setscheduler(thread, os.SCHED_RR, os.sched_param(1))
     except PermissionError:
         pass
 
@@ -273,6 +285,7 @@ class Qemu:
             self.qmp = Qmp(self._accept(listeners["qmp"]))
             self.qmp.cmd("migrate-set-capabilities",
                          capabilities=[{"capability": "events", "state": True}])
+            go_first(self.process.pid)
         except BaseException:
             self.close()
             raise

@@ -123,8 +123,8 @@ def own_elapsed(run):
 @case
 def count(lab):
     """5 s by default: all clocks right."""
-    saved = measure.Saved(lab, ALL, lines=80)
-    run = measure.rewritten(saved, pause_s=5, lines=80)
+    saved = measure.Saved(lab, ALL, lines=60)
+    run = measure.rewritten(saved, pause_s=5, lines=60)
     check_clocks(lab, "5 s", run, 0)
     check_cont(lab, "5 s", run)
 
@@ -159,13 +159,13 @@ def timers(saved):
 @case
 def policies(lab):
     """freeze, wall and cap over a gap of 4 s."""
-    saved = measure.Saved(lab, ALL, lines=80)
-    run = measure.rewritten(saved, "--gap", "freeze", pause_s=4, lines=80)
+    saved = measure.Saved(lab, ALL, lines=60)
+    run = measure.rewritten(saved, "--gap", "freeze", pause_s=4, lines=60)
     check_clocks(lab, "freeze", run, -own_elapsed(run))	# the RTC is the host's, untouched
-    run = measure.rewritten(saved, "--gap", "wall", lines=80)
+    run = measure.rewritten(saved, "--gap", "wall", lines=60)
     check_clocks(lab, "wall", run, -own_elapsed(run))
     for cap_s in (2, 3600):
-        run = measure.rewritten(saved, "--gap", "cap=%ds" % cap_s, lines=80)
+        run = measure.rewritten(saved, "--gap", "cap=%ds" % cap_s, lines=60)
         lost = max(0, own_elapsed(run) - cap_s * 10**9)
         check_clocks(lab, "cap=%ds" % cap_s, run, -lost, rtc=-lost)
 
@@ -184,7 +184,7 @@ def freeze_changes_nothing(lab):
 @case
 def again(lab):
     """Rewriting twice, three restores at three times, a copy, undo."""
-    saved = measure.Saved(lab, ALL, lines=80)
+    saved = measure.Saved(lab, ALL, lines=60)
     first = measure.rewritten(saved, lines=60, name="first.img")
     check_clocks(lab, "first", first, 0)
     source = lab.path("first.img")
@@ -200,12 +200,12 @@ def again(lab):
 
 
 def in_place(lab, saved, path):
-    def attempt():
+    def attempt(width_ns):
         resume_at = qemu.now().real + 2 * 10**9
         answer = measure.command(lab, "rewrite", path, "--in-place", "--captured-at",
                                  measure.rfc3339(saved.stop), "--resume-at",
                                  measure.rfc3339(resume_at))
-        return measure.load(saved, path, 100, at=resume_at, answer=answer)
+        return measure.load(saved, path, 100, at=resume_at, answer=answer, width_ns=width_ns)
     check_clocks(lab, "in place", measure.undisturbed(attempt), 0)
     measure.command(lab, "undo", path)
     with open(saved.path, "rb") as before, open(path, "rb") as after:
@@ -213,10 +213,11 @@ def in_place(lab, saved, path):
 
 
 def an_hour_later(lab, append):
-    saved = measure.Saved(lab, append, lines=80)
+    saved = measure.Saved(lab, append, lines=60)
     out = lab.path("hour.img")
     answer = measure.command(lab, "rewrite", saved.path, "-o", out, "--elapsed", "3600s")
-    return measure.undisturbed(lambda: measure.load(saved, out, 150, answer=answer))
+    return measure.undisturbed(lambda width_ns: measure.load(saved, out, 150, answer=answer,
+                                                             width_ns=width_ns))
 
 
 @case
@@ -300,8 +301,8 @@ def modes(lab):
             ("4 vcpus", ALL + " smp=4", {"smp": 4}),
             ("rtc vm", ALL, {"rtc": "base=utc,clock=vm"}),
             *(rarely if lab.args.long else ())):
-        saved = measure.Saved(lab, append, lines=80, **options)
-        run = measure.rewritten(saved, lines=80)
+        saved = measure.Saved(lab, append, lines=60, **options)
+        run = measure.rewritten(saved, lines=60)
         check_clocks(lab, name, run, 0)
         check_cont(lab, name, run)
 
@@ -334,8 +335,8 @@ def icount(lab):
 @case
 def live(lab):
     """Saved by a live migration, and a TSC that must not have gone back."""
-    saved = measure.Saved(lab, ALL, lines=80, live=True)
-    run = measure.rewritten(saved, lines=80)
+    saved = measure.Saved(lab, ALL, lines=60, live=True)
+    run = measure.rewritten(saved, lines=60)
     check_clocks(lab, "live", run, 0)
     lab.check("live: the TSC goes on from where it was",
               run.after[0]["t0"] > saved.before[-1]["t9"])
@@ -344,8 +345,8 @@ def live(lab):
 @case
 def long(lab):
     """120 s in real time."""
-    saved = measure.Saved(lab, ALL, lines=80)
-    run = measure.rewritten(saved, pause_s=120, lines=80)
+    saved = measure.Saved(lab, ALL, lines=60)
+    run = measure.rewritten(saved, pause_s=120, lines=60)
     check_clocks(lab, "120 s", run, 0)
     check_cont(lab, "120 s", run)
 
