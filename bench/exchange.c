@@ -3,13 +3,16 @@
  * How well the clock exchange knows how far two clocks are apart, against the truth.
  *
  *	bench-exchange [SECONDS]			two ends in this process, on ways of all sorts
+ *	bench-exchange SECONDS tcp NAME			the same over loopback, whatever that is like now
  *	bench-exchange SECONDS ADDRESS TRUTH_NS		with a guestclock at ADDRESS, over the real way
  *
  * One asks as a live move does: 32 questions in a row, then one every 50 ms. The truth is
  * that both read one clock, one of them with a known number added. Exit status 1 where
  * an error was ever beyond its bound.
  */
+#include <arpa/inet.h>
 #include <inttypes.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -195,6 +198,56 @@ static int one_way(const struct way *way, double seconds)
 	return show(way->name, &t) || r < 0;
 }
 
+/* ---- loopback ---- */
+
+/* 0: { who connected, who was connected to } */
+static int tcp_pair(int ret[2])
+{
+	struct sockaddr_in address = { .sin_family = AF_INET,
+				       .sin_addr = { htonl(INADDR_LOOPBACK) } };
+	socklen_t n = sizeof(address);
+	int listener = socket(AF_INET, SOCK_STREAM, 0), one = 1;
+
+	ret[0] = socket(AF_INET, SOCK_STREAM, 0);
+	if (bind(listener, (struct sockaddr *)&address, n) < 0 || listen(listener, 1) < 0 ||
+	    getsockname(listener, (struct sockaddr *)&address, &n) < 0 ||
+	    connect(ret[0], (struct sockaddr *)&address, n) < 0) {
+		return -1;
+	}
+	ret[1] = accept(listener, NULL, NULL);
+	close(listener);
+	for (unsigned i = 0; i < 2; i++) {
+		setsockopt(ret[i], IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	}
+	return ret[1] < 0 ? -1 : 0;
+}
+
+static int over_tcp(const char *name, double seconds)
+{
+	struct port here, there;
+	struct tally t = { 0 };
+	struct link link;
+	pthread_t thread;
+	int ends[2], r;
+
+	if (tcp_pair(ends) < 0) {
+		perror("loopback");
+		return 1;
+	}
+	link_init(&link, ends[0], ends[0], "there");
+	port_init(&here, &link);
+	link_init(&link, ends[1], ends[1], "here");
+	port_init(&there, &link);
+	there.skew_ns = SKEW_NS;
+	pthread_create(&thread, NULL, answer, &there);
+	r = converse(&here, clock_mono_ns() + (int64_t)(seconds * 1e9), &t);
+	shutdown(ends[0], SHUT_RDWR);
+	pthread_join(thread, NULL);
+	port_close(&here);
+	port_close(&there);
+	return show(name, &t) || r < 0;
+}
+
 /* ---- a real one ---- */
 
 static int real_way(const char *address, double seconds, int64_t truth_ns)
@@ -230,6 +283,9 @@ int main(int argc, char **argv)
 	int r = 0;
 
 	signal(SIGPIPE, SIG_IGN);
+	if (argc > 3 && !strcmp(argv[2], "tcp")) {
+		return over_tcp(argv[3], seconds);
+	}
 	if (argc > 3) {
 		return real_way(argv[2], seconds, strtoll(argv[3], NULL, 10));
 	}

@@ -399,7 +399,7 @@ class Host:
 
     def run(self, command, timeout=60):
         """A command's output on the host; LabError if it failed."""
-        self.lines.send("{ %s; } </dev/null; echo; echo @lab $?" % command)
+        self.lines.send("{ %s; } </dev/null; status=$?; echo; echo @lab $status" % command)
         said = []
         while True:
             line = self.lines.read(timeout)
