@@ -137,7 +137,7 @@ GCLK_TEST(migration, a_stop_lies_within_its_span)
 		CU_ASSERT(at.ns <= stamp && at.ns >= stamp - span);
 		CU_ASSERT(at.ns + (int64_t)at.uncertainty_ns >= stamp);
 		CU_ASSERT(at.ns - (int64_t)at.uncertainty_ns <= stamp - span);
-		CU_ASSERT(at.uncertainty_ns <= VIRT_STOP_UNCERTAINTY_NS + ms / 10 || span > 3 * ms);
+		CU_ASSERT((int64_t)at.uncertainty_ns <= VIRT_STOP_UNCERTAINTY_NS + ms / 10 || span > 3 * ms);
 		CU_ASSERT((int64_t)at.uncertainty_ns <= span + ms / 10);
 	}
 	/* nothing known, or nothing that could be: the usual */
