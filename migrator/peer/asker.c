@@ -58,6 +58,7 @@ int asker_ask(struct asker *asker, struct port *port, struct gclk_error *reterr)
 	ask.ask.number = ++asker->number;
 	asker->waiting = true;
 	asker->asked_mono_ns = now;
+	(void)port_wall_was_set(port);
 	return port_send(port, &ask, &asker->asked_ns, reterr);
 }
 
@@ -86,6 +87,7 @@ int asker_answer(struct port *port, const struct wire_message *ask,
 {
 	struct wire_message answer = { .type = WIRE_ANSWER };
 
+	(void)port_wall_was_set(port);
 	answer.answer.number = ask->ask.number;
 	answer.answer.heard_ns = port->heard_ns;
 	answer.answer.answered_ns = port_wall_ns(port);

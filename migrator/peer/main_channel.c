@@ -251,6 +251,11 @@ static int check_gap(const struct main_channel *m, const struct gclk_when *when,
 		gclk_add_sat(m->stopped.age_ns, now - m->stopped_boot_ns), ahead);
 	int64_t gap = gclk_sub_sat(gclk_sub_sat(when->run.ns, when->captured.ns), d->ns);
 
+	if (port_wall_was_set(m->session->port)) {
+		return gclk_fail(reterr, GCLK_PEER, NULL, GCLK_NO_OFFSET,
+				 "a gap of %lld ns cannot be told: this host's wall clock was set "
+				 "a moment before", (long long)gap);
+	}
 	if (gap < 0 || gap > here || gap > there) {
 		return gclk_fail(
 			reterr, GCLK_PEER, NULL, GCLK_NO_OFFSET,

@@ -7,10 +7,13 @@
 #include <time.h>
 
 #include "core/error.h"
+#include "core/time.h"
 #include "core/util.h"
 #include "migrator/peer/port.h"
 
 #define SEND_NS (10 * GCLK_NS_PER_S)
+#define SET_LEAST_NS GCLK_NS_PER_MS
+#define SET_LATELY_NS GCLK_NS_PER_S
 
 void port_init(struct port *port, const struct link *link)
 {
@@ -22,6 +25,25 @@ void port_init(struct port *port, const struct link *link)
 int64_t port_wall_ns(const struct port *port)
 {
 	return wall_clock_ns() + port->skew_ns;
+}
+
+bool port_wall_was_set(struct port *port)
+{
+	struct wall_line now;
+	int64_t boot_ns, moved_ns;
+	bool lately;
+
+	pthread_mutex_lock(&port->lock);
+	wall_line_begin(&now);
+	boot_ns = boot_clock_ns();
+	moved_ns = port->line.width_ns ? gclk_sub_sat(now.ahead_ns, port->line.ahead_ns) : 0;
+	if (moved_ns > SET_LEAST_NS || moved_ns < -SET_LEAST_NS) {
+		port->set_boot_ns = boot_ns;
+	}
+	port->line = now;
+	lately = port->set_boot_ns && boot_ns - port->set_boot_ns < SET_LATELY_NS;
+	pthread_mutex_unlock(&port->lock);
+	return lately;
 }
 
 static long port_read(struct port *port, void *to, size_t n, struct gclk_error *reterr)

@@ -9,6 +9,7 @@
 
 #include "migrator/peer/link.h"
 #include "migrator/peer/reader.h"
+#include "migrator/wall.h"
 
 struct port {
 	struct link link;
@@ -20,6 +21,8 @@ struct port {
 	uint8_t type;
 	int64_t heard_ns;	/* wall clock right after the last header's first byte was read */
 	int64_t skew_ns;	/* added to the wall clock: for tests */
+	struct wall_line line;	/* as it was when somebody last looked */
+	int64_t set_boot_ns;	/* when the wall clock was last seen to have been set; 0: never */
 	struct peer_reader reader; /* who reads messages within messages: the receiving thread's */
 };
 
@@ -27,6 +30,14 @@ struct port {
 void port_init(struct port *port, const struct link *link);
 
 int64_t port_wall_ns(const struct port *port);
+
+/**
+ * port_wall_was_set() - look, and say whether somebody set the wall clock within the last second
+ *
+ * What was measured before that is of another clock; some twenty exchanges later all is of the
+ * new one. By less than a millisecond does not count. Each question and each answer looks.
+ */
+bool port_wall_was_set(struct port *port);
 
 /**
  * port_send() - one message, whole

@@ -626,6 +626,11 @@ void source_end_stopped(struct source_end *end, const struct gclk_instant *stop,
 	struct wire_message m = { .type = WIRE_STOPPED };
 	struct gclk_error error;
 
+	if (port_wall_was_set(&end->port)) {
+		source_end_cancel(end, "when the guest stopped cannot be told, the source's wall "
+				       "clock was set a moment before");
+		return;
+	}
 	m.stopped.at = *stop;
 	gclk_text_copy(m.stopped.basis, sizeof(m.stopped.basis), basis);
 	m.stopped.age_ns = boot_clock_ns() - end->opened_boot_ns;

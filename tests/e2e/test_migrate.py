@@ -7,15 +7,17 @@ blackout, ours loses nothing that its report does not say, whatever the hosts' w
 say. Then guests that are suspended, refusals, and clients that are killed.
 
     test_migrate.py --guest guest.elf --wallshift wallshift.so --guestclock guestclock
-                    --guestclockd guestclockd [--part moves|kills] [--long] [--seed N]
+                    --guestclockd guestclockd [--part moves|ways|steps|kills] [--long] [--seed N]
 """
 import json
 import math
 import os
 import random
+import re
 import socket
 import struct
 import subprocess
+import threading
 import time
 
 import guest
@@ -30,6 +32,7 @@ RTC_NS = 5e6
 BLACKOUT_NS = 50e6		# more than plain libvirt's
 SHIFTS = (0, 3 * 10**9, -3 * 10**9)
 PIT_TURN_NS = 65536e9 / 1193182
+STEPS = (3600 * 10**9, -3600 * 10**9, 10**9, -10**9, 50 * 10**6, -50 * 10**6)
 SETTLE_S = 3			# after a kill
 NAMES = {"tsc": "tsc", "hpet": "hpet", "pm": "pm_timer", "pit2": "pit"}
 
@@ -129,9 +132,9 @@ def ours(hosts, name, *options, via=None):
     return guest.errors(before, after), report
 
 
-def judge(hosts, name, errors, report):
-    """What the guest reads against what the report says. The largest unsaid error."""
-    clocks = {one["clock"]: one for one in report["clocks"]}
+def against_report(errors, clocks):
+    """What the guest reads against what the report says: (the largest unsaid error, what is
+    beyond its bound, bounds over 5 ms). Not the RTC, which goes by walls."""
     worst, faults, wide = 0, [], []
     for mine, its in NAMES.items():
         error, sure = errors[mine]
@@ -147,6 +150,13 @@ def judge(hosts, name, errors, report):
                                                                 bound / 1e6))
         if bound > BOUND_NS:
             wide.append("%s: %.3f ms" % (mine, bound / 1e6))
+    return worst, faults, wide
+
+
+def judge(hosts, name, errors, report):
+    """The largest error that the report does not say."""
+    clocks = {one["clock"]: one for one in report["clocks"]}
+    worst, faults, wide = against_report(errors, clocks)
     rtc, bound = errors["rtc"][0], int(clocks["rtc"]["bound_ns"])
     detail = "off by %+.3f ms, said %+.3f; rtc %+.3f ms; apart %s ns" % (
         errors["tsc"][0] / 1e6, int(clocks["tsc"]["error_ns"]) / 1e6, rtc / 1e6,
@@ -227,6 +237,48 @@ def moves(hosts, n):
             median(blackouts) <= max(plain) + BLACKOUT_NS,
             "%.1f ms, plain %.1f" % (median(blackouts) / 1e6, max(plain) / 1e6))
     hosts.two.b.set_wall(0) if hosts.at == "a" else None
+
+
+def stepped(hosts, n, rng):
+    """Somebody sets one host's wall clock while the guest moves: it arrives within its bounds, or
+    the move is refused and it goes on. Its RTC, which follows the host's clock, is not judged."""
+    t, two = hosts.t, hosts.two
+    walls, stood, refused = {"a": 0, "b": 0}, 0, 0
+    for _ in range(n):
+        side, by_ns, wait_s = rng.choice("ab"), rng.choice(STEPS), rng.uniform(0, 1)
+        walls[side] += by_ns
+        source, old = hosts.at, hosts.start
+        name = "from %s, %s's clock set by %+g s after %.0f ms" % (source, side, by_ns / 1e9,
+                                                                   wait_s * 1e3)
+        timer = threading.Timer(wait_s, two.hosts[side].set_wall, [walls[side]])
+        timer.start()
+        done = hosts.run("--json")
+        timer.join()
+        if done.returncode:
+            states = two.states()
+            if not t.check(name + ": refused, and it goes on",
+                           re.search("cannot be|wall clock was set", done.stderr) and
+                           states == {source: "running", hosts.other(): None},
+                           "%s; %r" % (done.stderr.strip()[:300], states)):
+                return
+            # it stood still while that was tried: what it said before is past
+            stood, refused = len(two.readings(old, edge=False)), refused + 1
+            two.readings(old, stood + twohosts.ENOUGH, edge=False)
+            continue
+        before = two.readings(old, edge=False)[stood:]
+        stood = 0
+        hosts.arrived()
+        report = json.loads(done.stdout)
+        errors = guest.errors(before, two.readings(hosts.start, edge=False))
+        _, faults, _ = against_report(errors, {one["clock"]: one for one in report["clocks"]})
+        clock = report["clocks"][0]
+        t.differences(name + ": the bounds cover the errors", faults, "%s: said %s +- %s ns" % (
+            clock["clock"], clock["error_ns"], clock["bound_ns"]))
+        t.differences(name + ": no clock went backwards",
+                      [one for one in hosts.backwards(old, hosts.start) if one != "rtc"])
+    print("# %d of %d refused" % (refused, n))
+    for host in two.hosts.values():
+        host.set_wall(0)
 
 
 def leaks(hosts, before):
@@ -546,6 +598,8 @@ def body(args, work):
                 refusals(hosts)
                 interrupted(hosts)
                 imposters(hosts)
+            if args.part in ("ways", "steps", "all"):
+                stepped(hosts, 40 if args.long else 4, rng)
             if args.part in ("kills", "all"):
                 kills(hosts, 200 if args.long else args.kills, rng)
                 interrupts(hosts, 40 if args.long else 4, rng)
@@ -556,7 +610,8 @@ def body(args, work):
 
 
 def options(parser):
-    parser.add_argument("--part", choices=("moves", "ways", "kills", "all"), default="all")
+    parser.add_argument("--part", choices=("moves", "ways", "steps", "kills", "all"),
+                        default="all")
     parser.add_argument("--long", action="store_true")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--reports", help="a file for what was said of each move")

@@ -202,3 +202,29 @@ GCLK_TEST(port, a_message_in_pieces_is_one)
 	link_close(&link);
 	free(frame);
 }
+
+/* A set clock is told from one that is slewed, and from readings that stood apart. */
+GCLK_TEST(asker, a_wall_clock_that_was_set_is_seen_for_a_second)
+{
+	const int64_t ms = 1000000;
+	struct port port;
+	struct link link;
+	int fds[2];
+
+	CU_ASSERT_FATAL(socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
+	link_init(&link, fds[0], fds[0], "there");
+	port_init(&port, &link);
+	CU_ASSERT(!port_wall_was_set(&port));	/* the first look has nothing to compare with */
+	CU_ASSERT(!port_wall_was_set(&port));
+	port.line.ahead_ns += ms / 2;
+	CU_ASSERT(!port_wall_was_set(&port));
+	for (int by = -1; by <= 1; by += 2) {
+		port.line.ahead_ns += by * 50 * ms;
+		CU_ASSERT(port_wall_was_set(&port));
+		CU_ASSERT(port_wall_was_set(&port));
+		port.set_boot_ns -= 1000 * ms;
+		CU_ASSERT(!port_wall_was_set(&port));
+	}
+	port_close(&port);
+	close(fds[1]);
+}
