@@ -373,8 +373,16 @@ class Qemu:
         first = len(self.qmp.events)
         if not live:
             self.stop()
-        self.qmp.cmd("migrate", uri="exec:cat > '%s'" % path)
+        if os.path.exists(path):
+            os.remove(path)
+        # under its name when it is whole: QEMU is done with it when the pipe has the last bytes
+        self.qmp.cmd("migrate", uri="exec:cat > '%s.part' && mv '%s.part' '%s'" % ((path,) * 3))
         self.migrated(first, "save")
+        end = time.monotonic() + 60
+        while not os.path.exists(path):
+            if time.monotonic() > end:
+                raise QmpError("the image is not written")
+            time.sleep(0.002)
         return self.qmp.event("STOP", first)[1]["real"]
 
     def savevm(self, name):
