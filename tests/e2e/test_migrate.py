@@ -239,11 +239,20 @@ def moves(hosts, n):
     hosts.two.b.set_wall(0) if hosts.at == "a" else None
 
 
+def lines_so_far(hosts):
+    """How many; the guest stood still at times, and what it said before that is past. It has said
+    enough since when this returns."""
+    n = len(hosts.two.readings(hosts.start, edge=False))
+    hosts.two.readings(hosts.start, n + twohosts.ENOUGH, edge=False)
+    return n
+
+
 def stepped(hosts, n, rng):
     """Somebody sets one host's wall clock while the guest moves: it arrives within its bounds, or
     the move is refused and it goes on. Its RTC, which follows the host's clock, is not judged."""
     t, two = hosts.t, hosts.two
-    walls, stood, refused = {"a": 0, "b": 0}, 0, 0
+    walls, refused = {"a": 0, "b": 0}, 0
+    stood = lines_so_far(hosts)
     for _ in range(n):
         side, by_ns, wait_s = rng.choice("ab"), rng.choice(STEPS), rng.uniform(0, 1)
         walls[side] += by_ns
@@ -261,9 +270,7 @@ def stepped(hosts, n, rng):
                            states == {source: "running", hosts.other(): None},
                            "%s; %r" % (done.stderr.strip()[:300], states)):
                 return
-            # it stood still while that was tried: what it said before is past
-            stood, refused = len(two.readings(old, edge=False)), refused + 1
-            two.readings(old, stood + twohosts.ENOUGH, edge=False)
+            stood, refused = lines_so_far(hosts), refused + 1
             continue
         before = two.readings(old, edge=False)[stood:]
         stood = 0
