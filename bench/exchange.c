@@ -162,40 +162,51 @@ static int converse(struct port *port, int64_t until_ns, struct tally *t)
 	return r;
 }
 
+/* One asks over @near_fd, the other answers over @far_fd; both are closed then. */
+static int show_talk(int near_fd, int far_fd, const char *name, double seconds)
+{
+	struct port here, there;
+	struct tally t = { 0 };
+	struct link link;
+	pthread_t thread;
+	int r;
+
+	link_init(&link, near_fd, near_fd, "there");
+	port_init(&here, &link);
+	link_init(&link, far_fd, far_fd, "here");
+	port_init(&there, &link);
+	there.skew_ns = SKEW_NS;
+	pthread_create(&thread, NULL, answer, &there);
+	r = converse(&here, clock_mono_ns() + (int64_t)(seconds * 1e9), &t);
+	shutdown(near_fd, SHUT_RDWR);
+	pthread_join(thread, NULL);
+	port_close(&here);
+	port_close(&there);
+	return show(name, &t) || r < 0;
+}
+
 static int one_way(const struct way *way, double seconds)
 {
 	struct lane out = { .delay_ns = way->out_ns, .way = way, .random = 88172645463325252 };
 	struct lane back = { .delay_ns = way->back_ns, .way = way, .random = 362436069362436069 };
-	struct port here, there;
-	pthread_t threads[3];
-	struct tally t = { 0 };
-	struct link link;
+	pthread_t threads[2];
 	int near[2], far[2], r;
 
 	if (socketpair(AF_UNIX, SOCK_STREAM, 0, near) < 0 ||
 	    socketpair(AF_UNIX, SOCK_STREAM, 0, far) < 0) {
 		return 1;
 	}
-	link_init(&link, near[0], near[0], "there");
-	port_init(&here, &link);
-	link_init(&link, far[0], far[0], "here");
-	port_init(&there, &link);
-	there.skew_ns = SKEW_NS;
 	out.from = back.to = near[1];
 	out.to = back.from = far[1];
-	pthread_create(&threads[0], NULL, answer, &there);
-	pthread_create(&threads[1], NULL, carry, &out);
-	pthread_create(&threads[2], NULL, carry, &back);
-	r = converse(&here, clock_mono_ns() + (int64_t)(seconds * 1e9), &t);
-	shutdown(near[0], SHUT_RDWR);
-	for (unsigned i = 0; i < 3; i++) {
+	pthread_create(&threads[0], NULL, carry, &out);
+	pthread_create(&threads[1], NULL, carry, &back);
+	r = show_talk(near[0], far[0], way->name, seconds);
+	for (unsigned i = 0; i < 2; i++) {
 		pthread_join(threads[i], NULL);
 	}
-	port_close(&here);
-	port_close(&there);
 	close(near[1]);
 	close(far[1]);
-	return show(way->name, &t) || r < 0;
+	return r;
 }
 
 /* ---- loopback ---- */
@@ -224,28 +235,13 @@ static int tcp_pair(int ret[2])
 
 static int over_tcp(const char *name, double seconds)
 {
-	struct port here, there;
-	struct tally t = { 0 };
-	struct link link;
-	pthread_t thread;
-	int ends[2], r;
+	int ends[2];
 
 	if (tcp_pair(ends) < 0) {
 		perror("loopback");
 		return 1;
 	}
-	link_init(&link, ends[0], ends[0], "there");
-	port_init(&here, &link);
-	link_init(&link, ends[1], ends[1], "here");
-	port_init(&there, &link);
-	there.skew_ns = SKEW_NS;
-	pthread_create(&thread, NULL, answer, &there);
-	r = converse(&here, clock_mono_ns() + (int64_t)(seconds * 1e9), &t);
-	shutdown(ends[0], SHUT_RDWR);
-	pthread_join(thread, NULL);
-	port_close(&here);
-	port_close(&there);
-	return show(name, &t) || r < 0;
+	return show_talk(ends[0], ends[1], name, seconds);
 }
 
 /* ---- a real one ---- */

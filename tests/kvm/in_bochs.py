@@ -11,7 +11,6 @@ import argparse
 import os
 import re
 import sys
-import tempfile
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lab"))
@@ -31,16 +30,11 @@ def main():
     options = parser.parse_args()
     options.suite = options.suite or ["scaling"]
     began = time.monotonic()
-    try:
-        with lab.turn(options.cache), \
-                tempfile.TemporaryDirectory(prefix="work-", dir=options.cache) as work, \
-                bochs.BochsHost(options.model, options.model, TIME0, work, options.cache,
-                                programs=[options.test]) as host:
-            said = host.run("%s %s || true" % (os.path.basename(options.test),
-                                               " ".join(options.suite)), timeout=240)
-    except lab.Skip as reason:
-        print("skipped: %s" % reason)
-        return 77
+    with lab.place(options.cache) as work, \
+            bochs.BochsHost(options.model, options.model, TIME0, work, options.cache,
+                            programs=[options.test]) as host:
+        said = host.run("%s %s || true" % (os.path.basename(options.test),
+                                           " ".join(options.suite)), timeout=240)
     counts = re.search(r"^cases: (\d+) passed, (\d+) failed, (\d+) skipped", said, re.MULTILINE)
     print(said.strip())
     print("%s: %.0f s" % (options.model, time.monotonic() - began))
@@ -48,4 +42,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(lab.script(main))

@@ -12,7 +12,6 @@ import argparse
 import os
 import re
 import sys
-import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lab"))
 sys.dont_write_bytecode = True
@@ -51,19 +50,11 @@ def main():
     parser.add_argument("--host", action="append", choices=sorted(HOSTS))
     options = parser.parse_args()
     failed = 0
-    try:
-        with lab.turn(options.cache), \
-                tempfile.TemporaryDirectory(prefix="work-", dir=options.cache) as work:
-            for name in options.host or ["virtual"]:
-                failed += not run_on(HOSTS[name], options, work)
-    except lab.Skip as reason:
-        print("skipped: %s" % reason)
-        return 77
-    except lab.LabError as error:
-        print("failed: %s" % error)
-        return 1
+    with lab.place(options.cache) as work:
+        for name in options.host or ["virtual"]:
+            failed += not run_on(HOSTS[name], options, work)
     return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(lab.script(main))

@@ -13,6 +13,7 @@ A further kind of host is a class with its own modules and emulator(): where the
 ports come out, and which command line boots (kernel, initramfs, arguments).
 """
 import base64
+import contextlib
 import fcntl
 import glob
 import os
@@ -95,6 +96,18 @@ class Report:
     def skip(self, name, reason):
         self.skipped += 1
         print("%s: skipped: %s" % (name, reason), flush=True)
+
+    @contextlib.contextmanager
+    def part(self, name):
+        """What cannot go on in it counts as skipped, or failed; at its end it says how long it took."""
+        began = time.monotonic()
+        try:
+            yield
+        except Skip as reason:
+            self.skip(name, reason)
+        except LabError as error:
+            self.check(name, False, str(error).replace("\n", "\n    "))
+        print("%s: %.0f s" % (name, time.monotonic() - began), flush=True)
 
     def end(self):
         counts = "%d passed, %d failed, %d skipped" % (self.passed, self.failed, self.skipped)
@@ -475,3 +488,22 @@ def turn(cache):
                 continue
             return slot
         time.sleep(0.2)
+
+
+@contextlib.contextmanager
+def place(cache):
+    """A turn, and a directory for what is made meanwhile."""
+    with turn(cache), tempfile.TemporaryDirectory(prefix="work-", dir=cache) as work:
+        yield work
+
+
+def script(main):
+    """main()'s exit status; 77 or 1 where it could not go on."""
+    try:
+        return main()
+    except Skip as reason:
+        print("skipped: %s" % reason)
+        return 77
+    except LabError as error:
+        print("failed: %s" % error)
+        return 1

@@ -11,7 +11,6 @@ import argparse
 import os
 import re
 import sys
-import tempfile
 
 sys.dont_write_bytecode = True
 import lab
@@ -57,21 +56,13 @@ def main():
     options = parser.parse_args()
     cache = options.cache
     report = lab.Report()
-    try:
-        tc = lab.need("tc", "iproute2")		# by its path: its name is one of busybox's own
-        with lab.turn(cache), tempfile.TemporaryDirectory(prefix="work-", dir=cache) as work, \
-                Host(work, cache, programs=[options.bench, tc]) as host:
-            host.run("ip link set lo up")
-            for way in WAYS:
-                measure(host, tc, report, options.seconds, *way)
-    except lab.Skip as reason:
-        print("skipped: %s" % reason)
-        return 77
-    except lab.LabError as error:
-        print("failed: %s" % error)
-        return 1
+    tc = lab.need("tc", "iproute2")		# by its path: its name is one of busybox's own
+    with lab.place(cache) as work, Host(work, cache, programs=[options.bench, tc]) as host:
+        host.run("ip link set lo up")
+        for way in WAYS:
+            measure(host, tc, report, options.seconds, *way)
     return report.end()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(lab.script(main))

@@ -20,7 +20,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -379,15 +378,9 @@ def has_live_verbs(options):
 def main():
     options = arguments()
     report = lab.Report()
-    with lab.turn(options.cache), \
-            tempfile.TemporaryDirectory(prefix="work-", dir=options.cache) as work:
-        try:
-            has_live_verbs(options)
-            run_all(report, options, work)
-        except lab.Skip as reason:
-            report.skip("libvirt in an emulated host", reason)
-        except lab.LabError as error:
-            report.check("the host", False, str(error).replace("\n", "\n    "))
+    with report.part("libvirt in an emulated host"), lab.place(options.cache) as work:
+        has_live_verbs(options)
+        run_all(report, options, work)
     return report.end()
 
 

@@ -18,8 +18,6 @@ import argparse
 import json
 import os
 import sys
-import tempfile
-import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
@@ -530,18 +528,11 @@ def main():
     report = lab.Report()
     hosts = options.host or (["virtual", "plain", "local"] if options.long else
                              ["virtual", "local"])
-    with lab.turn(options.cache), \
-            tempfile.TemporaryDirectory(prefix="work-", dir=options.cache) as work:
+    with lab.place(options.cache) as work:
         options.vmrun = lab.compile_static(os.path.join(HERE, "vmrun.c"), work)
         for name in hosts:
-            began = time.monotonic()
-            try:
+            with report.part(NAMES[name]):
                 HOSTS[name](report, options, work)
-            except lab.Skip as reason:
-                report.skip(NAMES[name], reason)
-            except lab.LabError as error:
-                report.check(NAMES[name], False, str(error).replace("\n", "\n    "))
-            print("%s: %.0f s" % (NAMES[name], time.monotonic() - began), flush=True)
     return report.end()
 
 

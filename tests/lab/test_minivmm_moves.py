@@ -18,8 +18,6 @@ import argparse
 import os
 import re
 import sys
-import tempfile
-import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
@@ -506,17 +504,9 @@ def main():
     options = arguments(__doc__)
     VERBOSE = options.verbose
     report = lab.Report()
-    began = time.monotonic()
-    try:
-        with lab.turn(options.cache), \
-                tempfile.TemporaryDirectory(prefix="work-", dir=options.cache) as work:
-            options.hostclock = lab.compile_static(os.path.join(HERE, "hostclock.c"), work)
-            run(report, options, work)
-    except lab.Skip as reason:
-        report.skip("two AMD hosts", reason)
-    except lab.LabError as error:
-        report.check("two AMD hosts", False, str(error).replace("\n", "\n    "))
-    print("two AMD hosts: %.0f s" % (time.monotonic() - began))
+    with report.part("two AMD hosts"), lab.place(options.cache) as work:
+        options.hostclock = lab.compile_static(os.path.join(HERE, "hostclock.c"), work)
+        run(report, options, work)
     return report.end()
 
 

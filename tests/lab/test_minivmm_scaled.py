@@ -15,9 +15,7 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import threading
-import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
@@ -158,17 +156,9 @@ def main():
     moves.VERBOSE = options.verbose
     options.guestclock = options.build + "/migrator/guestclock"
     report = lab.Report()
-    began = time.monotonic()
-    try:
-        with lab.turn(options.cache), \
-                tempfile.TemporaryDirectory(prefix="work-", dir=options.cache) as work:
-            options.hostclock = lab.compile_static(os.path.join(HERE, "hostclock.c"), work)
-            run(report, options, work)
-    except lab.Skip as reason:
-        report.skip("two hosts that scale", reason)
-    except lab.LabError as error:
-        report.check("two hosts that scale", False, str(error).replace("\n", "\n    "))
-    print("two hosts that scale: %.0f s" % (time.monotonic() - began))
+    with report.part("two hosts that scale"), lab.place(options.cache) as work:
+        options.hostclock = lab.compile_static(os.path.join(HERE, "hostclock.c"), work)
+        run(report, options, work)
     return report.end()
 
 
