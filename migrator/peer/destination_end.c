@@ -222,6 +222,7 @@ static void session_free(struct session *s)
 	pthread_cond_destroy(&s->changed);
 	pthread_mutex_destroy(&s->lock);
 	proof_free(&s->proof);
+	gclk_filter_free(s->filter);
 	free(s);
 }
 

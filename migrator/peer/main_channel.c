@@ -514,6 +514,6 @@ int main_channel_run(struct session *session, struct link *a, struct link *b,
 		r = relay_run(&relay, reterr);
 	}
 	gclk_plan_free(m.plan);
-	gclk_filter_free(m.filter);
+	session->filter = m.filter;
 	return r;
 }

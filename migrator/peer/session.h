@@ -49,6 +49,12 @@ struct session {
 	unsigned n_senders;			/* within session_send() */
 	bool hung_up;				/* there is no port any more */
 
+	/*
+	 * The main channel's; freed with the session: the end of its process, and the start of
+	 * one for the next move, take processors that the guest is about to be resumed with.
+	 */
+	struct gclk_filter *filter;
+
 	/* the main channel's answer; the control thread reads it after the release */
 	struct move report;
 	int64_t run_ns;				/* T_run; 0: no plan was made */

@@ -168,7 +168,7 @@ class Host:
     def __init__(self, directory, image_format="raw", uuid=UUID, name="gclk-test", user="root",
                  wallshift=None, listen=False):
         self.at, self.process, self.name, self.user = directory, None, name, user
-        self.wallshift, self.listen, self.children = wallshift, listen, []
+        self.wallshift, self.listen, self.children, self.wall_ns = wallshift, listen, [], 0
         for sub in ("etc/qemu", "etc/hooks", "lib", "log/qemu", "cache", "guestclock/etc",
                     "guestclock/lib", "guestclock/log", "home", "pki"):
             os.makedirs(os.path.join(directory, sub), exist_ok=True)
@@ -283,6 +283,7 @@ class Host:
 
     def set_wall(self, ns):
         """How far its wall clock is ahead of the machine's: at once, for all its processes."""
+        self.wall_ns = ns
         path = os.path.join(self.run_dir, "wallshift")
         with open(path, "r+b" if os.path.exists(path) else "wb") as file:
             file.write(struct.pack("=q", ns))

@@ -201,6 +201,34 @@ def stock(hosts, name):
     return blackout
 
 
+def children_since(pid, boot_ns):
+    """When a process's children began that began since: CLOCK_BOOTTIME, to 10 ms."""
+    began = []
+    for entry in os.listdir("/proc"):
+        try:
+            with open("/proc/%d/stat" % int(entry), encoding="utf-8") as file:
+                fields = file.read().rsplit(")", 1)[1].split()
+        except (ValueError, OSError):
+            continue
+        ns = int(fields[19]) * 10**9 // os.sysconf("SC_CLK_TCK")
+        if int(fields[1]) == pid and ns >= boot_ns:
+            began.append(ns)
+    return began
+
+
+def spare_is_no_hurry(hosts, name, report):
+    """The daemon has a process ready for the next stream; that begins once this guest runs."""
+    host = hosts.two.hosts[hosts.at]
+    ran_ns = int(report["ran"]["realtime_ns"]) - host.wall_ns - \
+        (time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+    end, began = time.monotonic() + 10, []
+    while not began and time.monotonic() < end:
+        began = children_since(host.children[0].pid, ran_ns - int(report["blackout_ns"]))
+    hosts.t.check(name + ": the next move's process begins after the resume",
+                  began and min(began) > ran_ns - 10**7,
+                  "%s ms" % ", ".join("%+.0f" % ((one - ran_ns) / 1e6) for one in began))
+
+
 def moves(hosts, n):
     t = hosts.t
     plain = [stock(hosts, "stock %d" % i) for i in range(2)]
@@ -214,6 +242,7 @@ def moves(hosts, n):
             return
         if i == n - 1:
             read_back(t, name, found[1])
+            spare_is_no_hurry(hosts, name, found[1])
         unsaid.append(judge(hosts, name, *found))
         blackouts.append(int(found[1]["blackout_ns"]))
         late.append(max(abs(int(one["error_ns"])) for one in found[1]["clocks"]))
