@@ -247,18 +247,21 @@ static bool has_run_or_says_so(const struct resume *r)
 	return has_run(r) || r->runs;
 }
 
-/* At the destination libvirt does not show a migration's job, but says that there is one. */
+/*
+ * At the destination libvirt does not show a migration's job, but says that there is one: it is
+ * not supported to look there.
+ */
 static bool has_job(struct resume *r)
 {
 	virDomainJobInfo info;
-	bool has;
+	int code;
 
 	if (virDomainGetJobInfo(r->domain, &info) == 0) {
 		return info.type != VIR_DOMAIN_JOB_NONE && info.type != VIR_DOMAIN_JOB_COMPLETED;
 	}
-	has = virGetLastErrorCode() == VIR_ERR_OPERATION_INVALID;
+	code = virGetLastErrorCode();
 	virResetLastError();
-	return has;
+	return code == VIR_ERR_OPERATION_UNSUPPORTED || code == VIR_ERR_OPERATION_INVALID;
 }
 
 /* While the migration's job goes on libvirt would let the resume wait for its end. */
