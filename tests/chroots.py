@@ -54,6 +54,8 @@ apt-get install -q -y --no-install-recommends /mnt/*.deb
 """ + LIST % "installed" + """
 guestclock --version
 systemd-analyze --man=no verify /usr/lib/systemd/system/guestclockd*.socket
+test -L /etc/systemd/system/sockets.target.wants/guestclockd.socket
+test ! -e /etc/systemd/system/sockets.target.wants/guestclockd-tls.socket
 mkdir -p /var/lib/guestclock
 guestclock keygen /root/key && guestclock host > /dev/null
 mkdir -p /etc/libvirt/hooks && guestclock hook --install
