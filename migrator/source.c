@@ -6,7 +6,10 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
+
+#include <linux/magic.h>
 
 #include <guestclock/seal.h>
 
@@ -62,6 +65,19 @@ static ssize_t peek_fd(int fd, unsigned char *to, size_t size)
 	return n;
 }
 
+/*
+ * Opened more than once it would lose what had been read, or wait for ever for somebody who
+ * writes. What the shell has opened (/dev/fd) is another thing, and is seen twice.
+ */
+static bool is_named_pipe(const char *path)
+{
+	struct statfs fs;
+	struct stat st;
+
+	return stat(path, &st) == 0 && S_ISFIFO(st.st_mode) && statfs(path, &fs) == 0 &&
+	       fs.f_type != PIPEFS_MAGIC;
+}
+
 int source_begin(const char *path, unsigned char *to, size_t size, size_t *ret_n,
 		 struct gclk_error *reterr)
 {
@@ -69,6 +85,11 @@ int source_begin(const char *path, unsigned char *to, size_t size, size_t *ret_n
 	ssize_t n;
 
 	if (strcmp(path, "-")) {
+		if (is_named_pipe(path)) {
+			return gclk_fail(reterr, GCLK_UNSUPPORTED, NULL, GCLK_NO_OFFSET,
+					 "a named pipe cannot be opened twice; as standard input, - "
+					 "< PIPE, it can be read");
+		}
 		fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
 		if (fd < 0) {
 			return gclk_fail(reterr, GCLK_SYS, NULL, GCLK_NO_OFFSET,

@@ -211,8 +211,14 @@ int gclk_output_open(const char *path, int like, struct gclk_output *ret,
 {
 	struct gclk_output o = { .fd = -1 };
 	char *directory;
+	struct stat st;
 	int r;
 
+	/* Its name would be taken from a device, as from /dev/null. */
+	if (stat(path, &st) == 0 && !S_ISREG(st.st_mode)) {
+		return gclk_fail(reterr, GCLK_UNSUPPORTED, path, GCLK_NO_OFFSET,
+				 "it is there, and no regular file: an image does not replace it");
+	}
 	/* Replacing a symbolic link would leave what it points to as it was. */
 	o.path = realpath(path, NULL);
 	o.sync = o.path != NULL;

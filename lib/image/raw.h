@@ -69,6 +69,8 @@ struct gclk_output {
  * A file that takes another's place is on the disk before it does (.sync is set), or a
  * power cut could leave neither. A new one is not waited for: what it is made from is
  * still there. The caller may set .sync before the first byte.
+ *
+ * Errors: GCLK_UNSUPPORTED where something else than a regular file stands there.
  */
 int gclk_output_open(const char *path, int like, struct gclk_output *ret,
 		     struct gclk_error *reterr);

@@ -736,6 +736,18 @@ GCLK_TEST(container, only_what_replaces_waits_for_the_disk)
 	gclk_output_close(&output);
 }
 
+GCLK_TEST(container, what_is_no_regular_file_is_not_replaced)
+{
+	struct gclk_output output;
+	struct stat st;
+
+	GCLK_EQ(mkfifo(path_of("pipe"), 0600), 0);
+	GCLK_EQ(gclk_output_open(path_of("pipe"), -1, &output, NULL), -GCLK_UNSUPPORTED);
+	GCLK_EQ(gclk_output_open("/dev/null", -1, &output, NULL), -GCLK_UNSUPPORTED);
+	GCLK_EQ(stat(path_of("pipe"), &st), 0);
+	CU_ASSERT(S_ISFIFO(st.st_mode));
+}
+
 GCLK_TEST(container, owner_mode_attributes_and_holes_follow)
 {
 	struct bytes stream = new_stream(100000);

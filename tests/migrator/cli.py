@@ -10,6 +10,7 @@ import lzma
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -580,6 +581,14 @@ class Images(Case):
         os.symlink(self.image, self.path("link"))
         self.fails(USAGE, "rewrite", self.image, "-o", self.path("link"))
         self.assertEqual(self.content(), self.original)
+
+    def test_a_named_pipe_is_standard_input_or_nothing(self):
+        os.mkfifo(self.path("pipe"))
+        self.assertIn("- < PIPE", self.fails(UNSUPPORTED, "inspect", self.path("pipe")).err)
+
+    def test_no_device_is_replaced(self):
+        self.fails(UNSUPPORTED, "rewrite", self.image, "-o", "/dev/null", *self.HOUR)
+        self.assertTrue(stat.S_ISCHR(os.stat("/dev/null").st_mode))
 
     def test_a_bundle_has_no_loader(self):
         bundle = self.path("state.gclk")
