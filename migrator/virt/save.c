@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -256,6 +257,18 @@ static int describe(struct saving *s)
 	return r;
 }
 
+/* What is written to a terminal or to /dev/null is no guest any more. */
+static int check_place(struct saving *s)
+{
+	struct stat st;
+
+	if (stat(s->image, &st) < 0 || S_ISREG(st.st_mode) || S_ISBLK(st.st_mode)) {
+		return 0;
+	}
+	return gclk_fail(&s->error, GCLK_UNSUPPORTED, s->image, GCLK_NO_OFFSET,
+			 "it is no file from which a guest could be restored");
+}
+
 static int prepare(struct saving *s)
 {
 	int state = 0, reason, r;
@@ -281,6 +294,7 @@ static int prepare(struct saving *s)
 	r = r < 0 ? r : virt_image_path(s->connection, s->options->path, s->options->image,
 					virDomainGetName(s->domain), s->image,
 					sizeof(s->image), &s->error);
+	r = r < 0 ? r : check_place(s);
 	r = r < 0 ? r : virt_events_open(s->connection, s->uuid, NULL, NULL, &s->events,
 					 &s->error);
 	r = r < 0 ? r : read_this_host(&s->host, &s->error);

@@ -437,7 +437,11 @@ def restore_full(lab):
 def refused(lab):
     """Nothing is touched, nothing started."""
     path = lab.image("refused.img")
-    saved(lab, path)
+    lab.boot()
+    status, _, text = lab.run(*lab.arguments("save", NAME, "/dev/null"))
+    lab.t.check("saved into the void: refused, it runs on", status == 8 and
+                "Nothing was changed" in text and lab.state() == "running", text.strip()[-200:])
+    lab.save(NAME, path)
     original, starts = test_libvirt.digest(path), lab.port.count()
     status, _, text = lab.run(*lab.arguments("restore", path, "--xml", lab.path("none.xml")))
     lab.t.check("no such XML: an error", status == 3 and "Nothing was changed" in text,
