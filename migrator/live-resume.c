@@ -41,22 +41,26 @@ static uint64_t slow_libvirt(void *resume)
 	return resume_slow_milli(resume);
 }
 
-static int at_libvirt(void *resume, pid_t pid, int64_t t_run_ns, int64_t give_up_ns,
-		      struct destination_ran *ret, struct gclk_error *reterr)
+static int at_libvirt(void *resume, const struct wall_line *line, pid_t pid, int64_t t_run_ns,
+		      int64_t give_up_ns, struct destination_ran *ret, struct gclk_error *reterr)
 {
 	struct resumed resumed = { 0 };
-	int r = resume_at(resume, pid, t_run_ns, give_up_ns, &resumed, reterr);
+	int r;
 
+	resume_follow(resume, line);
+	r = resume_at(resume, pid, t_run_ns, give_up_ns, &resumed, reterr);
 	take(ret, &resumed);
 	return r;
 }
 
-static int watch_libvirt(void *resume, int64_t give_up_ns, struct destination_ran *ret,
-			 struct gclk_error *reterr)
+static int watch_libvirt(void *resume, const struct wall_line *line, int64_t give_up_ns,
+			 struct destination_ran *ret, struct gclk_error *reterr)
 {
 	struct resumed resumed = { 0 };
-	int r = resume_watch(resume, give_up_ns, &resumed, reterr);
+	int r;
 
+	resume_follow(resume, line);
+	r = resume_watch(resume, give_up_ns, &resumed, reterr);
 	take(ret, &resumed);
 	return r;
 }

@@ -250,9 +250,8 @@ void move_ran(struct move *move, const struct gclk_instant *at, int64_t until_ns
 	}
 }
 
-void move_wall_set(struct move *move, const struct gclk_state *state, int64_t by_ns)
+void move_wall_set(struct move *move, const struct gclk_rtc *rtc, int64_t by_ns)
 {
-	const struct gclk_rtc *rtc = &state->rtc;
 	bool goes_with_it = GCLK_HAS(rtc, rtc, axis) && rtc->axis == GCLK_AXIS_REALTIME;
 	char by[GCLK_DURATION_TEXT_BYTES];
 

@@ -113,11 +113,11 @@ void move_ran(struct move *move, const struct gclk_instant *at, int64_t until_ns
 
 /**
  * move_wall_set() - the wall clock was set by @by_ns after the last writing
- * @state:	of the guest, as captured
+ * @rtc:	of the guest, as captured
  *
  * A real-time clock that goes by it has gained that; nothing else has. After move_ran().
  */
-void move_wall_set(struct move *move, const struct gclk_state *state, int64_t by_ns);
+void move_wall_set(struct move *move, const struct gclk_rtc *rtc, int64_t by_ns);
 
 /*
  * {"schema": "guestclock.v1", "verb": ..., "domain", "uuid", "from", "to", "written",

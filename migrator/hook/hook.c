@@ -323,7 +323,7 @@ static void follow(struct hook *hook)
 	run_ns = ran.uncertainty_ns == GCLK_UNBOUNDED ? 0 : ran.ns;
 	ran.ns = late_on_wall(late, ran.ns);
 	move_ran(&hook->move, &ran, 0, "status", TOLERANCE_NS);
-	move_wall_set(&hook->move, hook->source.state, late_set_since(late));
+	move_wall_set(&hook->move, &hook->source.state->rtc, late_set_since(late));
 	if (late->outcome == LATE_RACED) {
 		hook->move.verdict = MOVE_UNPROVEN;
 	}

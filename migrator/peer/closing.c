@@ -145,14 +145,17 @@ static void resume(struct session *s)
 	const struct destination_resume *ops = s->options.resume;
 	struct destination_ran ran = { 0 };
 	struct gclk_error error;
-	int64_t now = wall_clock_ns();
-	int64_t run = s->run_ns ? s->run_ns : now;
+	int64_t run = s->run_ns ? s->run_ns : wall_line_ns(&s->line);
 	int r = s->move.own_resume
-			? ops->at(s->resume, s->pid, run, run + ARRIVE_NS, &ran, &error)
-			: ops->watch(s->resume, run + ARRIVE_NS, &ran, &error);
+			? ops->at(s->resume, &s->line, s->pid, run, run + ARRIVE_NS, &ran,
+				  &error)
+			: ops->watch(s->resume, &s->line, run + ARRIVE_NS, &ran, &error);
 
 	if (r == 0) {
 		take_ran(s, &ran);
+		if (s->run_ns) {
+			move_wall_set(&s->report, &s->proof.rtc, wall_line_step_ns(&s->line));
+		}
 		return;
 	}
 	session_log(s, 3, "the resume: %s", error.message);

@@ -256,6 +256,7 @@ static struct session *session_new(const struct destination_options *options,
 	}
 	s->port = port;
 	s->opened_ns = port->link.opened_ns;
+	wall_line_begin(&s->line);
 	s->cancel = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	s->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	pthread_mutex_init(&s->lock, NULL);

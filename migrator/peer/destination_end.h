@@ -14,12 +14,13 @@
 
 #include "migrator/move.h"
 #include "migrator/peer/link.h"
+#include "migrator/wall.h"
 
 struct destination_end;
 
 /* When a guest ran. */
 struct destination_ran {
-	struct gclk_instant at;	/* this host's CLOCK_REALTIME */
+	struct gclk_instant at;	/* by the line that was given */
 	int64_t until_ns;	/* by then its clocks ran; 0: not known */
 	char basis[32];
 	int64_t ready_ns;	/* when it could have been resumed; 0: not known */
@@ -39,12 +40,12 @@ struct destination_resume {
 	/* how many times as long as usual it takes to be answered, in thousandths; 0: not known */
 	uint64_t (*slow_milli)(void *resume);
 	/* waits until the guest has arrived and stands; resumes it so that it runs at @t_run_ns;
-	 * @pid: the hypervisor's process, 0: not known */
-	int (*at)(void *resume, pid_t pid, int64_t t_run_ns, int64_t give_up_ns,
-		  struct destination_ran *ret, struct gclk_error *reterr);
+	 * all instants are by @line; @pid: the hypervisor's process, 0: not known */
+	int (*at)(void *resume, const struct wall_line *line, pid_t pid, int64_t t_run_ns,
+		  int64_t give_up_ns, struct destination_ran *ret, struct gclk_error *reterr);
 	/* others resume it: when did it run? */
-	int (*watch)(void *resume, int64_t give_up_ns, struct destination_ran *ret,
-		     struct gclk_error *reterr);
+	int (*watch)(void *resume, const struct wall_line *line, int64_t give_up_ns,
+		     struct destination_ran *ret, struct gclk_error *reterr);
 	/* asks the hypervisor's monitor: as proof_ask (migrator/proof.h) */
 	int (*ask)(void *resume, const char *command, bool human, char **ret,
 		   struct gclk_error *reterr);

@@ -213,7 +213,7 @@ static void choose_instants(struct main_channel *m, struct gclk_when *when)
 {
 	struct session *s = m->session;
 	int64_t hold = GCLK_MIN(s->move.max_hold_ns, s->options.max_hold_ns);
-	int64_t release = wall_clock_ns() + PATCH_NS;
+	int64_t release = wall_line_ns(&s->line) + PATCH_NS;
 	struct margin load = learnt(s, "load", LOAD_USUAL_NS, INT64_MAX);
 	struct margin run;
 
@@ -245,7 +245,7 @@ static int check_gap(const struct main_channel *m, const struct gclk_when *when,
 		     const struct gclk_disagreement *d, struct gclk_error *reterr)
 {
 	int64_t now = boot_clock_ns();
-	int64_t ahead = gclk_sub_sat(when->run.ns, wall_clock_ns());
+	int64_t ahead = gclk_sub_sat(when->run.ns, wall_line_ns(&m->session->line));
 	int64_t here = gclk_add_sat(now - m->session->opened_ns, ahead);
 	int64_t there = gclk_add_sat(
 		gclk_add_sat(m->stopped.age_ns, now - m->stopped_boot_ns), ahead);
@@ -360,6 +360,7 @@ static int make_plan(struct main_channel *m, struct gclk_error *reterr)
 	}
 	wait_burst(s);
 	take_stop(m, &when);
+	wall_line_begin(&s->line);
 	choose_instants(m, &when);
 	if ((r = take_disagreement(s, &when, &d, reterr)) < 0 ||
 	    (r = check_gap(m, &when, &d, reterr)) < 0) {
@@ -450,7 +451,7 @@ static int gate(void *ctx, struct gclk_error *reterr)
 		r = gclk_fail(reterr, GCLK_PEER, NULL, GCLK_NO_OFFSET,
 			      "one side is gone before the last byte");
 	} else {
-		s->released_ns = wall_clock_ns();
+		s->released_ns = wall_line_ns(&s->line);
 		s->state = s->state == SESSION_OPEN ? SESSION_RELEASED : s->state;
 	}
 	pthread_mutex_unlock(&s->lock);
@@ -470,7 +471,7 @@ static void back(void *ctx, size_t n)
 
 	pthread_mutex_lock(&s->lock);
 	if (n && s->released_ns && !s->shut_ns) {
-		s->shut_ns = wall_clock_ns();
+		s->shut_ns = wall_line_ns(&s->line);
 		pthread_cond_broadcast(&s->changed);
 	}
 	pthread_mutex_unlock(&s->lock);

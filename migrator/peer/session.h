@@ -10,6 +10,7 @@
 #include "migrator/peer/destination_end.h"
 #include "migrator/peer/margins.h"
 #include "migrator/proof.h"
+#include "migrator/wall.h"
 
 enum session_state {
 	SESSION_OPEN,
@@ -57,10 +58,11 @@ struct session {
 
 	/* the main channel's answer; the control thread reads it after the release */
 	struct move report;
+	struct wall_line line;			/* every instant here is by it, once a plan was made */
 	int64_t run_ns;				/* T_run; 0: no plan was made */
 	struct gclk_instant load;		/* T_load, as planned */
 	bool runs;				/* it is to run at all */
-	int64_t released_ns, shut_ns;		/* wall clock; 0: not yet */
+	int64_t released_ns, shut_ns;		/* on the line; 0: not yet */
 	struct proof proof;			/* what the plan has put where */
 	pid_t pid;				/* the hypervisor's; 0: not known */
 	bool is_guests;				/* that guest's, as libvirt says */

@@ -512,7 +512,7 @@ static void take_ran(struct restoring *r, struct resumed *resumed)
 		resumed->until_ns = late_on_wall(&r->late, resumed->until_ns);
 	}
 	move_ran(r->move, &resumed->at, resumed->until_ns, resumed->basis, TOLERANCE_NS);
-	move_wall_set(r->move, r->source.state, late_set_since(&r->late));
+	move_wall_set(r->move, &r->source.state->rtc, late_set_since(&r->late));
 }
 
 static int run_it(struct restoring *r)

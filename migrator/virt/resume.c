@@ -48,9 +48,7 @@ struct resume {
 	bool arrived;	     /* it stands, its migration is over */
 	bool loaded;	     /* the same, as the caller says */
 	bool gone;
-	/* the wall clock as it was when the caller began: every instant here is by it */
-	struct wall_line line;
-	bool follows;	     /* the caller's own */
+	struct wall_line line; /* every instant here is by it */
 	int64_t ready_ns;    /* when it could have run */
 	bool stamped;	     /* QEMU's RESUME came */
 	int64_t stamp_ns;    /* its stamp; 0: none that can be told on the line */
@@ -396,7 +394,6 @@ uint64_t resume_slow_milli(const struct resume *resume)
 void resume_follow(struct resume *resume, const struct wall_line *line)
 {
 	resume->line = *line;
-	resume->follows = true;
 }
 
 void resume_has_arrived(struct resume *resume, int64_t at_ns)
@@ -474,26 +471,11 @@ static int wait_and_resume(struct resume *resume, pid_t pid, int64_t t_run_ns,
 	return 0;
 }
 
-/* What the caller says now is by the wall clock as it is now, unless it has a line of its own. */
-static void begin_line(struct resume *resume)
-{
-	int64_t ahead_ns = resume->line.ahead_ns;
-
-	if (resume->follows) {
-		return;
-	}
-	wall_line_begin(&resume->line);
-	ahead_ns = resume->line.ahead_ns - ahead_ns;
-	resume->ready_ns += resume->ready_ns ? ahead_ns : 0;
-	resume->stamp_ns += resume->stamp_ns ? ahead_ns : 0;
-}
-
 int resume_at(struct resume *resume, pid_t pid, int64_t t_run_ns, int64_t give_up_ns,
 	      struct resumed *ret, struct gclk_error *reterr)
 {
 	int r;
 
-	begin_line(resume);
 	urgent(true);
 	r = wait_and_resume(resume, pid, t_run_ns, give_up_ns, ret, reterr);
 	urgent(false);
@@ -506,7 +488,6 @@ int resume_watch(struct resume *resume, int64_t give_up_ns, struct resumed *ret,
 	struct call seen = { 0 };
 	bool ran;
 
-	begin_line(resume);
 	seen.before_ns = now_on(resume);
 	ran = wait_for(resume, has_run_or_says_so, give_up_ns);
 	if (!ran || resume->gone || resume->lost) {

@@ -23,7 +23,7 @@
 struct resume;
 
 struct resumed {
-	struct gclk_instant at;	/* this host's CLOCK_REALTIME; unbounded: not seen */
+	struct gclk_instant at;	/* by the line; unbounded: not seen */
 	int64_t until_ns;	/* by then its clocks ran: processors were seen to, or the call that resumed it came back; 0: neither */
 	char basis[32];		/* "event": QEMU's stamp; "call": around the call that resumed it */
 	int64_t ready_ns;	/* the soonest instant for which it could have been resumed; 0: not known */
@@ -42,7 +42,7 @@ int resume_open(const char *uri, const char *uuid, struct resume **ret,
 /**
  * resume_at() - wait until it has arrived and stands, have it run at @t_run_ns
  * @pid:	the hypervisor's process, 0: libvirt's file names it, if any does
- * @t_run_ns:	CLOCK_REALTIME; at once where that has passed
+ * @t_run_ns:	by the line; at once where that has passed
  * @give_up_ns:	the same clock: how long to wait for its arrival
  *
  * Only for a guest that was running. One that somebody else has resumed meanwhile is
@@ -58,11 +58,10 @@ int resume_at(struct resume *resume, pid_t pid, int64_t t_run_ns, int64_t give_u
 uint64_t resume_slow_milli(const struct resume *resume);
 
 /**
- * resume_follow() - tell and take instants by a line, not by the wall clock as it is
+ * resume_follow() - the line by which instants are told and taken, before any is
  *
- * Else resume_at() and resume_watch() take the clock as it is when they are called, and
- * stay with it: neither waits longer, nor resumes at another moment, because somebody sets
- * it, and what they return is by it as it was then.
+ * It begins with the wall clock as it was at resume_open(). Whoever sets that meanwhile: nothing
+ * here waits longer, or resumes at another moment, and what is returned is by the line.
  */
 void resume_follow(struct resume *resume, const struct wall_line *line);
 

@@ -321,6 +321,48 @@ def stepped(hosts, n, rng):
         host.set_wall(0)
 
 
+def stepped_while_it_stands(hosts):
+    """Somebody sets the destination's wall clock between the plan and the resume: it runs at its
+    instant none the less, and the report says what its RTC got."""
+    t, two = hosts.t, hosts.two
+    stood = lines_so_far(hosts)
+    for by_ns in (3600 * 10**9, -3600 * 10**9):
+        source, old, there = hosts.at, hosts.start, two.hosts[hosts.other()]
+        name = "%s's clock set by %+g s while the guest stands" % (there.name, by_ns / 1e9)
+        # earlier moves have taught that it takes a second
+        margins = os.path.join(there.at, "guestclock/lib/margins")
+        with open(margins, "w", encoding="ascii") as out:
+            out.write("ready" + 4 * " 1000000000" + "\n")
+
+        events, first = hosts.events[source], hosts.events[source].count()
+
+        def set_it():
+            events.wait("STOP", first, 30)
+            time.sleep(0.4)		# the plan is made within 0.1 s
+            there.set_wall(by_ns)
+        thread = threading.Thread(target=set_it)
+        thread.start()
+        done = hosts.run("--json")
+        thread.join()
+        os.remove(margins)
+        if not t.check(name + ": it arrives", done.returncode == 0, done.stderr.strip()[-300:]):
+            return
+        before = two.readings(old, edge=False)[stood:]
+        stood = 0
+        hosts.arrived()
+        report = json.loads(done.stdout)
+        clocks = {one["clock"]: one for one in report["clocks"]}
+        late_ns = int(report["ran"]["realtime_ns"]) - int(report["planned"]["realtime_ns"])
+        t.check(name + ": it ran at its instant", abs(late_ns) < 50 * 10**6,
+                "%+.3f ms late, away for %.3f s" % (late_ns / 1e6, int(report["blackout_ns"]) / 1e9))
+        _, faults, _ = against_report(
+            guest.errors(before, two.readings(hosts.start, edge=False)), clocks)
+        t.differences(name + ": the bounds cover the errors", faults)
+        t.check(name + ": the RTC got it", abs(int(clocks["rtc"]["error_ns"]) - by_ns) < RTC_NS,
+                clocks["rtc"]["error_ns"])
+        there.set_wall(0)
+
+
 def leaks(hosts, before):
     """Descriptors and memory of the daemons."""
     now = resources(hosts)
@@ -640,6 +682,7 @@ def body(args, work):
                 imposters(hosts)
             if args.part in ("ways", "steps", "all"):
                 stepped(hosts, 40 if args.long else 4, rng)
+                stepped_while_it_stands(hosts)
             if args.part in ("kills", "all"):
                 kills(hosts, 200 if args.long else args.kills, rng)
                 interrupts(hosts, 40 if args.long else 4, rng)

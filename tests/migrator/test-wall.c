@@ -131,9 +131,9 @@ GCLK_TEST(wall, what_was_set_after_the_writing_is_told)
 	struct gclk_state *state = gclk_state_new(1);
 	struct move *move = moved(state, GCLK_AXIS_REALTIME);
 
-	move_wall_set(move, state, 0);
+	move_wall_set(move, &state->rtc, 0);
 	CU_ASSERT(move->findings.n == 0 && move->clocks[1].error_ns == 5);
-	move_wall_set(move, state, -NS_PER_S);
+	move_wall_set(move, &state->rtc, -NS_PER_S);
 	GCLK_EQ(move->findings.n, 1);
 	CU_ASSERT_STRING_EQUAL(move->findings.items[0].info->id, "wall-clock-set");
 	CU_ASSERT_STRING_EQUAL(move->findings.items[0].clock, "rtc");
@@ -141,7 +141,7 @@ GCLK_TEST(wall, what_was_set_after_the_writing_is_told)
 	GCLK_EQ(move->clocks[1].error_ns, 5 - NS_PER_S);
 	free(move);
 	move = moved(state, GCLK_AXIS_GUEST);
-	move_wall_set(move, state, NS_PER_S);
+	move_wall_set(move, &state->rtc, NS_PER_S);
 	CU_ASSERT(move->findings.n == 1 && move->clocks[1].error_ns == 5);
 	free(move);
 	gclk_state_free(state);

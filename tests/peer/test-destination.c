@@ -279,10 +279,11 @@ static int open_resume(void *ctx, const char *uuid, void **ret, struct gclk_erro
 	return 0;
 }
 
-static int never(void *resume, pid_t pid, int64_t run_ns, int64_t give_up_ns,
-		 struct destination_ran *ret, struct gclk_error *reterr)
+static int never(void *resume, const struct wall_line *line, pid_t pid, int64_t run_ns,
+		 int64_t give_up_ns, struct destination_ran *ret, struct gclk_error *reterr)
 {
 	(void)resume;
+	(void)line;
 	(void)pid;
 	(void)run_ns;
 	(void)give_up_ns;
@@ -290,10 +291,10 @@ static int never(void *resume, pid_t pid, int64_t run_ns, int64_t give_up_ns,
 	return gclk_fail(reterr, GCLK_STATE, NULL, GCLK_NO_OFFSET, "never");
 }
 
-static int never_watch(void *resume, int64_t give_up_ns, struct destination_ran *ret,
-		       struct gclk_error *reterr)
+static int never_watch(void *resume, const struct wall_line *line, int64_t give_up_ns,
+		       struct destination_ran *ret, struct gclk_error *reterr)
 {
-	return never(resume, 0, 0, give_up_ns, ret, reterr);
+	return never(resume, line, 0, 0, give_up_ns, ret, reterr);
 }
 
 static uint64_t not_slow(void *resume)
