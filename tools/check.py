@@ -252,10 +252,10 @@ class Check:
     def in_lanes(self, directory):
         """The names of those that failed.
 
-        One lane takes from the front, two from the back: meson.build has the long ones at both
-        ends, so that all end at about the same time, and those that never let a processor go
-        at the front, so that one of them at a time runs while there are others; those at the back
-        mostly wait. The fourth has the emulated hosts, and helps when it is through with them.
+        One lane takes from the front, one from the back: meson.build has the long ones at both
+        ends, so that both end at about the same time, and those that never let a processor go
+        at the front, so that one of them at a time runs while there are others. The third has the
+        emulated hosts, and helps when it is through with them: a fourth would starve those.
         """
         waiting = collections.deque(suite_of(directory, "e2e"))
         hosts = collections.deque(suite_of(directory, "lab"))
@@ -269,8 +269,7 @@ class Check:
                         failed.append(name)
         lanes = ([(hosts.popleft, IDLE), (waiting.pop, ())],
                  [(waiting.popleft, ()), (hosts.pop, ())],
-                 [(waiting.pop, ()), (hosts.pop, ())],
-                 [(waiting.pop, ())])
+                 [(waiting.pop, ()), (hosts.pop, ())])
         with concurrent.futures.ThreadPoolExecutor(len(lanes)) as pool:
             for lane in [pool.submit(take, lists) for lists in lanes]:
                 lane.result()
