@@ -144,17 +144,22 @@ static void resume(struct session *s)
 {
 	const struct destination_resume *ops = s->options.resume;
 	struct destination_ran ran = { 0 };
+	struct wall_line line = s->line;
 	struct gclk_error error;
-	int64_t run = s->run_ns ? s->run_ns : wall_line_ns(&s->line);
-	int r = s->move.own_resume
-			? ops->at(s->resume, &s->line, s->pid, run, run + ARRIVE_NS, &ran,
-				  &error)
-			: ops->watch(s->resume, &s->line, run + ARRIVE_NS, &ran, &error);
+	int64_t run = s->run_ns;
+	int r;
 
+	if (!run) { /* nothing was planned: by the clock as it is now */
+		wall_line_begin(&line);
+		run = wall_line_ns(&line);
+	}
+	r = s->move.own_resume
+		    ? ops->at(s->resume, &line, s->pid, run, run + ARRIVE_NS, &ran, &error)
+		    : ops->watch(s->resume, &line, run + ARRIVE_NS, &ran, &error);
 	if (r == 0) {
 		take_ran(s, &ran);
 		if (s->run_ns) {
-			move_wall_set(&s->report, &s->proof.rtc, wall_line_step_ns(&s->line));
+			move_wall_set(&s->report, &s->proof.rtc, wall_line_step_ns(&line));
 		}
 		return;
 	}
