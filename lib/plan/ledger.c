@@ -252,6 +252,13 @@ static enum gclk_tick_policy start_policy(struct outcome outcome)
 	return outcome.policy == GCLK_TICKS_MERGE ? GCLK_TICKS_MERGE : GCLK_TICKS_DISCARD;
 }
 
+/* By `freeze` no timer is set anew: what is due at the stop its device finds by itself. */
+static int starts_anew(const struct gclk_move *move, const struct gclk_cadence *cadence,
+		       uint64_t missed)
+{
+	return missed && cadence->periodic && !gclk_move_is_untouched(move);
+}
+
 static struct outcome settle(struct gclk_move *move, enum gclk_tick_timer timer,
 			     enum gclk_clock clock, uint32_t index,
 			     const struct gclk_cadence *cadence, uint64_t missed, uint32_t *owed)
@@ -259,7 +266,7 @@ static struct outcome settle(struct gclk_move *move, enum gclk_tick_timer timer,
 	if (injects(move, clock)) {
 		return inject(move, timer, clock, index, cadence, missed, owed);
 	}
-	return one(missed && cadence->periodic ? applied(move, timer, clock) : GCLK_TICKS_MERGE,
+	return one(starts_anew(move, cadence, missed) ? applied(move, timer, clock) : GCLK_TICKS_MERGE,
 		   missed);
 }
 
@@ -332,7 +339,7 @@ static void move_pit(struct gclk_move *move)
 		      "no tick fell in the gap");
 		return;
 	}
-	if (cadence.periodic) {
+	if (starts_anew(move, &cadence, missed)) {
 		int64_t start = pit_start(pit, move->axis_before_ns, move->axis_after_ns,
 					  start_policy(outcome));
 
@@ -369,7 +376,7 @@ static void move_hpet_timer(struct gclk_move *move, unsigned n)
 		outcome = settle(move, GCLK_TICK_HPET, GCLK_CLOCK_HPET, n, &cadence, missed,
 				 &to->owed_ticks);
 	}
-	if (missed && cadence.periodic) {
+	if (starts_anew(move, &cadence, missed)) {
 		struct gclk_hpet later = *hpet;
 		int64_t last = gclk_hpet_timer_last(hpet, n, move->axis_after_ns);
 
@@ -455,7 +462,7 @@ static int move_lapic(struct gclk_move *move, uint32_t i)
 	missed = line.rises;
 	outcome = settle(move, GCLK_TICK_LAPIC, GCLK_CLOCK_LAPIC, i, &cadence, missed,
 			 &to->owed_ticks);
-	if (missed && cadence.periodic) {
+	if (starts_anew(move, &cadence, missed)) {
 		to->expiry_ns = start_policy(outcome) == GCLK_TICKS_DISCARD ? later.expiry_ns :
 									      line.last_rise_ns;
 		to->next_time_ns = to->expiry_ns;

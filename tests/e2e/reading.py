@@ -117,12 +117,21 @@ class Guest:
             return count - 2 * d % count
         return (count - d) & 0xffff
 
+    def pit_transition(self):
+        """When QEMU looks at channel 0 again; the copy that is loaded last wins."""
+        last = self.maybe("i8254", "channels[0].next_transition_time#1")
+        return self.channel(0, "next_transition_time") if last is None else last
+
     def pit_next(self):
-        """When channel 0's OUT next rises: one count after the reload, or at it (mode 3)."""
+        """When channel 0's OUT next rises, or should have: one count after the reload, or at it
+        (mode 3). A guest may stop before QEMU has come to what is due."""
         count, begin = self.channel(0, "count"), self.channel(0, "count_load_time")
         late = {2: 1, 3: 0}[self.channel(0, "mode")]
-        k = max(1, (self.axis - begin) * PIT_HZ // S_NS // count - 1)
-        while begin + -(-(k * count + late) * S_NS // PIT_HZ) <= self.axis:
+        past, transition = self.axis, self.pit_transition()
+        if 0 <= transition <= past:
+            past = transition - 1
+        k = max(1, (past - begin) * PIT_HZ // S_NS // count - 1)
+        while begin + -(-(k * count + late) * S_NS // PIT_HZ) <= past:
             k += 1
         return begin + -(-(k * count + late) * S_NS // PIT_HZ)
 
@@ -261,10 +270,7 @@ def pit_record(g):
         channel["next_transition_ns"] = g.channel(n, "next_transition_time")
         channel["status_names"] = bit_names(channel["status"], PIT_STATUS_BITS)
         record["channels"].append(channel)
-    # the copy that is loaded last wins
-    last = g.maybe("i8254", "channels[0].next_transition_time#1")
-    if last is not None:
-        record["channels"][0]["next_transition_ns"] = last
+    record["channels"][0]["next_transition_ns"] = g.pit_transition()
     return record
 
 

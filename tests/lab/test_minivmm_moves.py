@@ -274,7 +274,8 @@ class Move:
                    (before, after, len(good), len(self.after.lines)))
 
     def interrupts(self):
-        """Those of the running guest and those that the ledger promised, no other."""
+        """Those of the running guest and those that the ledger promised, no other. What was late
+        at the last line before, two of them amid a replay, came until the capture."""
         first, last = self.before.lines[-1], self.after.lines[-1]
         ledger = self.after.ledger()
         seconds = (last["t0"] - first["t0"]) / self.after.hz
@@ -283,7 +284,7 @@ class Move:
             counted = last["n" + name] - first["n" + name]
             expected = seconds * hz - merged - dropped
             self.check(name + " interrupts",
-                       -LOST[name] * self.lost <= counted - expected <= 2 * self.lost,
+                       -LOST[name] * self.lost <= counted - expected <= 3 * self.lost,
                        "%d of %.1f; ledger %d + %d = %d + %d + %d" %
                        (counted, expected, owed, missed, replayed, merged, dropped))
 

@@ -115,6 +115,23 @@ GCLK_TEST(plan, freeze_changes_nothing)
 	}
 }
 
+/* A host that stalled: the guest was stopped before its timers had come to what was due. */
+GCLK_TEST(plan, freeze_leaves_what_was_due_at_the_stop)
+{
+	WORLD(&world_axis);
+	const int64_t due = w.state->virtual_clock.clock_ns - S;
+
+	w.policy.gap = GCLK_GAP_FREEZE;
+	GCLK_SET(pit_channel, &w.state->pit.channels[0], next_transition_ns, due);
+	GCLK_SET(hpet_timer, &w.state->hpet.timers[0], expiry_ns, due);
+	GCLK_SET(lapic, &w.state->lapic[0], expiry_ns, due);
+	GCLK_SET(lapic, &w.state->lapic[0], next_time_ns, due);
+	world_resume(&w, 7 * S, 90 * S);
+	GCLK_EQ(world_plan(&w), 0);
+	CU_ASSERT(same_state(w.state, to));
+	world_end(&w);
+}
+
 GCLK_TEST(plan, no_gap_and_no_disagreement_change_nothing)	/* R9 */
 {
 	WORLD(&world_axis);
