@@ -205,6 +205,13 @@ static uint64_t capped(struct gclk_move *move, const char *timer, uint64_t total
 	return limit;
 }
 
+/* By `freeze` no timer is set anew: what is due at the stop its device finds by itself. */
+static int starts_anew(const struct gclk_move *move, const struct gclk_cadence *cadence,
+		       uint64_t ticks)
+{
+	return ticks && cadence->periodic && !gclk_move_is_untouched(move);
+}
+
 /* What is injected: of the owed and the missed ticks, those that the device leaves. */
 static struct outcome inject(struct gclk_move *move, enum gclk_tick_timer timer,
 			     enum gclk_clock clock, uint32_t index,
@@ -214,7 +221,7 @@ static struct outcome inject(struct gclk_move *move, enum gclk_tick_timer timer,
 	enum gclk_tick_policy policy = GCLK_TICKS_MERGE;
 	struct outcome outcome;
 
-	if (total && cadence->periodic && !gclk_move_is_untouched(move)) {
+	if (starts_anew(move, cadence, total)) {
 		policy = applied(move, timer, clock);
 	}
 	outcome = one(policy, total);
@@ -250,13 +257,6 @@ static void forgive(struct gclk_move *move, const char *name, enum gclk_clock cl
 static enum gclk_tick_policy start_policy(struct outcome outcome)
 {
 	return outcome.policy == GCLK_TICKS_MERGE ? GCLK_TICKS_MERGE : GCLK_TICKS_DISCARD;
-}
-
-/* By `freeze` no timer is set anew: what is due at the stop its device finds by itself. */
-static int starts_anew(const struct gclk_move *move, const struct gclk_cadence *cadence,
-		       uint64_t missed)
-{
-	return missed && cadence->periodic && !gclk_move_is_untouched(move);
 }
 
 static struct outcome settle(struct gclk_move *move, enum gclk_tick_timer timer,
