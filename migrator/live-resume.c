@@ -45,10 +45,8 @@ static int at_libvirt(void *resume, const struct wall_line *line, pid_t pid, int
 		      int64_t give_up_ns, struct destination_ran *ret, struct gclk_error *reterr)
 {
 	struct resumed resumed = { 0 };
-	int r;
+	int r = resume_at(resume, line, pid, t_run_ns, give_up_ns, &resumed, reterr);
 
-	resume_follow(resume, line);
-	r = resume_at(resume, pid, t_run_ns, give_up_ns, &resumed, reterr);
 	take(ret, &resumed);
 	return r;
 }
@@ -57,10 +55,8 @@ static int watch_libvirt(void *resume, const struct wall_line *line, int64_t giv
 			 struct destination_ran *ret, struct gclk_error *reterr)
 {
 	struct resumed resumed = { 0 };
-	int r;
+	int r = resume_watch(resume, line, give_up_ns, &resumed, reterr);
 
-	resume_follow(resume, line);
-	r = resume_watch(resume, give_up_ns, &resumed, reterr);
 	take(ret, &resumed);
 	return r;
 }

@@ -522,9 +522,9 @@ static int run_it(struct restoring *r)
 	struct resumed resumed;
 	int s;
 
-	resume_follow(r->resume, line);
 	resume_has_arrived(r->resume, r->ready_ns);
-	s = resume_at(r->resume, 0, run_ns, wall_line_ns(line) + ARRIVAL_NS, &resumed, &r->error);
+	s = resume_at(r->resume, line, 0, run_ns, wall_line_ns(line) + ARRIVAL_NS, &resumed,
+		      &r->error);
 	if (s < 0) {
 		return s;
 	}

@@ -96,7 +96,6 @@ int resume_open(const char *uri, const char *uuid, struct resume **ret,
 		return gclk_fail(reterr, GCLK_NOMEM, NULL, GCLK_NO_OFFSET, "out of memory");
 	}
 	snprintf(resume->uuid, sizeof(resume->uuid), "%s", uuid);
-	wall_line_begin(&resume->line);
 	r = virt_connect(uri, false, &resume->connection, reterr);
 	if (r == 0) {
 		r = virt_events_open(resume->connection, uuid, NULL, NULL, &resume->events,
@@ -391,11 +390,6 @@ uint64_t resume_slow_milli(const struct resume *resume)
 	return (uint64_t)(resume->call_ns * 1000 / CALL_USUAL_NS);
 }
 
-void resume_follow(struct resume *resume, const struct wall_line *line)
-{
-	resume->line = *line;
-}
-
 void resume_has_arrived(struct resume *resume, int64_t at_ns)
 {
 	resume->loaded = true;
@@ -471,23 +465,25 @@ static int wait_and_resume(struct resume *resume, pid_t pid, int64_t t_run_ns,
 	return 0;
 }
 
-int resume_at(struct resume *resume, pid_t pid, int64_t t_run_ns, int64_t give_up_ns,
-	      struct resumed *ret, struct gclk_error *reterr)
+int resume_at(struct resume *resume, const struct wall_line *line, pid_t pid, int64_t t_run_ns,
+	      int64_t give_up_ns, struct resumed *ret, struct gclk_error *reterr)
 {
 	int r;
 
+	resume->line = *line;
 	urgent(true);
 	r = wait_and_resume(resume, pid, t_run_ns, give_up_ns, ret, reterr);
 	urgent(false);
 	return r;
 }
 
-int resume_watch(struct resume *resume, int64_t give_up_ns, struct resumed *ret,
-		 struct gclk_error *reterr)
+int resume_watch(struct resume *resume, const struct wall_line *line, int64_t give_up_ns,
+		 struct resumed *ret, struct gclk_error *reterr)
 {
 	struct call seen = { 0 };
 	bool ran;
 
+	resume->line = *line;
 	seen.before_ns = now_on(resume);
 	ran = wait_for(resume, has_run_or_says_so, give_up_ns);
 	if (!ran || resume->gone || resume->lost) {

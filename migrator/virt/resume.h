@@ -41,6 +41,8 @@ int resume_open(const char *uri, const char *uuid, struct resume **ret,
 
 /**
  * resume_at() - wait until it has arrived and stands, have it run at @t_run_ns
+ * @line:	by which all instants are told and taken: whoever sets the wall clock meanwhile,
+ *		nothing here waits longer, or resumes at another moment
  * @pid:	the hypervisor's process, 0: libvirt's file names it, if any does
  * @t_run_ns:	by the line; at once where that has passed
  * @give_up_ns:	the same clock: how long to wait for its arrival
@@ -51,26 +53,18 @@ int resume_open(const char *uri, const char *uuid, struct resume **ret,
  * Errors: GCLK_STATE where the domain did not arrive (its migration failed: the guest goes on
  * at the source) or cannot be resumed; GCLK_SYS where libvirt is gone.
  */
-int resume_at(struct resume *resume, pid_t pid, int64_t t_run_ns, int64_t give_up_ns,
-	      struct resumed *ret, struct gclk_error *reterr);
+int resume_at(struct resume *resume, const struct wall_line *line, pid_t pid, int64_t t_run_ns,
+	      int64_t give_up_ns, struct resumed *ret, struct gclk_error *reterr);
 
 /* How many times as long as on an idle host libvirt takes to answer, in thousandths. */
 uint64_t resume_slow_milli(const struct resume *resume);
-
-/**
- * resume_follow() - the line by which instants are told and taken, before any is
- *
- * It begins with the wall clock as it was at resume_open(). Whoever sets that meanwhile: nothing
- * here waits longer, or resumes at another moment, and what is returned is by the line.
- */
-void resume_follow(struct resume *resume, const struct wall_line *line);
 
 /* The caller knows that it stands there, loaded: a restore has come back. */
 void resume_has_arrived(struct resume *resume, int64_t at_ns);
 
 /* Others resume it: when did it run? Errors as above; GCLK_STATE: not until @give_up_ns. */
-int resume_watch(struct resume *resume, int64_t give_up_ns, struct resumed *ret,
-		 struct gclk_error *reterr);
+int resume_watch(struct resume *resume, const struct wall_line *line, int64_t give_up_ns,
+		 struct resumed *ret, struct gclk_error *reterr);
 
 /**
  * resume_ask() - a question to QEMU's monitor, which marks the domain as tainted
