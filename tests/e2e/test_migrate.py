@@ -280,6 +280,23 @@ def lines_so_far(hosts):
     return n
 
 
+def arrived_after_a_step(hosts, name, done, stood):
+    """Its clocks against their bounds, but for the RTC's. The report, and its clocks by name.
+
+    stood: of the lines at the source those that do not count.
+    """
+    before = hosts.two.readings(hosts.start, edge=False)[stood:]
+    hosts.arrived()
+    report = json.loads(done.stdout)
+    clocks = {one["clock"]: one for one in report["clocks"]}
+    _, faults, _ = against_report(
+        guest.errors(before, hosts.two.readings(hosts.start, edge=False)), clocks)
+    first = report["clocks"][0]
+    hosts.t.differences(name + ": the bounds cover the errors", faults, "%s: said %s +- %s ns" % (
+        first["clock"], first["error_ns"], first["bound_ns"]))
+    return report, clocks
+
+
 def stepped(hosts, n, rng):
     """Somebody sets one host's wall clock while the guest moves: it arrives within its bounds, or
     the move is refused and it goes on. Its RTC, which follows the host's clock, is not judged."""
@@ -305,15 +322,8 @@ def stepped(hosts, n, rng):
                 return
             stood, refused = lines_so_far(hosts), refused + 1
             continue
-        before = two.readings(old, edge=False)[stood:]
+        arrived_after_a_step(hosts, name, done, stood)
         stood = 0
-        hosts.arrived()
-        report = json.loads(done.stdout)
-        errors = guest.errors(before, two.readings(hosts.start, edge=False))
-        _, faults, _ = against_report(errors, {one["clock"]: one for one in report["clocks"]})
-        clock = report["clocks"][0]
-        t.differences(name + ": the bounds cover the errors", faults, "%s: said %s +- %s ns" % (
-            clock["clock"], clock["error_ns"], clock["bound_ns"]))
         t.differences(name + ": no clock went backwards",
                       [one for one in hosts.backwards(old, hosts.start) if one != "rtc"])
     print("# %d of %d refused" % (refused, n))
@@ -327,13 +337,12 @@ def stepped_while_it_stands(hosts):
     t, two = hosts.t, hosts.two
     stood = lines_so_far(hosts)
     for by_ns in (3600 * 10**9, -3600 * 10**9):
-        source, old, there = hosts.at, hosts.start, two.hosts[hosts.other()]
+        source, there = hosts.at, two.hosts[hosts.other()]
         name = "%s's clock set by %+g s while the guest stands" % (there.name, by_ns / 1e9)
         # earlier moves have taught that it takes a second
         margins = os.path.join(there.at, "guestclock/lib/margins")
         with open(margins, "w", encoding="ascii") as out:
             out.write("ready" + 4 * " 1000000000" + "\n")
-
         events, first = hosts.events[source], hosts.events[source].count()
 
         def set_it():
@@ -347,17 +356,11 @@ def stepped_while_it_stands(hosts):
         os.remove(margins)
         if not t.check(name + ": it arrives", done.returncode == 0, done.stderr.strip()[-300:]):
             return
-        before = two.readings(old, edge=False)[stood:]
+        report, clocks = arrived_after_a_step(hosts, name, done, stood)
         stood = 0
-        hosts.arrived()
-        report = json.loads(done.stdout)
-        clocks = {one["clock"]: one for one in report["clocks"]}
         late_ns = int(report["ran"]["realtime_ns"]) - int(report["planned"]["realtime_ns"])
         t.check(name + ": it ran at its instant", abs(late_ns) < 50 * 10**6,
                 "%+.3f ms late, away for %.3f s" % (late_ns / 1e6, int(report["blackout_ns"]) / 1e9))
-        _, faults, _ = against_report(
-            guest.errors(before, two.readings(hosts.start, edge=False)), clocks)
-        t.differences(name + ": the bounds cover the errors", faults)
         t.check(name + ": the RTC got it", abs(int(clocks["rtc"]["error_ns"]) - by_ns) < RTC_NS,
                 clocks["rtc"]["error_ns"])
         there.set_wall(0)
